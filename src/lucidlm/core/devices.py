@@ -1,0 +1,131 @@
+"""What the machine is, and the device and number format that are right for it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import torch
+
+from lucidlm.core.errors import InputError
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where a model runs and in which format its matrix products are taken, with the reason for the choice."""
+
+    device: torch.device
+    dtype: torch.dtype
+    reason: str
+
+    @property
+    def autocasts(self) -> bool:
+        """Whether matrix products are taken in a narrower format than the weights are kept in (fp32)."""
+        return self.dtype is not torch.float32
+
+
+def choose_compute(device: str = "auto", precision: Precision = "auto") -> Compute:
+    """Choose device and precision: bf16 on accelerators that have it, fp32 on CPUs.
+
+    A CPU takes fp32 even where `has_bf16_units` is true: the small models that CPUs train lose more to the casts around
+    each product than they gain in it, so bf16 there has to be asked for.
+
+    Raises
+    ------
+    InputError: the device is not there, or bf16 is asked of a CPU that would emulate it (a hundred times slower).
+    """
+    name = _best_device() if device == "auto" else device
+    try:
+        target = torch.device(name)
+        torch.empty(1, device=target)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"this machine has no device {name!r}", where="--device", fix="Leave it out or pass cpu.") from error
+    if target.type == "cpu":
+        if precision == "bf16" and not has_bf16_units():
+            raise InputError("this CPU has no bf16 units; bf16 would be emulated, about a hundred times slower",
+                             where="--precision", fix="Leave it out or pass fp32.")  # fmt: skip
+        if precision == "bf16":
+            return Compute(target, torch.bfloat16, "bf16 as asked, the CPU has units for it")
+        return Compute(target, torch.float32, "fp32 as asked" if precision == "fp32" else "fp32, right for a CPU")
+    if precision == "fp32":
+        return Compute(target, torch.float32, "fp32 as asked")
+    if target.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return Compute(target, torch.float32, "fp32, this GPU has no bf16 units")
+    return Compute(target, torch.bfloat16, "bf16, right for this accelerator")
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@cache
+def has_bf16_units() -> bool:
+    """Return whether the CPU multiplies bf16 matrices in hardware (AVX-512 BF16, AMX, or Arm's BF16 extension)."""
+    flags = set(_cpu_facts("flags", "Features").split())
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+@cache
+def _cpu_facts(*keys: str) -> str:
+    """Return the first of the named fields in /proc/cpuinfo, or an empty string where there is no such file."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() in keys:
+            return value.strip()
+    return ""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The facts a figure has to be read with."""
+
+    system: str
+    cpu: str
+    cores: int
+    memory_gb: float
+    accelerator: str
+    bf16_units: bool
+    python: str
+    torch: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@cache
+def describe_machine() -> Machine:
+    """Return what this machine is."""
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return Machine(
+        system=f"{platform.system()} {platform.machine()}",
+        cpu=_cpu_facts("model name") or platform.processor() or platform.machine(),
+        cores=usable_cores(),
+        memory_gb=round(psutil.virtual_memory().total / 2**30, 1),
+        accelerator=accelerator,
+        bf16_units=has_bf16_units() if accelerator == "none" else torch.cuda.is_bf16_supported(including_emulation=False),
+        python=platform.python_version(),
+        torch=torch.__version__,
+    )
+
+
+def usable_cores() -> int:
+    """Return how many CPU cores this process may use (its affinity, where the system tells)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process, in bytes."""
+    return psutil.Process().memory_info().rss

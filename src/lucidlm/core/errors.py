@@ -1,0 +1,30 @@
+"""The two errors the package raises on purpose; anything else that escapes is a bug of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class LucidError(Exception):
+    """Something failed that is not the user's mistake: a full disk, a damaged file, a diverged run.
+
+    Parameters
+    ----------
+    what: one sentence, no final full stop, saying what is wrong.
+    where: the place it was found: a path, `file:line`, or the name of a field or flag.
+    fix: one sentence telling the reader what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str | Path | None = None, fix: str | None = None) -> None:
+        self.what, self.where, self.fix = what, None if where is None else str(where), fix
+        place = f"{self.where}: " if self.where else ""
+        advice = f" {fix}" if fix else ""
+        super().__init__(f"{place}{what}.{advice}")
+
+
+class InputError(LucidError):
+    """What the user passed cannot be used: a flag, a file, a field, a value."""
+
+    exit_code = 2

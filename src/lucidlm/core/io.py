@@ -1,0 +1,177 @@
+"""Files are written whole or not at all, and checked when they are read.
+
+Every file the package leaves behind goes through `atomic_path`: it is written beside its destination, flushed to
+disk and renamed, so a crash leaves the old file or the new one, never half of one. A directory whose files belong
+together carries a manifest of sizes and SHA-256 sums; it counts as complete only once the manifest is there.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lucidlm.core.errors import InputError, LucidError
+
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success fsync it and rename it over `path`, on failure remove it.
+
+    Raises
+    ------
+    LucidError: the disk is full or refuses the write; `path` is as it was before.
+    """
+    path = Path(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+    temporary = Path(name)
+    try:
+        with disk_errors(path):
+            yield temporary
+            _sync(temporary)
+            temporary.chmod(0o666 & ~_umask())
+            os.replace(temporary, path)
+            _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(path: str | Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write below `path` into errors a person can act on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise LucidError("no space left on the disk", where=path, fix="Free some space, then run it again.") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise InputError("cannot be written (permission denied)", where=path, fix="Choose another place.") from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            raise InputError("a file stands where a directory is needed", where=path, fix="Choose another place.") from error
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` to `path` as UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` to `path` as indented UTF-8 JSON, atomically."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises
+    ------
+    InputError: the file is missing, is not JSON, or holds something other than an object.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise InputError("file not found", where=path) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"is not valid JSON ({error})", where=path, fix="The file is damaged; make it again.") from None
+    if not isinstance(value, dict):
+        raise InputError("should hold a JSON object", where=path)
+    return value
+
+
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal, reading it in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(directory: str | Path, names: Iterable[str], **facts: Any) -> None:
+    """Record size and SHA-256 of the named files, and any `facts`, in `directory/manifest.json`: the last file written."""
+    directory = Path(directory)
+    files = {name: {"bytes": (directory / name).stat().st_size, "sha256": sha256(directory / name)} for name in names}
+    write_json(directory / MANIFEST, {**facts, "files": files})
+
+
+def verify_manifest(directory: str | Path) -> dict[str, Any]:
+    """Check every file that `directory/manifest.json` lists against its size and SHA-256; return the manifest.
+
+    Raises
+    ------
+    InputError: there is no manifest, or a file is missing, truncated or altered; the message names it.
+    """
+    directory = Path(directory)
+    manifest = read_json(directory / MANIFEST)
+    for name, expected in manifest["files"].items():
+        path = directory / name
+        if not path.is_file():
+            raise InputError("listed in the manifest but missing", where=path, fix="Restore it or make it again.")
+        if (size := path.stat().st_size) != expected["bytes"]:
+            raise InputError(f"has {size:,} bytes where the manifest says {expected['bytes']:,} (truncated?)", where=path,
+                             fix="Restore it or make it again.")  # fmt: skip
+        if sha256(path) != expected["sha256"]:
+            raise InputError("does not match its checksum: its bytes have changed", where=path,
+                             fix="Restore it or make it again.")  # fmt: skip
+    return manifest
+
+
+def require_free_space(directory: str | Path, needed: int) -> None:
+    """Refuse to start what would fill the disk.
+
+    Raises
+    ------
+    LucidError: fewer than `needed` bytes are free on the disk that holds `directory`.
+    """
+    directory = Path(directory).absolute()
+    while not directory.exists():
+        directory = directory.parent
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise LucidError(f"needs {needed / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free", where=directory,
+                         fix="Free some space or choose another place.")  # fmt: skip
+
+
+def require_vacant(directory: str | Path, *, option: str = "--out") -> Path:
+    """Return `directory` as a path if a new result may be written there: it does not exist yet, or is empty.
+
+    Raises
+    ------
+    InputError: something is there already. Nothing of it is touched.
+    """
+    directory = Path(directory)
+    if directory.is_file():
+        raise InputError("is a file, a directory is needed", where=directory, fix=f"Choose another {option}.")
+    if directory.is_dir() and any(directory.iterdir()):
+        kind = "holds other files"
+        for name, what in (("data_card.json", "prepared data"), ("lucidlm.json", "a model"), ("checkpoints", "a run")):
+            if (directory / name).exists():
+                kind = f"holds {what} already"
+                break
+        raise InputError(kind, where=directory, fix=f"Choose another {option}, or remove it first.")
+    return directory
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""One configurable Transformer, causal or bidirectional, and the heads that put it to work."""

@@ -1,0 +1,78 @@
+"""The shape of a Transformer, in the terms of its constructor: vocab_size, embedding_dim, num_heads, ff_dim, num_layers."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from lucidlm.core.config import Config
+
+
+class ModelConfig(Config):
+    """What a `Transformer` is made of.
+
+    The defaults are the Qwen3 arrangement (RMSNorm before each part, rotary positions, SwiGLU, norms on queries and
+    keys, tied embeddings, no biases), because transformers, vLLM and llama.cpp load it as it is. `masked` gives the
+    bidirectional arrangement that transformers knows as EuroBERT.
+
+    Parameters
+    ----------
+    vocab_size: number of token ids.
+    embedding_dim: width D of the residual stream.
+    num_layers, num_heads: number of blocks, and of query heads in each.
+    num_kv_heads: number of key and value heads; fewer than `num_heads` is grouped-query attention. None: `num_heads`.
+    head_dim: width of a head; None: `embedding_dim // num_heads`.
+    ff_dim: width of the MLP's hidden layer.
+    context_length: most tokens that the model is made to read at once.
+    causal: each token sees only those before it (GPT), or all of them (BERT).
+    dropout: share of activations dropped in training after the embedding and each block's two parts.
+    """
+
+    vocab_size: int = Field(ge=2, le=10_000_000)
+    embedding_dim: int = Field(ge=1, le=1_000_000)
+    num_heads: int = Field(ge=1, le=10_000)
+    ff_dim: int = Field(ge=1, le=4_000_000)
+    num_layers: int = Field(ge=1, le=10_000)
+    num_kv_heads: int | None = Field(default=None, ge=1)
+    head_dim: int | None = Field(default=None, ge=2)
+    context_length: int = Field(default=1024, ge=1, le=100_000_000)
+    causal: bool = True
+    norm: Literal["rms", "layer"] = "rms"
+    norm_eps: float = Field(default=1e-6, gt=0)
+    position: Literal["rotary", "learned"] = "rotary"
+    rope_theta: float = Field(default=10_000.0, gt=0)
+    activation: Literal["swiglu", "gelu", "relu2"] = "swiglu"
+    bias: bool = False
+    qk_norm: bool = True
+    tied_embeddings: bool = True
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        if self.head_dim is None and self.embedding_dim % self.num_heads:
+            raise ValueError(
+                f"embedding_dim ({self.embedding_dim}) is not divisible by num_heads ({self.num_heads}); "
+                f"the nearest widths that are: {self.embedding_dim // self.num_heads * self.num_heads or self.num_heads} "
+                f"and {(self.embedding_dim // self.num_heads + 1) * self.num_heads}"
+            )
+        if self.num_heads % self.key_heads:
+            raise ValueError(f"num_heads ({self.num_heads}) is not a multiple of num_kv_heads ({self.key_heads})")
+        if self.position == "rotary" and self.head_width % 2:
+            raise ValueError(f"rotary positions need an even head width, embedding_dim / num_heads is {self.head_width}")
+        return self
+
+    @property
+    def head_width(self) -> int:
+        """Width d of one head."""
+        return self.head_dim or self.embedding_dim // self.num_heads
+
+    @property
+    def key_heads(self) -> int:
+        """Number G of key and value heads."""
+        return self.num_kv_heads or self.num_heads
+
+    @classmethod
+    def masked(cls, **fields: object) -> ModelConfig:
+        """Return the default for masked (BERT-style) models: bidirectional, without norms on queries and keys."""
+        return cls(**{"causal": False, "qk_norm": False, "norm_eps": 1e-5, **fields})

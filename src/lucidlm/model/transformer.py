@@ -1,0 +1,95 @@
+"""The Transformer itself: tokens in, one vector a token out.
+
+Modules carry the names that transformers gives them in Qwen3 and EuroBERT, so a saved state dict is already in the
+form that other software reads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lucidlm.model.attention import Attention, LayerCache
+from lucidlm.model.config import ModelConfig
+from lucidlm.model.mlp import make_mlp
+from lucidlm.model.norm import make_norm
+from lucidlm.model.position import Rotary
+
+
+class Block(nn.Module):
+    """Attention, then MLP, each on normalised input and added to the residual stream."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.input_layernorm = make_norm(config)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = make_norm(config)
+        self.mlp = make_mlp(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: LayerCache | None
+    ) -> Tensor:
+        """Map the residual stream `x` (B, T, D) to (B, T, D); see `Attention.forward` for the rest."""
+        x = x + self.dropout(self.self_attn(self.input_layernorm(x), rotation, mask, cache))
+        return x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
+
+
+class Transformer(nn.Module):
+    """Embedding, blocks, final norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_dim)
+        rotary = config.position == "rotary"
+        self.rotary = Rotary(config.head_width, config.context_length, config.rope_theta) if rotary else None
+        self.embed_positions = None if rotary else nn.Embedding(config.context_length, config.embedding_dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = make_norm(config)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        caches: Sequence[LayerCache] | None = None,
+    ) -> Tensor:
+        """Return the final hidden states (B, T, D) of `tokens` (B, T) int64.
+
+        Parameters
+        ----------
+        positions: (B, T) int64, the position of each token; None: 0 … T - 1.
+        mask: (B, 1 or T, S) bool, which tokens may be seen from where; None: the configured pattern (causal, or all).
+        caches: one a layer, to be read and extended; None: `tokens` is everything.
+        """
+        length = tokens.shape[1]
+        x = self.embed_tokens(tokens)  # (B, T, D)
+        if self.embed_positions is not None:
+            x = x + self.embed_positions(torch.arange(length, device=tokens.device) if positions is None else positions)
+        x = self.dropout(x)
+        rotation = None if self.rotary is None else self.rotary(positions, length)
+        mask = None if mask is None else mask[:, None]  # (B, 1, T, S)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, rotation, mask, None if caches is None else caches[index])
+        return self.norm(x)
+
+
+def initialise(module: nn.Module, config: ModelConfig, generator: torch.Generator) -> None:
+    """Draw fresh weights: normal, standard deviation 0.02; what writes to the residual stream starts smaller, by
+    1 / sqrt(2 * num_layers) (Radford et al. 2019), so that depth does not change the stream's scale.
+    """
+    for name, parameter in module.named_parameters():
+        with torch.no_grad():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif parameter.dim() == 1:
+                parameter.fill_(1.0)
+            else:
+                residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+                parameter.normal_(0.0, 0.02 / math.sqrt(2 * config.num_layers) if residual else 0.02, generator=generator)
