@@ -1,0 +1,28 @@
+"""torch.compile, where the run is long enough to pay for it.
+
+Each block is compiled on its own ("regional" compilation): all blocks share one graph, so the cost does not grow with
+depth.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from lucidlm.core.progress import say
+from lucidlm.model.transformer import Transformer
+
+Compile = Literal["auto", "on", "off"]
+
+MINUTES_THAT_PAY = 5.0
+"""Compiling costs up to a minute and gains 5 to 35 %: it pays from about five minutes on."""
+
+
+def compile_blocks(model: Transformer, choice: Compile, minutes: float | None) -> bool:
+    """Compile the blocks of `model` in place if asked to, or if a run of `minutes` pays for it; return whether it did."""
+    pays = minutes is not None and minutes >= MINUTES_THAT_PAY
+    if choice == "off" or (choice == "auto" and not pays):
+        return False
+    for block in model.layers:
+        block.compile()
+    say("blocks will be compiled at the first step (--compile off leaves that out)")
+    return True

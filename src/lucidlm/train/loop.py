@@ -1,0 +1,298 @@
+"""The training loop: the same for pretraining and fine-tuning, which differ only in their objective.
+
+One step: take the global batch in micro-batches, sum their gradients, each loss divided by the tokens that count in the
+*whole* batch, clip, set the rate, update. Around it: evaluation, early stopping, checkpoints, a clean stop on SIGINT and
+SIGTERM, and a halt on a loss that is not finite before it reaches the weights.
+
+Everything random in a step is drawn from the run's seed and the step's number, so a resumed run gives the same bits as
+one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lucidlm.core.config import Config
+from lucidlm.core.devices import Compute
+from lucidlm.core.errors import InputError, LucidError
+from lucidlm.core.progress import Task, say
+from lucidlm.core.seeds import derive
+from lucidlm.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, snapshot
+from lucidlm.train.metrics import MetricsLog
+from lucidlm.train.optim import OptimizerConfig, build_optimizer
+from lucidlm.train.schedule import ScheduleConfig, rate
+from lucidlm.train.signals import StopRequest
+
+Batch = TypeVar("Batch")
+
+
+class Objective(Protocol[Batch]):
+    """What is optimised: where batches come from, what they cost, and how good the model is at it."""
+
+    measure: str
+    """The name, in what `evaluate` returns, of the figure that decides which weights are best."""
+
+    higher_is_better: bool
+
+    def batches(self, first_step: int) -> Iterator[Sequence[Batch]]:
+        """Yield each step's global batch as micro-batches, from `first_step` on; the same whenever asked."""
+        ...
+
+    def counted(self, batch: Batch) -> int:
+        """Return how many tokens (or examples) of a micro-batch count in the loss."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the loss of a micro-batch summed over what counts, a scalar."""
+        ...
+
+    def tokens(self, batch: Batch) -> int:
+        """Return how many tokens the model reads for a micro-batch."""
+        ...
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Measure the model on held-out data."""
+        ...
+
+    def describe(self, step: int) -> str:
+        """Say which data a step's batch is made of, for a person looking for what broke it."""
+        ...
+
+
+class LoopConfig(Config):
+    """How long to train and what to do on the way.
+
+    Parameters
+    ----------
+    max_steps, minutes: the run ends with whichever comes first; at least one is needed. `minutes` is wall time.
+    clip: the gradient's greatest norm.
+    evaluations: how often to evaluate over the run, the end included.
+    patience: stop after so many evaluations in a row without a better figure; None: never.
+    checkpoint_minutes: how often to save the state that `--resume` goes on from.
+    checkpoint_steps: likewise, in steps.
+    keep: how many checkpoints to keep.
+    """
+
+    max_steps: int | None = Field(default=None, ge=1)
+    minutes: float | None = Field(default=None, gt=0)
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    clip: float = Field(default=1.0, gt=0)
+    evaluations: int = Field(default=10, ge=1)
+    patience: int | None = Field(default=None, ge=1)
+    checkpoint_minutes: float = Field(default=5.0, gt=0)
+    checkpoint_steps: int | None = Field(default=None, ge=1)
+    keep: int = Field(default=2, ge=1)
+    seed: int = 0
+
+
+@dataclass
+class LoopState:
+    """Where a run is."""
+
+    step: int = 0
+    tokens: int = 0
+    wall: float = 0.0
+    """Seconds since the run began, all included."""
+    training: float = 0.0
+    """Seconds of that spent on training steps."""
+    start_up: float = 0.0
+    """Seconds the first step took, compilation included; the schedule's clock starts after it."""
+    evaluated: int = 0
+    best: float | None = None
+    best_step: int = 0
+    stale: int = 0
+    """Evaluations since the best one."""
+
+
+@dataclass
+class Outcome:
+    """How a run ended."""
+
+    state: LoopState
+    evaluation: dict[str, float]
+    stopped_by: int | None
+    """The signal that asked for the end, or None."""
+
+
+class Loop(Generic[Batch]):
+    """Trains `model` on `objective` and leaves `metrics.jsonl` and `checkpoints/` in `directory`."""
+
+    def __init__(
+        self, model: nn.Module, objective: Objective[Batch], config: LoopConfig, compute: Compute, directory: Path
+    ) -> None:
+        if config.max_steps is None and config.minutes is None:
+            raise InputError("neither max_steps nor minutes is given: the run would never end", fix="Pass one of them.")
+        self.model, self.objective, self.config, self.compute = model, objective, config, compute
+        self.checkpoints = directory / "checkpoints"
+        self.optimizer = build_optimizer(model, config.optimizer)
+        self.state = LoopState()
+        self.directory = directory
+        self._best: dict[str, Tensor] | None = None
+
+    def run(self, *, resume: bool = False) -> Outcome:
+        """Train to the end, or until asked to stop; the model then holds the best weights where patience is set.
+
+        Raises
+        ------
+        InputError: `resume` finds no checkpoint, or a damaged one.
+        LucidError: the loss is not finite; the last checkpoint is kept.
+        """
+        if resume:
+            self._resume()
+        self._log = MetricsLog(self.directory, self.state.step if resume else None)
+        evaluation: dict[str, float] = {}
+        total = self.config.max_steps if self.config.minutes is None else None
+        with closing(self._log), StopRequest() as stop, Task("training", total, "steps") as task:
+            task.advance(self.state.step)
+            self._began = self._saved = time.monotonic()
+            self._began -= self.state.wall
+            for batches in self.objective.batches(self.state.step):
+                if self._progress() >= 1:
+                    break
+                self._step(batches, task)
+                if self._evaluation_due():
+                    evaluation = self._evaluate()
+                if stop.signal is not None:
+                    self._save()
+                    return Outcome(self.state, evaluation, stop.signal)
+                if self.config.patience is not None and self.state.stale >= self.config.patience:
+                    say(f"no better {self.objective.measure} in {self.state.stale} evaluations: stopping early")
+                    break
+                if self._checkpoint_due():
+                    self._save()
+        if self._best is not None:
+            self.model.load_state_dict(self._best)
+        return Outcome(self.state, evaluation, None)
+
+    def _step(self, batches: Sequence[Batch], task: Task) -> None:
+        start = time.monotonic()
+        config, state = self.config, self.state
+        torch.manual_seed(derive(config.seed, "step", state.step))  # dropout
+        self.model.train()
+        counted = sum(self.objective.counted(batch) for batch in batches)
+        total = 0.0
+        for batch in batches:
+            with torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.autocasts):
+                loss = self.objective.loss(self.model, batch) / counted
+            loss.backward()
+            total += loss.item()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip).item()
+        if not (abs(total) < float("inf") and norm < float("inf")):
+            self._halt(total, norm)
+        # The step about to be taken counts, so that warm-up does not begin with a rate of zero.
+        factor = rate(config.schedule, self._progress(steps_ahead=1))
+        self.optimizer.set_scale(factor)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        now = time.monotonic()
+        seconds, tokens = now - start, sum(self.objective.tokens(batch) for batch in batches)
+        state.start_up = state.start_up or seconds
+        state.step, state.tokens = state.step + 1, state.tokens + tokens
+        state.training, state.wall = state.training + seconds, now - self._began
+        self._log.write(
+            step=state.step,
+            tokens=state.tokens,
+            seconds=round(state.training, 3),
+            train_loss=total,
+            learning_rate=factor * config.optimizer.learning_rate,
+            tokens_per_second=round(tokens / seconds, 1),
+            grad_norm=norm,
+        )
+        task.advance(1, f"loss {total:.4f}, {tokens / seconds:,.0f} tokens/s, {100 * self._progress():.0f} %")
+
+    def _progress(self, steps_ahead: int = 0) -> float:
+        """Return how much of the run is done, in [0, 1]."""
+        config, state = self.config, self.state
+        shares = [0.0]
+        if config.max_steps is not None:
+            shares.append((state.step + steps_ahead) / config.max_steps)
+        if config.minutes is not None:
+            # Evaluations take their share of the time too, so progress is read off the wall clock.
+            left = max(config.minutes * 60 - state.start_up, 1e-9)
+            one = steps_ahead * (state.wall - state.start_up) / max(state.step, 1)
+            shares.append((max(state.wall - state.start_up, 0.0) + one) / left)
+        return min(1.0, max(shares))
+
+    def _evaluation_due(self) -> bool:
+        progress = self._progress()
+        return progress >= 1 or progress * self.config.evaluations >= self.state.evaluated + 1
+
+    def _evaluate(self) -> dict[str, float]:
+        state, objective = self.state, self.objective
+        self.model.eval()
+        with torch.inference_mode(), torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.autocasts):
+            found = objective.evaluate(self.model)
+        state.evaluated = int(self._progress() * self.config.evaluations)
+        value = found[objective.measure]
+        if state.best is None or (value > state.best if objective.higher_is_better else value < state.best):
+            state.best, state.best_step, state.stale = value, state.step, 0
+            if self.config.patience is not None:
+                self._best = snapshot(self.model)
+        else:
+            state.stale += 1
+        state.wall = time.monotonic() - self._began
+        self._log.write(step=state.step, tokens=state.tokens, seconds=round(state.training, 3), **found)
+        say(f"step {state.step:,}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items()))
+        return found
+
+    def _checkpoint_due(self) -> bool:
+        if self._progress() >= 1:
+            return False
+        if self.config.checkpoint_steps is not None:
+            return self.state.step % self.config.checkpoint_steps == 0
+        return time.monotonic() - self._saved >= 60 * self.config.checkpoint_minutes
+
+    def _save(self) -> None:
+        weights = dict(self.model.state_dict())
+        if self._best is not None:
+            weights |= {f"best.{name}": value for name, value in self._best.items()}
+        self.state.wall = time.monotonic() - self._began
+        path = save_checkpoint(
+            self.checkpoints, self.state.step, weights, self.optimizer.state_dict(), asdict(self.state), self.config.keep
+        )
+        self._saved = time.monotonic()
+        say(f"checkpoint {path}")
+
+    def _resume(self) -> None:
+        found = list_checkpoints(self.checkpoints)
+        if not found:
+            raise InputError("there is no checkpoint to resume from", where=self.checkpoints,
+                             fix="Leave out --resume and name a new --out.")  # fmt: skip
+        weights, optimizer, state = load_checkpoint(found[-1])
+        best = {name.removeprefix("best."): weights.pop(name) for name in list(weights) if name.startswith("best.")}
+        self._best = best or None
+        self.model.load_state_dict(weights)
+        self.optimizer.load_state_dict(optimizer)
+        self.state = LoopState(**state)
+        say(f"resuming at step {self.state.step:,} from {found[-1]}")
+
+    def _halt(self, loss: float, norm: float) -> None:
+        kept = list_checkpoints(self.checkpoints)
+        last = f"the last good state is {kept[-1]}" if kept else "no checkpoint had been due yet"
+        raise LucidError(
+            f"the loss ({loss}) or its gradient's norm ({norm}) is not finite at step {self.state.step}, batch "
+            f"{self.objective.describe(self.state.step)}; the weights were not updated, {last}",
+            fix="Lower the learning rate or look at that batch.",
+        )
+
+
+def describe_outcome(outcome: Outcome) -> dict[str, Any]:
+    """Return the figures of a run for the record in its model directory."""
+    state = outcome.state
+    return {
+        "steps": state.step,
+        "tokens": state.tokens,
+        "training_seconds": round(state.training, 1),
+        "wall_seconds": round(state.wall, 1),
+        **{name: value for name, value in outcome.evaluation.items()},
+    }

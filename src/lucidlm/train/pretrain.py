@@ -1,0 +1,227 @@
+"""Pretraining: from prepared data to a model directory, by predicting next tokens (causal) or masked ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lucidlm.core.config import Config
+from lucidlm.core.devices import Compute, Precision, choose_compute, describe_machine
+from lucidlm.core.errors import InputError
+from lucidlm.core.io import require_vacant
+from lucidlm.core.progress import say
+from lucidlm.core.seeds import torch_generator
+from lucidlm.data.cards import DataCard
+from lucidlm.data.loader import BatchLoader, TokenCorpus
+from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.model.config import ModelConfig
+from lucidlm.model.counts import count_parameters, flops_per_token
+from lucidlm.model.directory import save_model
+from lucidlm.model.heads import LanguageModel
+from lucidlm.model.loss import IGNORED
+from lucidlm.train.compilation import Compile, compile_blocks
+from lucidlm.train.loop import Loop, LoopConfig, Outcome, describe_outcome
+from lucidlm.train.sizing import choose_depth, model_of_depth
+from lucidlm.train.validation import validate
+
+CONFIG = "config.yaml"
+
+
+class PretrainConfig(Config):
+    """A pretraining run, whole: saved as `config.yaml` beside what it makes, it can be replayed.
+
+    Parameters
+    ----------
+    data: prepared directories and the share of samples drawn from each; shares need not sum to one.
+    objective: "causal" predicts the next token, "masked" the hidden ones.
+    depth: the dial that sets all sizes: layers, and with them width (64 a layer) and heads; None: what the machine can
+        train to good use in the time given.
+    model: the exact shape instead.
+    context_length: tokens a sample; the model is made for as many.
+    batch_size: samples a step, over all micro-batches.
+    micro_batch: samples taken at once, where memory is short; None: all.
+    mask_rate: share of tokens hidden from a masked model; 30 % serves better than BERT's 15 % (Wettig et al. 2022,
+        arXiv:2202.08005).
+    validation_tokens: how many held-out tokens the evaluations on the way read; the last one reads them all.
+    """
+
+    data: dict[str, float]
+    objective: Literal["causal", "masked"] = "causal"
+    depth: int | None = Field(default=None, ge=1, le=100)
+    model: ModelConfig | None = None
+    context_length: int = Field(default=256, ge=2)
+    batch_size: int = Field(default=16, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1)
+    mask_rate: float = Field(default=0.3, gt=0, lt=1)
+    validation_tokens: int = Field(default=50_000, ge=1)
+    device: str = "auto"
+    precision: Precision = "auto"
+    compile: Compile = "auto"
+    loop: LoopConfig = LoopConfig()
+
+
+@dataclass
+class TokenBatch:
+    """Tokens and, at each position, what is to be predicted; both (B, T) int64."""
+
+    tokens: Tensor
+    targets: Tensor
+    counted: int
+
+
+class TokenObjective:
+    """Next or masked tokens of prepared corpora."""
+
+    measure = "validation_loss"
+    higher_is_better = False
+
+    def __init__(self, config: PretrainConfig, corpora: Sequence[tuple[TokenCorpus, float]], held_out: Sequence[TokenCorpus],
+                 tokenizer: Tokenizer, compute: Compute) -> None:  # fmt: skip
+        self.config, self.tokenizer, self.compute = config, tokenizer, compute
+        self.held_out = held_out
+        self.loader = BatchLoader(
+            corpora, batch_size=config.batch_size, context=config.context_length, seed=config.loop.seed
+        )
+
+    def batches(self, first_step: int) -> Iterator[list[TokenBatch]]:
+        for step, windows in enumerate(self.loader.iterate(first_step), first_step):
+            batch = self._causal(windows) if self.config.objective == "causal" else self._masked(windows, step)
+            size = self.config.micro_batch or self.config.batch_size
+            yield [self._to_device(*parts) for parts in zip(*(part.split(size) for part in batch), strict=True)]
+
+    def _causal(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        return windows[:, :-1], windows[:, 1:]
+
+    def _masked(self, windows: Tensor, step: int | str) -> tuple[Tensor, Tensor]:
+        generator = torch_generator(self.config.loop.seed, "mask", step)
+        return mask_tokens(windows[:, :-1], self.config.mask_rate, self.tokenizer, generator)
+
+    def _to_device(self, tokens: Tensor, targets: Tensor) -> TokenBatch:
+        counted = int((targets != IGNORED).sum())
+        device = self.compute.device
+        return TokenBatch(tokens.to(device, non_blocking=True), targets.to(device, non_blocking=True), counted)
+
+    def counted(self, batch: TokenBatch) -> int:
+        return batch.counted
+
+    def tokens(self, batch: TokenBatch) -> int:
+        return batch.tokens.numel()
+
+    def loss(self, model: nn.Module, batch: TokenBatch) -> Tensor:
+        assert isinstance(model, LanguageModel)
+        return model.loss(batch.tokens, batch.targets)[0]
+
+    def evaluate(self, model: nn.Module, tokens: int | None = None) -> dict[str, float]:
+        assert isinstance(model, LanguageModel)
+        limit = self.config.validation_tokens if tokens is None else tokens
+        hide = None if self.config.objective == "causal" else self._masked
+        return validate(model, self.held_out, self.config.context_length, limit, self.compute.device, hide)
+
+    def describe(self, step: int) -> str:
+        first = step * self.config.batch_size
+        return f"{step} (samples {first} to {first + self.config.batch_size - 1} of seed {self.config.loop.seed})"
+
+
+def mask_tokens(
+    tokens: Tensor, share: float, tokenizer: Tokenizer, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Hide a `share` of `tokens` (B, T) and return what the model sees and what it is to tell (BERT: Devlin et al. 2019).
+
+    Of the hidden ones 80 % become the mask token, 10 % a random one, 10 % stay, so that the model cannot know which of
+    the tokens it sees are true. At least one position counts.
+    """
+    chosen = torch.rand(tokens.shape, generator=generator) < share
+    if not chosen.any():
+        chosen[0, 0] = True
+    fate = torch.rand(tokens.shape, generator=generator)
+    noise = torch.randint(tokenizer.vocab_size, tokens.shape, generator=generator)
+    seen = torch.where(chosen & (fate < 0.8), tokenizer.mask_id, tokens)
+    seen = torch.where(chosen & (fate >= 0.9), noise, seen)
+    return seen, torch.where(chosen, tokens, IGNORED)
+
+
+def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False) -> Outcome:
+    """Pretrain a model on prepared data and leave a model directory in `out`.
+
+    `out` also gets `config.yaml` (the resolved run), `metrics.jsonl` and `checkpoints/`. A run that was stopped, by a
+    signal or a crash, goes on with `resume`.
+
+    Raises
+    ------
+    InputError: the data cannot be read or do not fit together, `out` holds something else, the shape is impossible.
+    LucidError: the loss is not finite, the disk is full.
+    """
+    out = Path(out)
+    if not resume:
+        require_vacant(out)
+    cards = {path: DataCard.load(path, verify=True) for path in config.data}
+    tokenizer = _common_tokenizer(list(config.data))
+    compute = choose_compute(config.device, config.precision)
+    if not resume:
+        config = resolve(config, tokenizer, compute)
+        config.save(out / CONFIG)
+    assert config.model is not None
+    model = LanguageModel(config.model, seed=config.loop.seed).to(compute.device)
+    say(f"{count_parameters(config.model):,} parameters, {flops_per_token(config.model, config.context_length) / 1e6:,.1f} "
+        f"MFLOP a token to train; {compute.device.type}, {compute.reason}")  # fmt: skip
+    corpora = [(TokenCorpus.open(path, "train"), share) for path, share in config.data.items()]
+    held_out = [TokenCorpus.open(path, "validation") for path in config.data]
+    objective = TokenObjective(config, corpora, held_out, tokenizer, compute)
+    compile_blocks(model.model, config.compile, config.loop.minutes)
+    loop = Loop(model, objective, config.loop, compute, out)
+    outcome = loop.run(resume=resume)
+    if outcome.stopped_by is None:
+        with torch.inference_mode():
+            outcome.evaluation = objective.evaluate(model.eval(), tokens=sum(corpus.tokens for corpus in held_out))
+        save_model(model, out, tokenizer, provenance=_provenance(config, cards, outcome))
+    return outcome
+
+
+def resolve(config: PretrainConfig, tokenizer: Tokenizer, compute: Compute) -> PretrainConfig:
+    """Fill in what was left open: the shape of the model.
+
+    Raises
+    ------
+    InputError: the shape does not fit the tokenizer or the samples.
+    """
+    masked = config.objective == "masked"
+    if config.model is None:
+        vocab_size = math.ceil(tokenizer.vocab_size / 64) * 64  # matrix products like round numbers
+        depth = config.depth or choose_depth(config.loop.minutes, vocab_size, compute)
+        config = config.changed(depth=depth, model=model_of_depth(depth, vocab_size, config.context_length, masked=masked))
+    assert config.model is not None
+    if config.model.vocab_size < tokenizer.vocab_size:
+        raise InputError(f"the model's vocabulary ({config.model.vocab_size:,}) is smaller than the tokenizer's "
+                         f"({tokenizer.vocab_size:,})", where="model.vocab_size", fix="Raise it.")  # fmt: skip
+    if config.model.context_length < config.context_length:
+        raise InputError(f"samples of {config.context_length:,} tokens are longer than the model's context of "
+                         f"{config.model.context_length:,}", where="context_length", fix="Make one fit the other.")  # fmt: skip
+    if config.model.causal == masked:
+        raise InputError(f"a {config.objective} objective needs model.causal to be {not masked}", where="objective")
+    return config
+
+
+def _common_tokenizer(directories: Sequence[str]) -> Tokenizer:
+    tokenizers = {path: Tokenizer.load(path) for path in directories}
+    if len({tokenizer.fingerprint for tokenizer in tokenizers.values()}) > 1:
+        raise InputError(f"the corpora {', '.join(directories)} were prepared with different tokenizers", where="--data",
+                         fix="Prepare the later ones with --tokenizer-from and the first one's directory.")  # fmt: skip
+    return next(iter(tokenizers.values()))
+
+
+def _provenance(config: PretrainConfig, cards: dict[str, DataCard], outcome: Outcome) -> dict[str, Any]:
+    return {
+        "task": f"pretraining ({config.objective})",
+        "data": {path: card.fingerprint for path, card in cards.items()},
+        "seed": config.loop.seed,
+        "config": config.model_dump(mode="json"),
+        "metrics": describe_outcome(outcome),
+        "machine": describe_machine().as_dict(),
+    }
