@@ -1,0 +1,138 @@
+"""The data card: what a prepared directory was made from, what happened to it on the way, and what it holds.
+
+`data_card.json` is written last, so a directory that has one is complete; it lists every other file with its size and
+SHA-256, and nothing is read from the directory before it has been held against that list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lucidlm.core.errors import InputError
+from lucidlm.core.io import read_json, sha256, write_json
+from lucidlm.data.tokenizer import Kind
+
+CARD = "data_card.json"
+FORMAT = "lucidlm-data-1"
+
+Split = Literal["train", "validation", "test"]
+
+
+class Record(BaseModel):
+    """A part of the card; fields that nobody knows are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class SourceRecord(Record):
+    """Where documents came from. `sha256` is over the texts as they were read, so it tells whether a source changed."""
+
+    uri: str
+    licence: str | None = None
+    documents: int
+    bytes: int
+    sha256: str
+
+
+class StepRecord(Record):
+    """One step of the preparation: documents in and out, and what the step counted besides (by reason or by kind)."""
+
+    name: str
+    documents_in: int
+    documents_out: int
+    counts: dict[str, int] = {}
+
+
+class TokenizerRecord(Record):
+    """The tokenizer. `unknown` counts characters of the corpus that the vocabulary lacks (never with bytes)."""
+
+    kind: Kind
+    vocab_size: int
+    fingerprint: str
+    bytes_per_token: float
+    unknown: int = 0
+
+
+class SplitRecord(Record):
+    """A split: `tokens` include one end-of-document token per document; `bytes` are UTF-8 bytes of text."""
+
+    documents: int
+    tokens: int
+    bytes: int
+    shards: list[str]
+
+
+class FileRecord(Record):
+    bytes: int
+    sha256: str
+
+
+class DataCard(Record):
+    """The card of a prepared directory."""
+
+    format: Literal["lucidlm-data-1"] = FORMAT
+    name: str
+    created: str
+    lucidlm: str
+    sources: list[SourceRecord]
+    steps: list[StepRecord]
+    split_by: Literal["document hash", "position"]
+    tokenizer: TokenizerRecord
+    splits: dict[Split, SplitRecord]
+    settings: dict[str, Any]
+    files: dict[str, FileRecord] = {}
+
+    def save(self, directory: str | Path) -> None:
+        """Record every file of `directory` and write the card, which makes the directory complete."""
+        directory = Path(directory)
+        for path in sorted(directory.iterdir()):
+            self.files[path.name] = FileRecord(bytes=path.stat().st_size, sha256=sha256(path))
+        write_json(directory / CARD, self.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, directory: str | Path, *, verify: bool = False) -> DataCard:
+        """Read the card of `directory` and check that its files are there in full; with `verify`, their bytes too.
+
+        Raises
+        ------
+        InputError: there is no card, it is damaged or of another version, or a file is missing, truncated or altered.
+        """
+        path = Path(directory) / CARD
+        if not path.is_file():
+            what = (
+                f"holds no prepared data ({CARD} is missing)"
+                if Path(directory).is_dir()
+                else "there is no such directory"
+            )
+            raise InputError(what, where=directory, fix="Make it with `lucidlm data prepare`.")
+        fields = read_json(path)
+        if fields.get("format") != FORMAT:
+            raise InputError(f"was written by another version (format {fields.get('format')!r}, this one reads {FORMAT!r})",
+                             where=path, fix="Prepare the data again.")  # fmt: skip
+        try:
+            card = cls.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise InputError(
+                f"is damaged (field {field}: {first['msg']})", where=path, fix="Prepare the data again."
+            ) from None
+        card.check(directory, card.files, verify=verify)
+        return card
+
+    def check(self, directory: str | Path, names: Iterable[str], *, verify: bool) -> None:
+        """Hold the named files against their recorded sizes and, with `verify`, their checksums."""
+        for name in names:
+            path, expected = Path(directory) / name, self.files[name]
+            if not path.is_file():
+                raise InputError("listed in the data card but missing", where=path, fix="Prepare the data again.")
+            if (size := path.stat().st_size) != expected.bytes:
+                raise InputError(f"has {size:,} bytes where the data card says {expected.bytes:,} (truncated?)", where=path,
+                                 fix="Prepare the data again.")  # fmt: skip
+            if verify and sha256(path) != expected.sha256:
+                raise InputError("does not match its checksum: its bytes have changed", where=path,
+                                 fix="Prepare the data again.")  # fmt: skip
