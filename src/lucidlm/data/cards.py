@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lucidlm.core.config import describe
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json, sha256, write_json
 from lucidlm.data.tokenizer import Kind
@@ -103,24 +104,18 @@ class DataCard(Record):
         """
         path = Path(directory) / CARD
         if not path.is_file():
-            what = (
-                f"holds no prepared data ({CARD} is missing)"
-                if Path(directory).is_dir()
-                else "there is no such directory"
-            )
+            what = "there is no such directory"
+            if Path(directory).is_dir():
+                what = f"holds no prepared data ({CARD} is missing)"
             raise InputError(what, where=directory, fix="Make it with `lucidlm data prepare`.")
         fields = read_json(path)
         if fields.get("format") != FORMAT:
-            raise InputError(f"was written by another version (format {fields.get('format')!r}, this one reads {FORMAT!r})",
+            raise InputError(f"was written by another version (format {fields.get('format')}, not {FORMAT})",
                              where=path, fix="Prepare the data again.")  # fmt: skip
         try:
             card = cls.model_validate(fields)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise InputError(
-                f"is damaged (field {field}: {first['msg']})", where=path, fix="Prepare the data again."
-            ) from None
+            raise InputError(f"is damaged ({describe(error)})", where=path, fix="Prepare the data again.") from None
         card.check(directory, card.files, verify=verify)
         return card
 
@@ -131,7 +126,7 @@ class DataCard(Record):
             if not path.is_file():
                 raise InputError("listed in the data card but missing", where=path, fix="Prepare the data again.")
             if (size := path.stat().st_size) != expected.bytes:
-                raise InputError(f"has {size:,} bytes where the data card says {expected.bytes:,} (truncated?)", where=path,
+                raise InputError(f"has {size:,} bytes, the data card says {expected.bytes:,} (truncated?)", where=path,
                                  fix="Prepare the data again.")  # fmt: skip
             if verify and sha256(path) != expected.sha256:
                 raise InputError("does not match its checksum: its bytes have changed", where=path,

@@ -1,7 +1,7 @@
 """From shards to batches: which tokens stand in which row of which step, as a pure function.
 
-- Nothing is shuffled in memory and no position is kept: sample number `step * batch_size + row` is mapped to a window of
-  the corpus by a seeded permutation that is computed for that sample alone. So training resumes at any step at once,
+- Nothing is shuffled in memory and no position is kept: sample number `step * batch_size + row` is mapped to a window
+  of the corpus by a seeded permutation that is computed for that sample alone. So training resumes at any step at once,
   and the batches do not depend on the number of ranks or of prefetching threads.
 - Each epoch has a permutation of its own, and cuts the corpus into windows at another place.
 - A corpus is read as a ring: its last token, an end of document, is followed by its first document.
@@ -83,7 +83,7 @@ class BatchLoader:
 
     Parameters
     ----------
-    corpora: a corpus, or pairs of corpus and weight; weights need not sum to one and count to a thousandth of their sum.
+    corpora: a corpus, or pairs of corpus and weight; weights count to a thousandth of their sum.
     batch_size: windows per step over all ranks.
     context: tokens a window gives the model; it holds one more, so that each has a next.
     seed: what the order depends on.
@@ -104,11 +104,11 @@ class BatchLoader:
         self.batch_size, self.context, self.seed, self.rank, self.ranks = batch_size, context, seed, rank, ranks
         self._quotas = _quotas([weight for _, weight in pairs], self.BLOCK)
         if batch_size % ranks:
-            raise InputError(f"a batch of {batch_size} cannot be shared evenly by {ranks} processes", where="--batch-size",
-                             fix=f"Pass a multiple of {ranks}.")  # fmt: skip
+            raise InputError(f"a batch of {batch_size} cannot be shared evenly by {ranks} processes",
+                             where="--batch-size", fix=f"Pass a multiple of {ranks}.")  # fmt: skip
         for corpus in self.corpora:
             if corpus.tokens < context + 1:
-                raise InputError(f"has {corpus.tokens:,} tokens, fewer than one window of {context + 1:,} (context + 1)",
+                raise InputError(f"has {corpus.tokens:,} tokens, fewer than a window of {context + 1:,} (context + 1)",
                                  where=corpus.name, fix="Pass a smaller --context, or prepare more text.")  # fmt: skip
             if corpus.fingerprint != self.corpora[0].fingerprint:
                 raise InputError(f"was made with another tokenizer than {self.corpora[0].name}", where=corpus.name,
@@ -148,7 +148,7 @@ class BatchLoader:
             pool.shutdown(cancel_futures=True)
 
     def _assign(self, samples: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield, for each corpus: its index, the rows it fills, and which of its own samples, counted from 0, those are."""
+        """Yield, for each corpus: its index, the rows it fills, and which of its own samples go there, from 0."""
         if len(self.corpora) == 1:
             yield 0, np.arange(len(samples)), samples
             return
@@ -163,7 +163,7 @@ class BatchLoader:
             yield index, places, number[places]
 
     def _mix_block(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return, for each slot of a block, the corpus that fills it and how many slots before it the same one fills."""
+        """Return, for each slot of a block, the corpus that fills it and how many earlier slots that corpus fills."""
         owners = np.repeat(np.arange(len(self._quotas)), self._quotas)
         owners = numpy_generator(self.seed, "mixture", block).permutation(owners)
         ranks = np.empty_like(owners)
@@ -216,15 +216,13 @@ def _mix(values: Integers) -> Integers:
 def _quotas(weights: Sequence[float], total: int) -> NDArray[np.int64]:
     """Share `total` samples by weight: rounded down, what is left goes to the largest remainders."""
     if not weights or min(weights) <= 0:
-        raise InputError(
-            "weights have to be positive numbers", where="--data", fix="Leave out the corpora that should not count."
-        )
+        raise InputError("weights have to be positive", where="--data", fix="Leave out the corpora that do not count.")
     shares = np.asarray(weights, dtype=np.float64) / sum(weights) * total
     quotas = np.floor(shares + 1e-9).astype(np.int64)
     quotas[np.argsort(quotas - shares, kind="stable")[: total - quotas.sum()]] += 1
     if quotas.min() == 0:
-        raise InputError(f"a weight is less than 1/{total} of the sum of all, which would never be drawn", where="--data",
-                         fix="Give it more weight or leave the corpus out.")  # fmt: skip
+        raise InputError(f"a weight is less than 1/{total} of the sum of all and would never be drawn",
+                         where="--data", fix="Give it more weight or leave the corpus out.")  # fmt: skip
     return quotas
 
 

@@ -73,7 +73,7 @@ class Tokenizer:
         InputError: `vocab_size` is less than `SMALLEST_BPE`, or more than the texts have repeated pieces for.
         """
         if vocab_size < SMALLEST_BPE:
-            raise InputError(f"a byte-level vocabulary has at least {SMALLEST_BPE} tokens, {vocab_size:,} were asked for",
+            raise InputError(f"a byte-level vocabulary has at least {SMALLEST_BPE} tokens, not {vocab_size:,}",
                              where="--vocab-size", fix=f"Pass {SMALLEST_BPE} or more.")  # fmt: skip
         core = tokenizers.Tokenizer(models.BPE())
         core.pre_tokenizer = pre_tokenizers.Sequence(
@@ -89,7 +89,7 @@ class Tokenizer:
         )
         core.train_from_iterator(texts, trainer)
         if (reached := core.get_vocab_size()) < vocab_size:
-            raise InputError(f"a vocabulary of {vocab_size:,} is more than the data supports: it reaches {reached:,} tokens",
+            raise InputError(f"a vocabulary of {vocab_size:,} is more than the data supports: it reaches {reached:,}",
                              where="--vocab-size", fix=f"Pass {reached} or less, auto, or more text.")  # fmt: skip
         return cls(core)
 
@@ -128,8 +128,8 @@ class Tokenizer:
                 f"is not a tokenizer ({error})", where=file, fix="The file is damaged; make it again."
             ) from None
         if not isinstance(core.model, models.BPE) or not isinstance(core.decoder, decoders.ByteLevel | decoders.Fuse):
-            raise InputError(f"is a {type(core.model).__name__} tokenizer; byte-level BPE is what can be read", where=file,
-                             fix="Choose another tokenizer, or train one.")  # fmt: skip
+            raise InputError(f"is a {type(core.model).__name__} tokenizer; byte-level BPE is what can be read",
+                             where=file, fix="Choose another tokenizer, or train one.")  # fmt: skip
         tokenizer = cls(core, read_json(config_file) if config_file.is_file() else None)
         if core.token_to_id(tokenizer._named("eos_token", END)) is None:
             raise InputError(
@@ -154,7 +154,7 @@ class Tokenizer:
         return [encoding.ids for encoding in self.core.encode_batch_fast(texts, add_special_tokens=False)]
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
-        """Return the text of `ids`; bytes that are no UTF-8 become U+FFFD. Control tokens are left out if `skip_special`."""
+        """Return the text of `ids`; broken UTF-8 becomes U+FFFD, and control tokens are left out if `skip_special`."""
         return self.core.decode([int(i) for i in ids], skip_special_tokens=skip_special)
 
     def stream_decoder(self) -> StreamDecoder:
