@@ -129,7 +129,7 @@ def read_json_lines(file: BinaryIO, name: str, reading: Reading) -> Iterator[Doc
             except (json.JSONDecodeError, RecursionError) as error:
                 reading.reject("broken JSON", f"is not valid JSON ({error})", where=where)
                 continue
-            yield from _document(row, where, reading)
+            yield from row_document(row, where, reading)
 
 
 def read_json(file: BinaryIO, name: str, reading: Reading) -> Iterator[Document]:
@@ -148,7 +148,7 @@ def read_json(file: BinaryIO, name: str, reading: Reading) -> Iterator[Document]
     try:
         for row, start, end in _json_values(text):
             line, position = line + text.count("\n", position, start), start
-            yield from _document(row, f"{name}:{line}", reading)
+            yield from row_document(row, f"{name}:{line}", reading)
             line, position = line + text.count("\n", start, end), end
     except (json.JSONDecodeError, RecursionError) as error:
         line = getattr(error, "lineno", line)
@@ -230,7 +230,7 @@ def _read_table(file: BinaryIO, name: str, reading: Reading, **dialect: Any) -> 
             what = f"has {len(cells)} columns where the header has {len(header)}"
             reading.reject("wrong number of columns", what, where=where)
         elif cells:
-            yield from _document(dict(zip(header, cells, strict=True)), where, reading)
+            yield from row_document(dict(zip(header, cells, strict=True)), where, reading)
 
 
 def read_parquet(file: BinaryIO, name: str, reading: Reading) -> Iterator[Document]:
@@ -240,7 +240,7 @@ def read_parquet(file: BinaryIO, name: str, reading: Reading) -> Iterator[Docume
         for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=256):
             for row in batch.to_pylist():
                 number += 1
-                yield from _document(row, f"{name}:{number}", reading)
+                yield from row_document(row, f"{name}:{number}", reading)
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"is not a sound parquet file ({error})", where=name, fix="Fetch or make it again.") from error
 
@@ -305,8 +305,8 @@ def _reject_bytes(reading: Reading, name: str, error: UnicodeDecodeError, line: 
     reading.reject("wrong encoding", what, where=f"{name}:{line}", fix=fix)
 
 
-def _document(row: Any, where: str, reading: Reading) -> Iterator[Document]:
-    """Yield the row as a document, or reject it."""
+def row_document(row: Any, where: str, reading: Reading) -> Iterator[Document]:
+    """Yield the row (an object with fields) as a document, or reject it."""
     if not isinstance(row, dict):
         reading.reject("not an object", f"holds a {type(row).__name__}, not an object with fields", where=where)
         return

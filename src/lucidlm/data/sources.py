@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import fsspec
 
+import lucidlm.data.hub
+import lucidlm.data.pypi  # noqa: F401  (these two register themselves)
 from lucidlm.core.errors import InputError
 from lucidlm.data.document import Document, OnError, Reading, sources
 from lucidlm.data.formats import is_known, known_extensions, read_file

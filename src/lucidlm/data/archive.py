@@ -1,0 +1,116 @@
+"""Wheels and source distributions opened as archives: members are read as streams, nothing is unpacked or run."""
+
+from __future__ import annotations
+
+import email
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
+
+from lucidlm.core.errors import InputError
+
+LARGEST = 16_000_000_000
+"""Bytes: an archive that unpacks to more is refused; data that large does not travel in packages, bombs do."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An open archive.
+
+    Parameters
+    ----------
+    name: what to call it in messages.
+    members: how to open each member, by its path (without the folder that holds all of a source distribution).
+    """
+
+    name: str
+    members: dict[str, Callable[[], BinaryIO]]
+
+    def open(self, path: str) -> BinaryIO:
+        """Return a binary stream of the member at `path`.
+
+        Raises
+        ------
+        InputError: there is none.
+        """
+        if path not in self.members:
+            raise InputError(f"there is no {path!r} in it", where=self.name)
+        return self.members[path]()
+
+    def below(self, path: str) -> list[str]:
+        """Return the members at or below `path`, in the archive's order."""
+        folder = path.rstrip("/") + "/"
+        return [member for member in self.members if member == path or member.startswith(folder)]
+
+    def licence(self) -> str:
+        """Return the licence that the package's metadata declares, or "not stated"."""
+        for member in self.members:
+            if PurePosixPath(member).name in ("METADATA", "PKG-INFO"):
+                with self.open(member) as file:
+                    metadata = email.message_from_bytes(file.read())
+                for field in (metadata["License-Expression"], metadata["License"]):
+                    if field and field.strip().upper() != "UNKNOWN":
+                        return field.strip().splitlines()[0]
+                for classifier in metadata.get_all("Classifier") or []:
+                    if classifier.startswith("License ::"):
+                        return classifier.rsplit("::", 1)[1].strip()
+        return "not stated"
+
+
+@contextmanager
+def open_archive(path: Path, name: str) -> Iterator[Archive]:
+    """Open a .whl, .zip, .tar.gz, .tar.bz2 or .tar.xz.
+
+    Raises
+    ------
+    InputError: it is damaged or of another kind, a member's path leads out of it, or it unpacks to more than `LARGEST`.
+    """
+    try:
+        if path.suffix in (".whl", ".zip"):
+            with zipfile.ZipFile(path) as archive:
+                yield Archive(name, _zip_members(archive, name))
+        else:
+            with tarfile.open(path) as archive:
+                yield Archive(name, _tar_members(archive, name))
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+        raise InputError(f"is not a sound archive ({error})", where=name, fix="Choose another version.") from error
+
+
+def _zip_members(archive: zipfile.ZipFile, name: str) -> dict[str, Callable[[], BinaryIO]]:
+    files = [info for info in archive.infolist() if not info.is_dir() and not stat.S_ISLNK(info.external_attr >> 16)]
+    _check(((info.filename, info.file_size) for info in files), name)
+    return {info.filename: lambda info=info: cast(BinaryIO, archive.open(info)) for info in files}
+
+
+def _tar_members(archive: tarfile.TarFile, name: str) -> dict[str, Callable[[], BinaryIO]]:
+    files: list[tarfile.TarInfo] = []
+
+    def sizes() -> Iterator[tuple[str, int]]:
+        for info in archive:  # one header after the other, so that a bomb is refused before it is read through
+            if info.isfile():  # links, and what else is no plain file, are left out
+                files.append(info)
+                yield info.name, info.size
+
+    _check(sizes(), name)
+    top = {PurePosixPath(info.name).parts[0] for info in files}
+    prefix = f"{top.pop()}/" if len(top) == 1 and all("/" in info.name for info in files) else ""
+    return {
+        info.name.removeprefix(prefix): lambda info=info: cast(BinaryIO, archive.extractfile(info)) for info in files
+    }
+
+
+def _check(files: Iterable[tuple[str, int]], name: str) -> None:
+    total = 0
+    for member, size in files:
+        path = PurePosixPath(member.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+            raise InputError(f"holds the path {member!r}, which leads out of it", where=name, fix="Do not trust it.")
+        total += size
+        if total > LARGEST:
+            raise InputError(f"unpacks to more than {LARGEST / 1e9:.0f} GB", where=name, fix="Do not trust it.")
