@@ -46,11 +46,16 @@ def choose_compute(device: str = "auto", precision: Precision = "auto") -> Compu
         target = torch.device(name)
         torch.empty(1, device=target)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"this machine has no device {name!r}", where="--device", fix="Leave it out or pass cpu.") from error
+        raise InputError(
+            f"this machine has no device {name!r}", where="--device", fix="Leave it out or pass cpu."
+        ) from error
     if target.type == "cpu":
         if precision == "bf16" and not has_bf16_units():
-            raise InputError("this CPU has no bf16 units; bf16 would be emulated, about a hundred times slower",
-                             where="--precision", fix="Leave it out or pass fp32.")  # fmt: skip
+            raise InputError(
+                "this CPU has no bf16 units; bf16 would be emulated, about a hundred times slower",
+                where="--precision",
+                fix="Leave it out or pass fp32.",
+            )
         if precision == "bf16":
             return Compute(target, torch.bfloat16, "bf16 as asked, the CPU has units for it")
         return Compute(target, torch.float32, "fp32 as asked" if precision == "fp32" else "fp32, right for a CPU")
@@ -115,7 +120,9 @@ def describe_machine() -> Machine:
         cores=usable_cores(),
         memory_gb=round(psutil.virtual_memory().total / 2**30, 1),
         accelerator=accelerator,
-        bf16_units=has_bf16_units() if accelerator == "none" else torch.cuda.is_bf16_supported(including_emulation=False),
+        bf16_units=has_bf16_units()
+        if accelerator == "none"
+        else torch.cuda.is_bf16_supported(including_emulation=False),
         python=platform.python_version(),
         torch=torch.__version__,
     )

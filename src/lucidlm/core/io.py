@@ -55,11 +55,17 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise LucidError("no space left on the disk", where=path, fix="Free some space, then run it again.") from error
+            raise LucidError(
+                "no space left on the disk", where=path, fix="Free some space, then run it again."
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise InputError("cannot be written (permission denied)", where=path, fix="Choose another place.") from error
+            raise InputError(
+                "cannot be written (permission denied)", where=path, fix="Choose another place."
+            ) from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
-            raise InputError("a file stands where a directory is needed", where=path, fix="Choose another place.") from error
+            raise InputError(
+                "a file stands where a directory is needed", where=path, fix="Choose another place."
+            ) from error
         raise
 
 
@@ -86,7 +92,9 @@ def read_json(path: str | Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise InputError("file not found", where=path) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"is not valid JSON ({error})", where=path, fix="The file is damaged; make it again.") from None
+        raise InputError(
+            f"is not valid JSON ({error})", where=path, fix="The file is damaged; make it again."
+        ) from None
     if not isinstance(value, dict):
         raise InputError("should hold a JSON object", where=path)
     return value
@@ -119,11 +127,15 @@ def verify_manifest(directory: str | Path) -> dict[str, Any]:
         if not path.is_file():
             raise InputError("listed in the manifest but missing", where=path, fix="Restore it or make it again.")
         if (size := path.stat().st_size) != expected["bytes"]:
-            raise InputError(f"has {size:,} bytes where the manifest says {expected['bytes']:,} (truncated?)", where=path,
-                             fix="Restore it or make it again.")  # fmt: skip
+            raise InputError(
+                f"has {size:,} bytes where the manifest says {expected['bytes']:,} (truncated?)",
+                where=path,
+                fix="Restore it or make it again.",
+            )
         if sha256(path) != expected["sha256"]:
-            raise InputError("does not match its checksum: its bytes have changed", where=path,
-                             fix="Restore it or make it again.")  # fmt: skip
+            raise InputError(
+                "does not match its checksum: its bytes have changed", where=path, fix="Restore it or make it again."
+            )
     return manifest
 
 
@@ -139,8 +151,11 @@ def require_free_space(directory: str | Path, needed: int) -> None:
         directory = directory.parent
     free = shutil.disk_usage(directory).free
     if free < needed:
-        raise LucidError(f"needs {needed / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free", where=directory,
-                         fix="Free some space or choose another place.")  # fmt: skip
+        raise LucidError(
+            f"needs {needed / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free",
+            where=directory,
+            fix="Free some space or choose another place.",
+        )
 
 
 def require_vacant(directory: str | Path, *, option: str = "--out") -> Path:

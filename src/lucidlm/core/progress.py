@@ -23,7 +23,7 @@ SECONDS_BETWEEN_LINES = 15.0
 
 def say(message: str) -> None:
     """Print a line for the person watching, on standard error; rich markup in it is not interpreted."""
-    console.print(message, markup=False)
+    console.print(message, markup=False, soft_wrap=True)
 
 
 class Task:
@@ -32,13 +32,15 @@ class Task:
     Parameters
     ----------
     label: what is being done, in a word or two.
-    total: how much there is to do in `unit`s, or None when nobody knows.
+    total: how much there is to do in `unit`s, or None when nobody knows; it may be set again as estimates get better.
     unit: what is counted, for the rate: "tokens", "documents", "MB".
+    done: how much was done before, by a run that this one goes on from.
     """
 
-    def __init__(self, label: str, total: float | None = None, unit: str = "") -> None:
+    def __init__(self, label: str, total: float | None = None, unit: str = "", done: float = 0.0) -> None:
         self.label, self.total, self.unit = label, total, unit
-        self.done, self.note = 0.0, ""
+        self.done, self.note = done, ""
+        self._before = done
         self._start = self._last = time.monotonic()
         self._bar: Progress | None = None
 
@@ -59,7 +61,9 @@ class Task:
             self._id = self._bar.add_task(self.label, total=self.total, rate="", note="", count="")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
         elif kind is None:
@@ -72,19 +76,24 @@ class Task:
             self.note = note
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._id, completed=self.done, rate=self._rate(), note=self.note, count=f"{self.done:,.0f}")
+            self._bar.update(
+                self._id, completed=self.done, rate=self._rate(), note=self.note, count=f"{self.done:,.0f}"
+            )
         elif now - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now
             say(self._line())
 
     def _rate(self) -> str:
-        return f"{self.done / max(time.monotonic() - self._start, 1e-9):,.0f} {self.unit}/s"
+        speed = (self.done - self._before) / max(time.monotonic() - self._start, 1e-9)
+        return f"{speed:,.0f} {self.unit}/s" if speed >= 10 else f"{speed:.2g} {self.unit}/s"
 
     def _line(self) -> str:
-        seconds = time.monotonic() - self._start
-        count = f"{self.done:,.0f}" + (f" of {self.total:,.0f}" if self.total else "")
-        left = f", {(self.total - self.done) / self.done * seconds:,.0f} s left" if self.total and 0 < self.done < self.total else ""
-        return f"{self.label}: {count} {self.unit}, {self._rate()}, {seconds:,.0f} s{left}" + (f", {self.note}" if self.note else "")
+        seconds, here = time.monotonic() - self._start, self.done - self._before
+        parts = [f"{self.done:,.0f}" + (f" of {self.total:,.0f}" if self.total else "") + f" {self.unit}", self._rate()]
+        parts.append(f"{seconds:,.0f} s")
+        if self.total and here > 0 and self.done < self.total:
+            parts.append(f"{(self.total - self.done) / here * seconds:,.0f} s left")
+        return f"{self.label}: " + ", ".join([*parts, self.note] if self.note else parts)
 
 
 def track(items: Iterable[T], label: str, total: float | None = None, unit: str = "") -> Iterator[T]:

@@ -59,7 +59,9 @@ class ModelConfig(Config):
         if self.num_heads % self.key_heads:
             raise ValueError(f"num_heads ({self.num_heads}) is not a multiple of num_kv_heads ({self.key_heads})")
         if self.position == "rotary" and self.head_width % 2:
-            raise ValueError(f"rotary positions need an even head width, embedding_dim / num_heads is {self.head_width}")
+            raise ValueError(
+                f"rotary positions need an even head width, embedding_dim / num_heads is {self.head_width}"
+            )
         return self
 
     @property

@@ -2,11 +2,14 @@
 
 `config.json`, `model.safetensors` (in shards past 5 GB), the tokenizer's files and `generation_config.json` are as
 transformers has them; `lucidlm.json` adds what it has no place for (labels, pooling, provenance) and the checksums of
-the rest. It is written last: a directory without it is not a model of ours. Nothing in it is a pickle.
+the rest. It is written last, just after `config.json`: a directory without the two is not a model, so one that a crash
+left half-written opens nowhere. Nothing in it is a pickle.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
 from dataclasses import dataclass
@@ -61,27 +64,48 @@ def save_model(
     with disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     require_free_space(directory, sum(value.nbytes for value in state.values()) + 2**20)
-    (directory / RECORD).unlink(missing_ok=True)
+    _remove_model(directory)
     names = _save_weights(state, directory)
     if tokenizer is not None:
         tokenizer.save(directory)
         names += ["tokenizer.json", "tokenizer_config.json"]
-    write_json(directory / "config.json", _config_json(model, tokenizer))
-    names.append("config.json")
     if isinstance(model, LanguageModel) and model.config.causal:
         ids = {} if tokenizer is None else _token_ids(tokenizer)
         write_json(directory / "generation_config.json", {"do_sample": True, "temperature": 1.0, **ids})
+    write_json(directory / "config.json", _config_json(model, tokenizer))
+    names.append("config.json")
     record = {
         "format": FORMAT,
         "version": __version__,
-        "kind": KINDS[type(model)],
+        "kind": _kind(model),
         "model": model.config.model_dump(),
         "provenance": provenance or {},
-        "files": {name: {"bytes": (directory / name).stat().st_size, "sha256": sha256(directory / name)} for name in names},
+        "files": {
+            name: {"bytes": (directory / name).stat().st_size, "sha256": sha256(directory / name)} for name in names
+        },
     }
     if isinstance(model, SequenceClassifier):
         record |= {"labels": model.labels, "pooling": model.pooling}
-    write_json(directory / RECORD, record)
+    write_json(directory / RECORD, {**record, "checksum": _checksum(record)})
+
+
+def _kind(model: Model) -> str:
+    return next(kind for cls, kind in KINDS.items() if isinstance(model, cls))
+
+
+def _remove_model(directory: Path) -> None:
+    """Remove an earlier model's files, those first that make it one; no file of it is to pass for a part of the next."""
+    with disk_errors(directory):
+        for name in (RECORD, "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+            (directory / name).unlink(missing_ok=True)
+        for path in directory.glob("model*.safetensors*"):
+            path.unlink()
+
+
+def _checksum(record: dict[str, Any]) -> str:
+    """Return the SHA-256 of a record's values, however they are laid out in its file."""
+    values = json.loads(json.dumps({name: value for name, value in record.items() if name != "checksum"}))
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _save_weights(state: dict[str, Tensor], directory: Path) -> list[str]:
@@ -96,7 +120,7 @@ def _save_weights(state: dict[str, Tensor], directory: Path) -> list[str]:
 
 
 def _config_json(model: Model, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    fields = to_hf(model.config, KINDS[type(model)])
+    fields = to_hf(model.config, _kind(model))
     if tokenizer is not None:
         fields |= _token_ids(tokenizer)
     if isinstance(model, SequenceClassifier):
@@ -128,8 +152,11 @@ def load_model(directory: str | Path, *, verify: bool = True) -> Loaded:
     if not directory.is_dir():
         raise InputError("there is no such model directory", where=directory)
     if not (directory / RECORD).exists() and not (directory / "config.json").exists():
-        raise InputError(f"is not a model directory (it has neither {RECORD} nor config.json)", where=directory,
-                         fix="Pass what --out named when the model was trained.")  # fmt: skip
+        raise InputError(
+            f"is not a model directory (it has neither {RECORD} nor config.json)",
+            where=directory,
+            fix="Pass what --out named when the model was trained.",
+        )
     record = _read_record(directory, verify) if (directory / RECORD).exists() else _adopt(directory)
     where = directory / RECORD
     config = ModelConfig.parse(record["model"], where=where)
@@ -142,21 +169,34 @@ def load_model(directory: str | Path, *, verify: bool = True) -> Loaded:
 def _read_record(directory: Path, verify: bool) -> dict[str, Any]:
     record = read_json(directory / RECORD)
     if record.get("format") != FORMAT:
-        raise InputError(f"has format {record.get('format')!r} (lucidlm {record.get('version', '?')}), this is lucidlm "
-                         f"{__version__} and reads format {FORMAT}", where=directory / RECORD,
-                         fix="Install the version that wrote it.")  # fmt: skip
-    if missing := {"kind", "model", "files"} - record.keys():
-        raise InputError(f"lacks {', '.join(sorted(missing))}: it is damaged", where=directory / RECORD)
+        raise InputError(
+            f"has format {record.get('format')!r} (lucidlm {record.get('version', '?')}), this is lucidlm "
+            f"{__version__} and reads format {FORMAT}",
+            where=directory / RECORD,
+            fix="Install the version that wrote it.",
+        )
+    if record.get("checksum") != _checksum(record):
+        raise InputError(
+            "does not match its checksum: it has changed since it was saved",
+            where=directory / RECORD,
+            fix="Restore it or train again.",
+        )
     for name, expected in record["files"].items() if verify else ():
-        path = directory / name
+        path = directory / _own_file(name, directory / RECORD)
         if not path.is_file():
             raise InputError("is part of the model but missing", where=path, fix="Restore it or train again.")
         if path.stat().st_size != expected["bytes"]:
-            raise InputError(f"has {path.stat().st_size:,} bytes, {expected['bytes']:,} were written (truncated?)",
-                             where=path, fix="Restore it or train again.")  # fmt: skip
+            raise InputError(
+                f"has {path.stat().st_size:,} bytes, {expected['bytes']:,} were written (truncated?)",
+                where=path,
+                fix="Restore it or train again.",
+            )
         if sha256(path) != expected["sha256"]:
-            raise InputError("does not match its checksum: its bytes have changed since it was saved", where=path,
-                             fix="Restore it or train again.")  # fmt: skip
+            raise InputError(
+                "does not match its checksum: its bytes have changed since it was saved",
+                where=path,
+                fix="Restore it or train again.",
+            )
     return record
 
 
@@ -188,8 +228,6 @@ def _empty(record: dict[str, Any], config: ModelConfig) -> Model:
 def _assign(model: Model, tensors: dict[str, Tensor], where: Path) -> None:
     check_fit({name: value.shape for name, value in model.state_dict().items()}, tensors, where)
     model.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
 
 
 def check_fit(expected: dict[str, torch.Size], tensors: dict[str, Tensor], where: Path) -> None:
@@ -201,12 +239,18 @@ def check_fit(expected: dict[str, torch.Size], tensors: dict[str, Tensor], where
     """
     for what, names in (("missing", expected.keys() - tensors.keys()), ("unknown", tensors.keys() - expected.keys())):
         if names:
-            raise InputError(f"{len(names)} tensors are {what}: {', '.join(sorted(names)[:3])} …", where=where,
-                             fix="The weights are of another model.")  # fmt: skip
+            raise InputError(
+                f"{len(names)} tensors are {what}: {', '.join(sorted(names)[:3])} …",
+                where=where,
+                fix="The weights are of another model.",
+            )
     for name, shape in expected.items():
         if tensors[name].shape != shape:
-            raise InputError(f"{name} has shape {tuple(tensors[name].shape)}, the model's is {tuple(shape)}", where=where,
-                             fix="The weights are of a model of another size.")  # fmt: skip
+            raise InputError(
+                f"{name} has shape {tuple(tensors[name].shape)}, the model's is {tuple(shape)}",
+                where=where,
+                fix="The weights are of a model of another size.",
+            )
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
@@ -214,7 +258,8 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 
     Raises
     ------
-    InputError: nothing is there, it is a pickle (which could run any code, and is never opened), or it is damaged.
+    InputError: nothing is there, it is a pickle (which could run any code, and is never opened), it is damaged, or it
+        holds values that are not finite.
     """
     path = Path(path)
     files = _weight_files(path) if path.is_dir() else [path]
@@ -226,8 +271,14 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         try:
             tensors |= load_file(file)
         except (SafetensorError, OSError, ValueError) as error:
-            raise InputError(f"is not a whole safetensors file ({error})", where=file,
-                             fix="It is damaged or of another kind; restore it.") from None  # fmt: skip
+            raise InputError(
+                f"is not a whole safetensors file ({error})",
+                where=file,
+                fix="It is damaged or of another kind; restore it.",
+            ) from None
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise InputError(f"the weights {name} hold infinities or NaN", where=path, fix="The model is of no use.")
     return tensors
 
 
@@ -236,11 +287,30 @@ def _weight_files(directory: Path) -> list[Path]:
     if (directory / WEIGHTS).exists():
         return [directory / WEIGHTS]
     if index.exists():
-        return [directory / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            raise InputError("has no weight_map, which says where each tensor is", where=index)
+        return [directory / _own_file(name, index) for name in sorted(set(map(str, shards.values())))]
     if pickles := [path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for path in directory.glob(pattern)]:
-        raise InputError(f"holds only pickled weights ({', '.join(pickles)}), which could run any code when opened",
-                         where=directory, fix="Convert them to safetensors where they come from.")  # fmt: skip
+        raise InputError(
+            f"holds only pickled weights ({', '.join(pickles)}), which could run any code when opened",
+            where=directory,
+            fix="Convert them to safetensors where they come from.",
+        )
     raise InputError(f"has no {WEIGHTS}", where=directory)
+
+
+def _own_file(name: str, listed_in: Path) -> str:
+    """Return `name` if it is that of a file in the directory itself.
+
+    Raises
+    ------
+    InputError: it points elsewhere, where a model has no business to read.
+    """
+    if name in ("", ".", "..") or Path(name).name != name or "\\" in name:
+        raise InputError(f"lists {name!r}, which is not in the model directory", where=listed_in,
+                         fix="Do not use this model: it tries to read other files.")  # fmt: skip
+    return name
 
 
 def _refuse_pickle(file: Path) -> None:
@@ -248,5 +318,8 @@ def _refuse_pickle(file: Path) -> None:
         start = stream.read(4)
     # A pickle starts with its protocol mark, PyTorch's archive of pickles with that of a zip file.
     if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK"):
-        raise InputError("is a pickle, which could run any code when opened, and is refused", where=file,
-                         fix="Convert it to safetensors where it comes from.")  # fmt: skip
+        raise InputError(
+            "is a pickle, which could run any code when opened, and is refused",
+            where=file,
+            fix="Convert it to safetensors where it comes from.",
+        )

@@ -69,8 +69,11 @@ def from_hf(fields: dict[str, Any], where: str) -> ModelConfig:
     """
     model_type = fields.get("model_type")
     if model_type not in ("qwen3", "llama", "eurobert"):
-        raise InputError(f"model type {model_type!r} is not known to this version of lucidlm", where=where,
-                         fix="Known are qwen3, llama and eurobert.")  # fmt: skip
+        raise InputError(
+            f"model type {model_type!r} is not known to this version of lucidlm",
+            where=where,
+            fix="Known are qwen3, llama and eurobert.",
+        )
     rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
     if rope.get("rope_type", "default") != "default" or fields.get("use_sliding_window"):
         raise InputError("scaled rotary positions and sliding windows are not supported yet", where=where)

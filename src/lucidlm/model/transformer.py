@@ -92,4 +92,6 @@ def initialise(module: nn.Module, config: ModelConfig, generator: torch.Generato
                 parameter.fill_(1.0)
             else:
                 residual = name.endswith(("o_proj.weight", "down_proj.weight"))
-                parameter.normal_(0.0, 0.02 / math.sqrt(2 * config.num_layers) if residual else 0.02, generator=generator)
+                parameter.normal_(
+                    0.0, 0.02 / math.sqrt(2 * config.num_layers) if residual else 0.02, generator=generator
+                )

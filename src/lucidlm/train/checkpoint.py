@@ -16,7 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lucidlm.core.errors import InputError
-from lucidlm.core.io import atomic_path, disk_errors, read_json, require_free_space, verify_manifest, write_json, write_manifest
+from lucidlm.core.io import (
+    atomic_path,
+    disk_errors,
+    read_json,
+    require_free_space,
+    verify_manifest,
+    write_json,
+    write_manifest,
+)
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
@@ -78,7 +86,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict
         return load_file(path / WEIGHTS), _put_tensors(state.pop("optimizer"), tensors), state
     except InputError as error:
         older = [other.name for other in list_checkpoints(path.parent) if other.name < path.name]
-        fallback = f"Remove {path} to go on from {older[-1]}" if older else f"Remove {path.parent.parent} to start again"
+        fallback = (
+            f"Remove {path} to go on from {older[-1]}" if older else f"Remove {path.parent.parent} to start again"
+        )
         raise InputError(error.what, where=error.where, fix=f"{fallback}, or restore the file.") from None
 
 

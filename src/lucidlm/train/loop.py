@@ -151,9 +151,8 @@ class Loop(Generic[Batch]):
             self._resume()
         self._log = MetricsLog(self.directory, self.state.step if resume else None)
         evaluation: dict[str, float] = {}
-        total = self.config.max_steps if self.config.minutes is None else None
-        with closing(self._log), StopRequest() as stop, Task("training", total, "steps") as task:
-            task.advance(self.state.step)
+        task = Task("training", self.config.max_steps, "steps", done=self.state.step)
+        with closing(self._log), StopRequest() as stop, task:
             self._began = self._saved = time.monotonic()
             self._began -= self.state.wall
             for batches in self.objective.batches(self.state.step):
@@ -208,7 +207,9 @@ class Loop(Generic[Batch]):
             tokens_per_second=round(tokens / seconds, 1),
             grad_norm=norm,
         )
-        task.advance(1, f"loss {total:.4f}, {tokens / seconds:,.0f} tokens/s, {100 * self._progress():.0f} %")
+        if config.minutes is not None:
+            task.total = max(state.step, round(state.step / max(self._progress(), 1e-9)))
+        task.advance(1, f"loss {total:.4f}, {tokens / seconds:,.0f} tokens/s")
 
     def _progress(self, steps_ahead: int = 0) -> float:
         """Return how much of the run is done, in [0, 1]."""
@@ -230,7 +231,10 @@ class Loop(Generic[Batch]):
     def _evaluate(self) -> dict[str, float]:
         state, objective = self.state, self.objective
         self.model.eval()
-        with torch.inference_mode(), torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.autocasts):
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.autocasts),
+        ):
             found = objective.evaluate(self.model)
         state.evaluated = int(self._progress() * self.config.evaluations)
         value = found[objective.measure]
@@ -242,7 +246,10 @@ class Loop(Generic[Batch]):
             state.stale += 1
         state.wall = time.monotonic() - self._began
         self._log.write(step=state.step, tokens=state.tokens, seconds=round(state.training, 3), **found)
-        say(f"step {state.step:,}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items()))
+        say(
+            f"step {state.step:,}: "
+            + ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items())
+        )
         return found
 
     def _checkpoint_due(self) -> bool:
@@ -258,7 +265,12 @@ class Loop(Generic[Batch]):
             weights |= {f"best.{name}": value for name, value in self._best.items()}
         self.state.wall = time.monotonic() - self._began
         path = save_checkpoint(
-            self.checkpoints, self.state.step, weights, self.optimizer.state_dict(), asdict(self.state), self.config.keep
+            self.checkpoints,
+            self.state.step,
+            weights,
+            self.optimizer.state_dict(),
+            asdict(self.state),
+            self.config.keep,
         )
         self._saved = time.monotonic()
         say(f"checkpoint {path}")
@@ -266,8 +278,11 @@ class Loop(Generic[Batch]):
     def _resume(self) -> None:
         found = list_checkpoints(self.checkpoints)
         if not found:
-            raise InputError("there is no checkpoint to resume from", where=self.checkpoints,
-                             fix="Leave out --resume and name a new --out.")  # fmt: skip
+            raise InputError(
+                "there is no checkpoint to resume from",
+                where=self.checkpoints,
+                fix="Leave out --resume and name a new --out.",
+            )
         weights, optimizer, state = load_checkpoint(found[-1])
         best = {name.removeprefix("best."): weights.pop(name) for name in list(weights) if name.startswith("best.")}
         self._best = best or None
@@ -294,5 +309,5 @@ def describe_outcome(outcome: Outcome) -> dict[str, Any]:
         "tokens": state.tokens,
         "training_seconds": round(state.training, 1),
         "wall_seconds": round(state.wall, 1),
-        **{name: value for name, value in outcome.evaluation.items()},
+        **outcome.evaluation,
     }

@@ -18,7 +18,9 @@ class MetricsLog:
         """Open the log; when a run resumes at a step, what was logged past it is about to be measured again and goes."""
         self.path = directory / METRICS
         if resume_at is not None and self.path.exists():
-            write_text(self.path, "".join(line for line in _whole_lines(self.path) if json.loads(line)["step"] <= resume_at))
+            write_text(
+                self.path, "".join(line for line in _whole_lines(self.path) if json.loads(line)["step"] <= resume_at)
+            )
         with disk_errors(self.path):
             self._file = open(self.path, "a", encoding="utf-8")
 

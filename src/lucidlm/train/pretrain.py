@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from lucidlm.core.config import Config
 from lucidlm.core.devices import Compute, Precision, choose_compute, describe_machine
 from lucidlm.core.errors import InputError
-from lucidlm.core.io import require_vacant
+from lucidlm.core.io import require_vacant, sha256
 from lucidlm.core.progress import say
 from lucidlm.core.seeds import torch_generator
-from lucidlm.data.cards import DataCard
+from lucidlm.data.cards import CARD
 from lucidlm.data.loader import BatchLoader, TokenCorpus
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.model.config import ModelConfig
@@ -34,6 +34,17 @@ from lucidlm.train.validation import validate
 CONFIG = "config.yaml"
 
 
+class ShapeConfig(Config):
+    """Sizes set by hand; those left out follow from the depth. See `ModelConfig`."""
+
+    embedding_dim: int | None = None
+    num_heads: int | None = None
+    ff_dim: int | None = None
+    num_layers: int | None = None
+    num_kv_heads: int | None = None
+    dropout: float | None = None
+
+
 class PretrainConfig(Config):
     """A pretraining run, whole: saved as `config.yaml` beside what it makes, it can be replayed.
 
@@ -43,7 +54,8 @@ class PretrainConfig(Config):
     objective: "causal" predicts the next token, "masked" the hidden ones.
     depth: the dial that sets all sizes: layers, and with them width (64 a layer) and heads; None: what the machine can
         train to good use in the time given.
-    model: the exact shape instead.
+    shape: sizes set by hand.
+    model: the exact shape that follows from them, filled in when the run starts.
     context_length: tokens a sample; the model is made for as many.
     batch_size: samples a step, over all micro-batches.
     micro_batch: samples taken at once, where memory is short; None: all.
@@ -55,6 +67,7 @@ class PretrainConfig(Config):
     data: dict[str, float]
     objective: Literal["causal", "masked"] = "causal"
     depth: int | None = Field(default=None, ge=1, le=100)
+    shape: ShapeConfig = ShapeConfig()
     model: ModelConfig | None = None
     context_length: int = Field(default=256, ge=2)
     batch_size: int = Field(default=16, ge=1)
@@ -82,8 +95,14 @@ class TokenObjective:
     measure = "validation_loss"
     higher_is_better = False
 
-    def __init__(self, config: PretrainConfig, corpora: Sequence[tuple[TokenCorpus, float]], held_out: Sequence[TokenCorpus],
-                 tokenizer: Tokenizer, compute: Compute) -> None:  # fmt: skip
+    def __init__(
+        self,
+        config: PretrainConfig,
+        corpora: Sequence[tuple[TokenCorpus, float]],
+        held_out: Sequence[TokenCorpus],
+        tokenizer: Tokenizer,
+        compute: Compute,
+    ) -> None:
         self.config, self.tokenizer, self.compute = config, tokenizer, compute
         self.held_out = held_out
         self.loader = BatchLoader(
@@ -161,7 +180,6 @@ def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False) -
     out = Path(out)
     if not resume:
         require_vacant(out)
-    cards = {path: DataCard.load(path, verify=True) for path in config.data}
     tokenizer = _common_tokenizer(list(config.data))
     compute = choose_compute(config.device, config.precision)
     if not resume:
@@ -169,8 +187,10 @@ def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False) -
         config.save(out / CONFIG)
     assert config.model is not None
     model = LanguageModel(config.model, seed=config.loop.seed).to(compute.device)
-    say(f"{count_parameters(config.model):,} parameters, {flops_per_token(config.model, config.context_length) / 1e6:,.1f} "
-        f"MFLOP a token to train; {compute.device.type}, {compute.reason}")  # fmt: skip
+    say(
+        f"{count_parameters(config.model):,} parameters, {flops_per_token(config.model, config.context_length) / 1e6:,.1f} "
+        f"MFLOP a token to train; {compute.device.type}, {compute.reason}"
+    )
     corpora = [(TokenCorpus.open(path, "train"), share) for path, share in config.data.items()]
     held_out = [TokenCorpus.open(path, "validation") for path in config.data]
     objective = TokenObjective(config, corpora, held_out, tokenizer, compute)
@@ -180,7 +200,7 @@ def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False) -
     if outcome.stopped_by is None:
         with torch.inference_mode():
             outcome.evaluation = objective.evaluate(model.eval(), tokens=sum(corpus.tokens for corpus in held_out))
-        save_model(model, out, tokenizer, provenance=_provenance(config, cards, outcome))
+        save_model(model, out, tokenizer, provenance=_provenance(config, outcome))
     return outcome
 
 
@@ -194,15 +214,25 @@ def resolve(config: PretrainConfig, tokenizer: Tokenizer, compute: Compute) -> P
     masked = config.objective == "masked"
     if config.model is None:
         vocab_size = math.ceil(tokenizer.vocab_size / 64) * 64  # matrix products like round numbers
-        depth = config.depth or choose_depth(config.loop.minutes, vocab_size, compute)
-        config = config.changed(depth=depth, model=model_of_depth(depth, vocab_size, config.context_length, masked=masked))
+        shape = config.shape
+        depth = config.depth or shape.num_layers or choose_depth(config.loop.minutes, vocab_size, compute)
+        model = model_of_depth(depth, vocab_size, config.context_length, width=shape.embedding_dim, masked=masked)
+        config = config.changed(depth=depth, model=model.changed(**dict(shape)))
     assert config.model is not None
     if config.model.vocab_size < tokenizer.vocab_size:
-        raise InputError(f"the model's vocabulary ({config.model.vocab_size:,}) is smaller than the tokenizer's "
-                         f"({tokenizer.vocab_size:,})", where="model.vocab_size", fix="Raise it.")  # fmt: skip
+        raise InputError(
+            f"the model's vocabulary ({config.model.vocab_size:,}) is smaller than the tokenizer's "
+            f"({tokenizer.vocab_size:,})",
+            where="model.vocab_size",
+            fix="Raise it.",
+        )
     if config.model.context_length < config.context_length:
-        raise InputError(f"samples of {config.context_length:,} tokens are longer than the model's context of "
-                         f"{config.model.context_length:,}", where="context_length", fix="Make one fit the other.")  # fmt: skip
+        raise InputError(
+            f"samples of {config.context_length:,} tokens are longer than the model's context of "
+            f"{config.model.context_length:,}",
+            where="context_length",
+            fix="Make one fit the other.",
+        )
     if config.model.causal == masked:
         raise InputError(f"a {config.objective} objective needs model.causal to be {not masked}", where="objective")
     return config
@@ -211,15 +241,18 @@ def resolve(config: PretrainConfig, tokenizer: Tokenizer, compute: Compute) -> P
 def _common_tokenizer(directories: Sequence[str]) -> Tokenizer:
     tokenizers = {path: Tokenizer.load(path) for path in directories}
     if len({tokenizer.fingerprint for tokenizer in tokenizers.values()}) > 1:
-        raise InputError(f"the corpora {', '.join(directories)} were prepared with different tokenizers", where="--data",
-                         fix="Prepare the later ones with --tokenizer-from and the first one's directory.")  # fmt: skip
+        raise InputError(
+            f"the corpora {', '.join(directories)} were prepared with different tokenizers",
+            where="--data",
+            fix="Prepare the later ones with --tokenizer-from and the first one's directory.",
+        )
     return next(iter(tokenizers.values()))
 
 
-def _provenance(config: PretrainConfig, cards: dict[str, DataCard], outcome: Outcome) -> dict[str, Any]:
+def _provenance(config: PretrainConfig, outcome: Outcome) -> dict[str, Any]:
     return {
         "task": f"pretraining ({config.objective})",
-        "data": {path: card.fingerprint for path, card in cards.items()},
+        "data": {path: sha256(Path(path) / CARD) for path in config.data},
         "seed": config.loop.seed,
         "config": config.model_dump(mode="json"),
         "metrics": describe_outcome(outcome),

@@ -20,17 +20,19 @@ DEFAULT_DEPTH = 4
 DEEPEST = 24
 
 
-def model_of_depth(depth: int, vocab_size: int, context_length: int, *, masked: bool = False) -> ModelConfig:
-    """Return the default shape of `depth` layers: 64 wide for each, heads of 64, an MLP of 8/3 the width.
+def model_of_depth(
+    depth: int, vocab_size: int, context_length: int, *, width: int | None = None, masked: bool = False
+) -> ModelConfig:
+    """Return the default shape of `depth` layers: 64 wide for each (or `width`), heads of 64, an MLP of 8/3 the width.
 
     Blocks then hold about 49,000 * depth³ weights: 0.4 M at depth 2, 10.6 M at 6, 85 M at 12.
     """
-    width = HEAD_WIDTH * depth
+    width = width or HEAD_WIDTH * depth
     make = ModelConfig.masked if masked else ModelConfig
     return make(
         vocab_size=vocab_size,
         embedding_dim=width,
-        num_heads=depth,
+        num_heads=max(1, width // HEAD_WIDTH),
         # 8/3 keeps the weights of an ungated MLP of four times the width; multiples of 64 suit matrix products.
         ff_dim=(width * 8 // 3 + 63) // 64 * 64,
         num_layers=depth,

@@ -18,7 +18,12 @@ Hide = Callable[[Tensor, str], tuple[Tensor, Tensor]]
 
 
 def validate(
-    model: LanguageModel, corpora: Sequence[TokenCorpus], context: int, limit: int, device: torch.device, hide: Hide | None
+    model: LanguageModel,
+    corpora: Sequence[TokenCorpus],
+    context: int,
+    limit: int,
+    device: torch.device,
+    hide: Hide | None,
 ) -> dict[str, float]:
     """Read the first `limit` tokens of `corpora`, in consecutive windows of `context`, and return the loss.
 
@@ -26,19 +31,19 @@ def validate(
     `validation_loss` (nats a token), `perplexity`, and `bits_per_byte`, which can be compared across tokenizers. For
     masked ones `hide` chooses what is to be told, the same at every call; a loss over hidden tokens has no bits per byte.
     """
-    nats, counted, seen = 0.0, 0, 0
-    # Sums stay in float64 on the host: a corpus has more tokens than fp32 can count.
+    nats, counted = 0.0, 0  # summed in float64 on the host: a corpus has more tokens than fp32 can count
     for corpus in corpora:
-        share = math.ceil(limit / len(corpora))
-        for number, windows in enumerate(sequential_windows(corpus, context, batch_size=BATCH, limit=share)):
+        read = 0
+        for number, (windows, counts) in enumerate(sequential_windows(corpus, context, batch_size=BATCH)):
             if hide is None:
-                tokens, targets = windows[:, :-1], windows[:, 1:]
+                tokens, targets = windows[:, :-1], windows[:, 1:].masked_fill(~counts, IGNORED)
             else:
                 tokens, targets = hide(windows, f"validation-{number}")
-            tokens = tokens.clamp(min=0)  # what pads the last window is not counted
             hidden = model.model(tokens.to(device))
             total, count = token_losses(hidden, model.head, targets.to(device))
-            nats, counted, seen = nats + total.item(), counted + int(count), seen + int((windows[:, 1:] != IGNORED).sum())
+            nats, counted, read = nats + total.item(), counted + int(count), read + tokens.numel()
+            if read >= limit / len(corpora):
+                break
     loss = nats / max(counted, 1)
     found = {"validation_loss": loss, "perplexity": math.exp(min(loss, 700.0))}
     if hide is None:

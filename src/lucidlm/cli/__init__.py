@@ -1,0 +1,1 @@
+"""The command line: one small file a command, each parses, calls the library, prints."""

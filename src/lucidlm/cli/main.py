@@ -1,0 +1,64 @@
+"""`lucidlm`: the commands, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from lucidlm.cli import data, demo, evaluate, finetune, generate, pretrain, report
+from lucidlm.core.errors import LucidError
+from lucidlm.version import __version__
+
+app = typer.Typer(
+    name="lucidlm",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(data.app, name="data")
+for command in (pretrain, finetune, evaluate, generate, report, demo):
+    command.register(app)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"lucidlm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _lucidlm(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """From raw text to an evaluated language model, on one machine.
+
+    [bold]lucidlm demo[/bold] shows all of it in a quarter of an hour. Step by step:
+
+      lucidlm data prepare books/ --out data
+      lucidlm pretrain --data data --out model --minutes 30
+      lucidlm generate model "Once upon a time"
+      lucidlm finetune sentiment --model model --data reviews.jsonl --out judge
+      lucidlm evaluate judge --task sentiment --data test.jsonl
+    """
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 the call or its input is wrong, 128 + n stopped by signal n."""
+    try:
+        app()
+    except LucidError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        # Whoever read our output has what they wanted; keep Python from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"lucidlm: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,121 @@
+"""A classifier as its users see it: texts in, probabilities of named labels out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lucidlm.core.errors import InputError
+from lucidlm.core.progress import Task
+from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.model.directory import load_model
+from lucidlm.model.heads import SequenceClassifier
+
+TOKENS_PER_BATCH = 16_384
+"""How many tokens, padding included, are read at once."""
+
+
+class TextClassifier:
+    """A `SequenceClassifier` with its tokenizer.
+
+    Texts longer than `max_length` tokens keep their beginning and their end, where a text says most about itself (Sun et
+    al. 2019, arXiv:1905.05583); `truncated` counts them.
+    """
+
+    def __init__(self, model: SequenceClassifier, tokenizer: Tokenizer, max_length: int) -> None:
+        if max_length > model.config.context_length:
+            raise InputError(
+                f"texts of {max_length:,} tokens are longer than the model's context of "
+                f"{model.config.context_length:,}",
+                where="max_length",
+                fix=f"Pass at most {model.config.context_length}.",
+            )
+        self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
+        self.truncated = 0
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path, device: torch.device | None = None) -> TextClassifier:
+        """Open a model directory that fine-tuning left.
+
+        Raises
+        ------
+        InputError: it is not a model directory, or not a classifier's.
+        """
+        loaded = load_model(directory)
+        if not isinstance(loaded.model, SequenceClassifier):
+            raise InputError(
+                f"holds a {loaded.record['kind']} model, not a classifier",
+                where=directory,
+                fix="Fine-tune it first: lucidlm finetune TASK --model … --data … --out ….",
+            )
+        if loaded.tokenizer is None:
+            raise InputError("has no tokenizer.json", where=directory, fix="Restore it beside the weights.")
+        length = loaded.record["provenance"].get("config", {}).get("max_length") or loaded.model.config.context_length
+        return cls(loaded.model.to(device or torch.device("cpu")), loaded.tokenizer, length)
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the classes, in the order of the probabilities' columns."""
+        return self.model.labels
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return each text's token ids (int32), the end-of-text token last, at most `max_length` of them."""
+        encoded = []
+        for ids in self.tokenizer.encode_batch(texts):
+            room = self.max_length - 1
+            if len(ids) > room:
+                self.truncated += 1
+                ids = np.concatenate((ids[: room - room // 2], ids[len(ids) - room // 2 :]))
+            encoded.append(np.append(np.asarray(ids, dtype=np.int32), np.int32(self.tokenizer.eos_id)))
+        return encoded
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the probabilities (texts, labels), float64, of each label for each text."""
+        return self.predict_encoded(self.encode(texts), label="classifying")
+
+    def predict_encoded(self, encoded: Sequence[np.ndarray], label: str | None = None) -> np.ndarray:
+        """Likewise for token ids that `encode` returned; shows progress if given a `label` for it."""
+        was_training = self.model.training
+        self.model.eval()
+        found = np.zeros((len(encoded), len(self.labels)))
+        device = self.model.model.embed_tokens.weight.device
+        with torch.inference_mode():
+            batches = list(bucket_by_length(encoded, TOKENS_PER_BATCH))
+            if label is None:
+                for rows in batches:
+                    found[rows] = self._predict(encoded, rows, device)
+            else:
+                with Task(label, len(encoded), "texts") as task:
+                    for rows in batches:
+                        found[rows] = self._predict(encoded, rows, device)
+                        task.advance(len(rows))
+        self.model.train(was_training)
+        return found
+
+    def _predict(self, encoded: Sequence[np.ndarray], rows: np.ndarray, device: torch.device) -> np.ndarray:
+        tokens, lengths = pad([encoded[row] for row in rows], self.tokenizer.pad_id)
+        logits = self.model(tokens.to(device), lengths.to(device))
+        return logits.double().softmax(-1).cpu().numpy()
+
+
+def bucket_by_length(encoded: Sequence[np.ndarray], tokens: int) -> Iterator[np.ndarray]:
+    """Yield indices of texts of like length, as many as fit into `tokens` tokens when padded to the longest of them."""
+    order = np.argsort([len(ids) for ids in encoded], kind="stable")
+    start = 0
+    for end in range(1, len(order) + 1):
+        full = end == len(order) or (end + 1 - start) * len(encoded[order[end]]) > tokens
+        if full:
+            yield order[start:end]
+            start = end
+
+
+def pad(encoded: Sequence[np.ndarray], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return token ids (B, T) int64, padded on the right, and their lengths (B,) int64."""
+    lengths = torch.tensor([len(ids) for ids in encoded])
+    tokens = torch.full((len(encoded), int(lengths.max())), pad_id, dtype=torch.int64)
+    for row, ids in enumerate(encoded):
+        tokens[row, : len(ids)] = torch.from_numpy(np.asarray(ids, dtype=np.int64))
+    return tokens, lengths

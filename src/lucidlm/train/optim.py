@@ -1,0 +1,212 @@
+"""How weights move: Muon for the matrices inside the blocks, AdamW for everything else, or AdamW alone.
+
+Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces the momentum of each matrix by the nearest
+orthogonal matrix, so that every direction of the matrix learns at the same pace. The nearest orthogonal matrix is found by a
+few Newton-Schulz steps: matrix products only. Here matrices of equal shape take them together in one batched product, and
+in the number format the device multiplies fast in, which is what makes Muon cheap on a CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lucidlm.core.config import Config
+
+POLAR_EXPRESS = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+    (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
+    (1.875, -1.25, 0.375),
+)
+"""Coefficients of x, x³ and x⁵ in each step (Amsel et al. 2025, arXiv:2505.16932); the last serves all further steps."""
+
+SAFETY = 1.01
+"""Room left for rounding: the first steps diverge on singular values above 1."""
+
+BATCH_ELEMENTS = 2**26
+"""Most matrix entries that are orthogonalised at once, which bounds the memory it takes."""
+
+
+class OptimizerConfig(Config):
+    """What moves the weights.
+
+    Parameters
+    ----------
+    name: "muon" for Muon on the blocks' matrices and AdamW on the rest, or "adamw" for AdamW on everything.
+    learning_rate: AdamW's peak step size.
+    muon_learning_rate: Muon's peak step size, in units in which AdamW's typical one is right (see `Muon`).
+    weight_decay: share of a weight lost per unit of learning rate; vectors (norms, biases) do not decay.
+    betas, eps: AdamW's averaging constants and the floor under its denominator.
+    momentum: Muon's averaging constant.
+    newton_schulz_steps: how closely Muon approaches the orthogonal matrix.
+    """
+
+    name: Literal["muon", "adamw"] = "muon"
+    learning_rate: float = Field(default=3e-3, gt=0)
+    muon_learning_rate: float = Field(default=1e-2, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(default=1e-10, gt=0)
+    momentum: float = Field(default=0.95, ge=0, lt=1)
+    newton_schulz_steps: int = Field(default=5, ge=1, le=20)
+
+
+def orthogonalise(matrices: Tensor, steps: int) -> Tensor:
+    """Return the orthogonal matrix nearest to each of `matrices` (N, rows, columns), approximately.
+
+    Singular values of the result lie near 1 where those of a matrix were above a thousandth of its Frobenius norm.
+    Products are taken in the dtype of `matrices`; the shape and dtype are kept.
+    """
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices  # (N, r, c) with r <= c, so that the products x xᵀ are the small ones
+    x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) * SAFETY + torch.finfo(x.dtype).tiny)
+    for step in range(steps):
+        a, b, c = POLAR_EXPRESS[min(step, len(POLAR_EXPRESS) - 1)]
+        if step < steps - 1:
+            a, b, c = a / SAFETY, b / SAFETY**3, c / SAFETY**5
+        gram = x @ x.mT  # (N, r, r)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised by Newton-Schulz steps, with Nesterov's look-ahead and decoupled weight decay.
+
+    The step is scaled by 0.2 * sqrt(larger side), after which an entry moves about as far as AdamW would move it, so
+    learning rate and weight decay mean the same for both (Liu et al. 2025, arXiv:2502.16982).
+
+    Parameters
+    ----------
+    parameters: matrices, all on one device.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        *,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        steps: int = 5,
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "steps": steps})
+        for group in self.param_groups:
+            if shapes := [tuple(parameter.shape) for parameter in group["params"] if parameter.dim() != 2]:
+                raise ValueError(f"Muon moves matrices only, given a parameter of shape {shapes[0]}")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Move every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape[parameter.shape].append(parameter)
+            for shape, parameters in by_shape.items():
+                size = max(1, BATCH_ELEMENTS // shape.numel())
+                for start in range(0, len(parameters), size):
+                    self._move(parameters[start : start + size], group)
+        return loss
+
+    def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Move `parameters`, all of one shape."""
+        gradients = [parameter.grad for parameter in parameters]
+        momenta = [self._momentum_of(parameter) for parameter in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
+        updates = orthogonalise(torch.stack(ahead).to(product_dtype(parameters[0].device)), group["steps"])
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        scale = 0.2 * math.sqrt(max(parameters[0].shape))
+        torch._foreach_add_(parameters, list(updates.to(parameters[0].dtype).unbind()), alpha=-group["lr"] * scale)
+
+    def _momentum_of(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        return state["momentum"]
+
+
+def product_dtype(device: torch.device) -> torch.dtype:
+    """Return the format for Newton-Schulz products: bf16 does on accelerators; on CPUs it is mostly slower than fp32."""
+    return torch.float32 if device.type == "cpu" else torch.bfloat16
+
+
+class Optimizers:
+    """Several optimisers that a training loop drives as one."""
+
+    def __init__(self, members: Sequence[torch.optim.Optimizer]) -> None:
+        self.members = list(members)
+        for group in self._groups():
+            group["peak_lr"] = group["lr"]
+
+    def set_scale(self, factor: float) -> None:
+        """Set every learning rate to `factor` times its peak."""
+        for group in self._groups():
+            group["lr"] = group["peak_lr"] * factor
+
+    def zero_grad(self) -> None:
+        for member in self.members:
+            member.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        for member in self.members:
+            member.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to go on exactly where this stands."""
+        return {"members": [member.state_dict() for member in self.members]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for member, saved in zip(self.members, state["members"], strict=True):
+            member.load_state_dict(saved)
+
+    def _groups(self) -> Iterable[dict[str, Any]]:
+        return (group for member in self.members for group in member.param_groups)
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizers:
+    """Return the optimiser of all parameters of `model` that are to be trained.
+
+    Muon takes the matrices inside the blocks. Embeddings and heads are matrices too, but their rows stand for tokens
+    or classes and are touched unevenly, so AdamW takes them, with the norms and biases.
+    """
+    matrices, tables, vectors = [], [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if parameter.dim() < 2:
+            vectors.append(parameter)
+        elif config.name == "muon" and ".layers." in f".{name}" and parameter.dim() == 2:
+            matrices.append(parameter)
+        else:
+            tables.append(parameter)
+    groups = [{"params": tables, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    members: list[torch.optim.Optimizer] = []
+    if matrices:
+        members.append(
+            Muon(
+                matrices,
+                config.muon_learning_rate,
+                momentum=config.momentum,
+                weight_decay=config.weight_decay,
+                steps=config.newton_schulz_steps,
+            )
+        )
+    if tables or vectors:
+        groups = [group for group in groups if group["params"]]
+        members.append(torch.optim.AdamW(groups, config.learning_rate, config.betas, config.eps, fused=True))
+    return Optimizers(members)
