@@ -94,7 +94,7 @@ def _kind(model: Model) -> str:
 
 
 def _remove_model(directory: Path) -> None:
-    """Remove an earlier model's files, those first that make it one; no file of it is to pass for a part of the next."""
+    """Remove an earlier model's files, first those that make it one: none of them is to pass for a part of the next."""
     with disk_errors(directory):
         for name in (RECORD, "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
             (directory / name).unlink(missing_ok=True)

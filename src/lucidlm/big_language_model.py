@@ -1,0 +1,194 @@
+"""`BigLanguageModel`: a language model in one object, from its sizes to the text it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lucidlm.core.errors import InputError
+from lucidlm.core.io import require_vacant
+from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.generate.decode import generate, stream
+from lucidlm.generate.sampling import SamplingConfig
+from lucidlm.model.config import ModelConfig
+from lucidlm.model.directory import RECORD, WEIGHTS, check_fit, load_model, load_weights, save_model
+from lucidlm.model.heads import LanguageModel
+
+
+class BigLanguageModel(LanguageModel):
+    """A causal language model with its tokenizer.
+
+    >>> model = BigLanguageModel(vocab_size=10000, embedding_dim=512, num_heads=8, ff_dim=2048, num_layers=6)
+    >>> model.load_weights("model")  # a directory that `lucidlm pretrain` made
+    >>> print(model.generate("The quick brown fox", length=50))
+
+    Parameters
+    ----------
+    vocab_size, embedding_dim, num_heads, ff_dim, num_layers: the model's size; see `ModelConfig`.
+    tokenizer: what turns text into the model's token ids; `load_weights` brings the one that is with the weights.
+    seed: what fresh weights are drawn from.
+    fields: any other field of `ModelConfig`, such as `context_length=512`.
+
+    Raises
+    ------
+    InputError: the sizes do not fit together.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int = 10_000,
+        embedding_dim: int = 512,
+        num_heads: int = 8,
+        ff_dim: int = 2048,
+        num_layers: int = 6,
+        *,
+        tokenizer: Tokenizer | None = None,
+        seed: int | None = 0,
+        **fields: Any,
+    ) -> None:
+        chosen = {
+            "vocab_size": vocab_size,
+            "embedding_dim": embedding_dim,
+            "num_heads": num_heads,
+            "ff_dim": ff_dim,
+            "num_layers": num_layers,
+            **fields,
+        }
+        config = ModelConfig(**chosen)
+        if not config.causal:
+            raise InputError("a BigLanguageModel writes text, so it is causal", where="causal", fix="Leave it out.")
+        super().__init__(config, seed)
+        self.tokenizer = tokenizer
+        self._chosen = frozenset(chosen)
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path) -> BigLanguageModel:
+        """Open a model directory of ours, or one that transformers wrote for Qwen3 or Llama.
+
+        Raises
+        ------
+        InputError: it is none, it is damaged, or it holds a model of another kind.
+        """
+        loaded = load_model(directory)
+        config = _causal(loaded.model, directory).config
+        with torch.device("meta"):
+            model = cls(**config.model_dump(), tokenizer=loaded.tokenizer, seed=None)
+        model.load_state_dict(loaded.model.state_dict(), assign=True)
+        return model.eval()
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write model and tokenizer as a new model directory, which transformers opens too.
+
+        Raises
+        ------
+        InputError: something is there already.
+        LucidError: the disk is full, or the weights are not finite.
+        """
+        save_model(self, require_vacant(directory, option="directory"), self.tokenizer)
+
+    def load_weights(self, path: str | Path) -> None:
+        """Take over the weights in a model directory or a safetensors file, and the tokenizer that is with them.
+
+        From a model directory come also the settings that the constructor was not given (`context_length`,
+        `rope_theta`, …), as the weights were trained for them. The parameters are new objects: make optimisers after.
+
+        Raises
+        ------
+        InputError: nothing is there, it is damaged or a pickle, or it is of a model of another shape; the message says
+            with what arguments to construct that.
+        """
+        path = Path(path)
+        if path.name == WEIGHTS and any((path.parent / name).exists() for name in (RECORD, "config.json")):
+            path = path.parent
+        if path.is_dir():
+            loaded = load_model(path)
+            model = _causal(loaded.model, path)
+            self._refuse_other(_explicit(model.config), self._chosen, path)
+            device = self.head.device
+            self.config, self.model, self.lm_head = model.config, model.model, model.lm_head
+            self.to(device).train(self.training)
+            tokenizer = loaded.tokenizer
+        else:
+            tensors = load_weights(path)
+            sizes = _sizes(tensors)
+            self._refuse_other(sizes, sizes.keys(), path)
+            check_fit({name: value.shape for name, value in self.state_dict().items()}, tensors, path)
+            self.load_state_dict(tensors)
+            beside = path.with_name("tokenizer.json")
+            tokenizer = Tokenizer.load(beside) if beside.exists() else None
+        self.tokenizer = tokenizer or self.tokenizer
+
+    def _refuse_other(self, found: dict[str, Any], names: Iterable[str], where: Path) -> None:
+        """Raise an `InputError` that says how to construct the weights' model, if it and ours differ in `names`."""
+        own = _explicit(self.config)
+        if differences := [
+            f"{name}={found[name]!r}, not {own[name]!r}" for name in sorted(names) if found[name] != own[name]
+        ]:
+            default = _DEFAULTS | {"num_kv_heads": found.get("num_heads"), "head_dim": None}
+            if "head_dim" in found:
+                default["head_dim"] = found["embedding_dim"] // found["num_heads"]
+            arguments = ", ".join(f"{name}={value!r}" for name, value in found.items() if value != default[name])
+            raise InputError(f"the weights are of a model with {'; '.join(differences)}", where=where,
+                             fix=f"Construct it with BigLanguageModel({arguments}).")  # fmt: skip
+
+    def generate(self, prompt: str, length: int = 100, **sampling: Any) -> str:
+        """Return `prompt` and its continuation by at most `length` tokens.
+
+        Parameters
+        ----------
+        sampling: any other field of `SamplingConfig`: `temperature` (0 is greedy), `top_k`, `top_p`, `min_p`,
+            `repetition_penalty`, `stop`, `seed`. The same seed gives the same text; pass another for another.
+
+        Raises
+        ------
+        InputError: there is no tokenizer, a field is wrong, or the prompt is longer than the model's context.
+        """
+        config = SamplingConfig(length=length, **sampling)
+        return prompt + generate(self, self._need_tokenizer(), [prompt], config)[0].text
+
+    def stream(self, prompt: str, length: int = 100, **sampling: Any) -> Iterator[str]:
+        """Yield what `generate` returns in pieces, as they come: the prompt first."""
+        pieces = stream(self, self._need_tokenizer(), prompt, SamplingConfig(length=length, **sampling))
+        return chain([prompt], pieces)
+
+    def _need_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise InputError("the model has no tokenizer, so it knows no text",
+                             fix='Pass tokenizer=lucidlm.load_tokenizer("…") to the constructor, or open a whole model '
+                                 'directory with load_weights or from_pretrained.')  # fmt: skip
+        return self.tokenizer
+
+
+_DEFAULTS = {name: field.default for name, field in ModelConfig.model_fields.items()}
+
+
+def _causal(model: nn.Module, where: str | Path) -> LanguageModel:
+    if not isinstance(model, LanguageModel) or not model.config.causal:
+        raise InputError("holds a model that does not continue text (a masked one, or a classifier)", where=where,
+                         fix="Open it with lucidlm.load_model.")  # fmt: skip
+    return model
+
+
+def _explicit(config: ModelConfig) -> dict[str, Any]:
+    """Return every field of `config`, those with a derived value too."""
+    return {**config.model_dump(), "num_kv_heads": config.key_heads, "head_dim": config.head_width}
+
+
+def _sizes(tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the constructor arguments that the shapes in a weights file tell."""
+    sizes: dict[str, Any] = {}
+    first = "model.layers.0."
+    if (embedding := tensors.get("model.embed_tokens.weight")) is not None:
+        sizes["vocab_size"], sizes["embedding_dim"] = embedding.shape
+    if (query_norm := tensors.get(f"{first}self_attn.q_norm.weight")) is not None:
+        sizes["num_heads"] = tensors[f"{first}self_attn.q_proj.weight"].shape[0] // len(query_norm)
+        sizes["num_kv_heads"] = tensors[f"{first}self_attn.k_proj.weight"].shape[0] // len(query_norm)
+    if (hidden := tensors.get(f"{first}mlp.up_proj.weight")) is not None:
+        sizes["ff_dim"] = hidden.shape[0]
+        sizes["num_layers"] = len({name.split(".")[2] for name in tensors if name.startswith("model.layers.")})
+    return sizes

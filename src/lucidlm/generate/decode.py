@@ -1,0 +1,250 @@
+"""Continue prompts with a causal language model, several at once.
+
+- Prompts of unequal length are padded on the left, with positions and masks that make the padding invisible; prompts
+  of equal length need neither.
+- After the prompts are read, each step reads one new token a row; the rest is in the cache.
+- A row that has ended leaves the batch, so the last ones do not wait for company they no longer have.
+- A row's randomness comes from the seed and its own prompt: what else is in the batch does not change its text.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lucidlm.core.errors import InputError
+from lucidlm.core.seeds import torch_generator
+from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.generate.cache import KeyValueCache
+from lucidlm.generate.sampling import SamplingConfig, choose
+from lucidlm.model.heads import LanguageModel
+
+Reason = Literal["eos", "stop", "length", "context"]
+"""Why a text ended: the model said so, a stop string came, the length asked for or the model's context was full."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The continuation of one prompt.
+
+    Parameters
+    ----------
+    text: what follows the prompt, up to a stop string; a character that the end cuts in half is left out.
+    tokens: every id that was chosen, those of a stop string and the end-of-text token included.
+    """
+
+    text: str
+    tokens: list[int]
+    reason: Reason
+
+
+def generate(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    config: SamplingConfig,
+    on_text: Callable[[int, str], None] | None = None,
+) -> list[Generation]:
+    """Continue each of `prompts`, all in one batch; an empty one begins a new document.
+
+    The texts end at the model's context: it is not moved on, which would mean reading everything again for each token.
+
+    Parameters
+    ----------
+    on_text: called with a prompt's index and each new piece of its text: whole characters, nothing of a stop string.
+
+    Raises
+    ------
+    InputError: a prompt is longer than the model's context, the model is not causal, or the tokenizer is not its own.
+    """
+    rows = _start_rows(model, tokenizer, prompts, config)
+    for row, piece in _decode(model, tokenizer, rows, config):
+        if on_text is not None and piece:
+            on_text(row.index, piece)
+    return [row.generation() for row in rows]
+
+
+def stream(model: LanguageModel, tokenizer: Tokenizer, prompt: str, config: SamplingConfig) -> Iterator[str]:
+    """Yield the continuation of `prompt` piece by piece; joined, the pieces are the text that `generate` returns."""
+    rows = _start_rows(model, tokenizer, [prompt], config)
+    return (piece for _, piece in _decode(model, tokenizer, rows, config) if piece)
+
+
+class _Row:
+    """One prompt on its way to a text."""
+
+    def __init__(self, index: int, prompt: list[int], tokenizer: Tokenizer, config: SamplingConfig, room: int) -> None:
+        self.index, self.prompt = index, prompt
+        self.tokens: list[int] = []
+        self.reason: Reason | None = None
+        self.limit = min(config.length, room)
+        self._at_limit: Reason = "length" if config.length <= room else "context"
+        self._stop, self._eos = config.stop, tokenizer.eos_id
+        self._decoder = tokenizer.stream_decoder()
+        self._text, self._released = "", 0
+
+    def push(self, token: int) -> str:
+        """Take the next token; return the text that it makes certain, which may be empty."""
+        self.tokens.append(token)
+        if token == self._eos:
+            self.reason = "eos"
+        else:
+            before = len(self._text)
+            self._text += self._decoder.push(token)
+            if found := [
+                at for stop in self._stop if (at := self._text.find(stop, max(0, before - len(stop) + 1))) >= 0
+            ]:
+                self._text, self.reason = self._text[: min(found)], "stop"
+            elif len(self.tokens) == self.limit:
+                self.reason = self._at_limit
+        end = len(self._text) - (self._may_be_stop() if self.reason is None else 0)
+        piece = self._text[self._released : end]
+        self._released = end
+        return piece
+
+    def generation(self) -> Generation:
+        assert self.reason is not None
+        return Generation(self._text, self.tokens, self.reason)
+
+    def _may_be_stop(self) -> int:
+        """Return how many of the last characters may turn out to begin a stop string."""
+        sizes = (
+            size for stop in self._stop for size in range(len(stop) - 1, 0, -1) if self._text.endswith(stop[:size])
+        )
+        return max(sizes, default=0)
+
+
+def _start_rows(
+    model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], config: SamplingConfig
+) -> list[_Row]:
+    if isinstance(prompts, str):
+        raise TypeError("prompts is a list of strings, not one string")
+    if not model.config.causal:
+        raise InputError("a masked language model fills gaps; it cannot continue a text", fix="Use a causal model.")
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise InputError(f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model {model.config.vocab_size:,}",
+                         fix="Use the tokenizer that the model was trained with.")  # fmt: skip
+    rows, context = [], model.config.context_length
+    for index, prompt in enumerate(prompts):
+        ids = tokenizer.encode(prompt) or [tokenizer.eos_id]
+        if len(ids) > context:
+            raise InputError(f"the prompt has {len(ids):,} tokens, the model's context {context:,}",
+                             where=f"prompt {index + 1}" if len(prompts) > 1 else None, fix="Shorten it.")  # fmt: skip
+        # The last token to be chosen is never read, so it may stand just past the context.
+        rows.append(_Row(index, ids, tokenizer, config, room=context - len(ids) + 1))
+    return rows
+
+
+@torch.inference_mode()
+def _decode(
+    model: LanguageModel, tokenizer: Tokenizer, rows: list[_Row], config: SamplingConfig
+) -> Iterator[tuple[_Row, str]]:
+    """Generate tokens until every row has ended; yield a row and its new text for each token chosen."""
+    if not rows:
+        return
+    was_training = model.training
+    model.eval()
+    try:
+        batch = _Batch(model, rows, config)
+        ruled_out = _ruled_out(model, tokenizer)
+        while batch.rows:
+            logits = functional.linear(batch.read(), model.head).float()  # (B, V)
+            tokens = batch.choose(logits.masked_fill_(ruled_out, float("-inf")))
+            for row, token in zip(batch.rows, tokens.tolist(), strict=True):
+                yield row, row.push(token)
+            batch.append(tokens)
+    finally:
+        model.train(was_training)
+
+
+def _ruled_out(model: LanguageModel, tokenizer: Tokenizer) -> Tensor:
+    """Return (V,) bool, the tokens that stand for nothing a text may hold: padding, mask, unknown, unused rows."""
+    ruled_out = torch.arange(model.config.vocab_size) >= tokenizer.vocab_size
+    with suppress(InputError):  # the tokenizer has no such token
+        ruled_out[tokenizer.pad_id] = True
+    with suppress(InputError):
+        ruled_out[tokenizer.mask_id] = True
+    if tokenizer.unknown_id is not None:
+        ruled_out[tokenizer.unknown_id] = True
+    ruled_out[tokenizer.eos_id] = False  # which some tokenizers pad with
+    return ruled_out.to(model.head.device)
+
+
+class _Batch:
+    """The rows that are not at their end, and the tensors that go with them, one row each."""
+
+    def __init__(self, model: LanguageModel, rows: list[_Row], config: SamplingConfig) -> None:
+        self.model, self.rows, self.config = model, rows, config
+        self.caches = [KeyValueCache() for _ in range(model.config.num_layers)]
+        self.step = 0
+        device = model.head.device
+        longest = max(len(row.prompt) for row in rows)
+        padding = [longest - len(row.prompt) for row in rows]
+        self.tokens = torch.tensor(
+            [[0] * pad + row.prompt for pad, row in zip(padding, rows, strict=True)], device=device
+        )
+        self.padding = torch.tensor(padding, device=device)[:, None]  # (B, 1)
+        self.ragged = any(padding)
+        self.noise = None if config.greedy else _noise(rows, config).to(device)
+        self.seen = None
+        if config.repetition_penalty != 1:
+            self.seen = torch.zeros(len(rows), model.config.vocab_size, dtype=torch.bool, device=device)
+            for seen, row in zip(self.seen, rows, strict=True):
+                seen[row.prompt] = True
+
+    def read(self) -> Tensor:
+        """Let the model read the tokens that it has not; return the last one's hidden state, (B, D)."""
+        past, length = self.caches[0].length, self.tokens.shape[1]
+        columns = torch.arange(past + length, device=self.tokens.device)
+        positions = (columns[past:] - self.padding).clamp_(min=0)  # (B, T)
+        mask = None
+        if self.ragged:
+            mask = (columns >= self.padding)[:, None]  # (B, 1, S)
+            if length > 1:
+                # Padding sees itself, as a softmax has to see something; nothing else sees padding.
+                mask = mask & (columns <= columns[past:, None]) | (columns == columns[past:, None])  # (B, T, S)
+        return self.model.model(self.tokens, positions=positions, mask=mask, caches=self.caches)[:, -1]
+
+    def choose(self, logits: Tensor) -> Tensor:
+        """Return the next token of each row, (B,), from `logits` (B, V)."""
+        noise = None if self.noise is None else self.noise[:, self.step]
+        return choose(logits, self.config, seen=self.seen, noise=noise)
+
+    def append(self, tokens: Tensor) -> None:
+        """Put the chosen `tokens` (B,) after each row, and drop the rows that have ended."""
+        self.step += 1
+        self.tokens = tokens[:, None]
+        if self.seen is not None:
+            self.seen.scatter_(1, self.tokens, True)
+        going = [index for index, row in enumerate(self.rows) if row.reason is None]
+        if len(going) < len(self.rows):
+            self.rows = [self.rows[index] for index in going]
+            kept = torch.tensor(going, dtype=torch.int64, device=tokens.device)
+            self.tokens, self.padding = self.tokens[kept], self.padding[kept]
+            self.noise = None if self.noise is None else self.noise[kept]
+            self.seen = None if self.seen is None else self.seen[kept]
+            for cache in self.caches:
+                cache.keep(kept)
+
+
+def _noise(rows: list[_Row], config: SamplingConfig) -> Tensor:
+    """Return (B, steps) fp64, uniform in [0, 1): for each row a stream of its own, that nothing but its prompt decides.
+
+    A prompt that is there several times has a stream for each time.
+    """
+    steps = max(row.limit for row in rows)
+    times: Counter[tuple[int, ...]] = Counter()
+    streams = []
+    for row in rows:
+        prompt = tuple(row.prompt)
+        generator = torch_generator(config.seed, "generate", times[prompt], *prompt)
+        streams.append(torch.rand(steps, dtype=torch.float64, generator=generator))
+        times[prompt] += 1
+    return torch.stack(streams)
