@@ -65,12 +65,14 @@ class Tokenizer:
         self.core.encode_special_tokens = True  # `tokenizers`' name for "control tokens in a text are only text"
 
     @classmethod
-    def train_bpe(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    def train_bpe(cls, texts: Iterable[str], vocab_size: int, *, exact: bool = True) -> Tokenizer:
         """Train byte-level BPE on `texts`, which are streamed; the same texts give the same tokenizer.
+
+        Texts may have too few repeated pieces for `vocab_size` tokens; unless `exact`, the vocabulary is then smaller.
 
         Raises
         ------
-        InputError: `vocab_size` is less than `SMALLEST_BPE`, or more than the texts have repeated pieces for.
+        InputError: `vocab_size` is less than `SMALLEST_BPE`, or, if `exact`, more than the texts support.
         """
         if vocab_size < SMALLEST_BPE:
             raise InputError(f"a byte-level vocabulary has at least {SMALLEST_BPE} tokens, not {vocab_size:,}",
@@ -88,7 +90,7 @@ class Tokenizer:
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         )
         core.train_from_iterator(texts, trainer)
-        if (reached := core.get_vocab_size()) < vocab_size:
+        if (reached := core.get_vocab_size()) < vocab_size and exact:
             raise InputError(f"a vocabulary of {vocab_size:,} is more than the data supports: it reaches {reached:,}",
                              where="--vocab-size", fix=f"Pass {reached} or less, auto, or more text.")  # fmt: skip
         return cls(core)
