@@ -34,8 +34,9 @@ def report(
       lucidlm report model
       lucidlm report small large --out comparison.html
     """
+    from lucidlm.report import language
     from lucidlm.report.run import report_run
 
     path = out or runs[0] / "report.html"
-    report_run(runs, path, lang.value)
+    report_run(runs, path, language.Language(lang.value))
     print(path)

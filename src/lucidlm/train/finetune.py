@@ -183,7 +183,7 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
     task = classification_task(config.task)
     examples = read_split(config, task)
     names = task.discover_labels(examples["train"])
-    labels = {part: task.label_ids(found, names) for part, found in examples.items()}
+    labels: dict[Split, np.ndarray] = {part: task.label_ids(found, names) for part, found in examples.items()}
     compute = choose_compute(config.device, config.precision)
     classifier = build_classifier(config, names)
     classifier.model.to(compute.device)
