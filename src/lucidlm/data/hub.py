@@ -34,7 +34,8 @@ def read_hub(specification: str, reading: Reading) -> Iterator[Document]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"cannot be opened ({reason})", where=where, fix="Check its name and the network.") from error
     label = (rows.features or {}).get(reading.label_field)
+    name_of = getattr(label, "int2str", None)  # a class label's; other kinds of values have none
     for number, row in enumerate(rows, 1):
-        if isinstance(label, datasets.ClassLabel) and row[reading.label_field] is not None:
-            row[reading.label_field] = label.int2str(row[reading.label_field])
+        if name_of is not None and row[reading.label_field] is not None:
+            row[reading.label_field] = name_of(row[reading.label_field])
         yield from row_document(row, f"{where}:{number}", reading)
