@@ -1,9 +1,9 @@
 """How weights move: Muon for the matrices inside the blocks, AdamW for everything else, or AdamW alone.
 
 Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces the momentum of each matrix by the nearest
-orthogonal matrix, so that every direction of the matrix learns at the same pace. The nearest orthogonal matrix is found by a
-few Newton-Schulz steps: matrix products only. Here matrices of equal shape take them together in one batched product, and
-in the number format the device multiplies fast in, which is what makes Muon cheap on a CPU.
+orthogonal matrix, so that every direction of the matrix learns at the same pace. That matrix is found by a few
+Newton-Schulz steps, which are matrix products only. Here matrices of equal shape take them together in one batched
+product, in the number format that the device multiplies fast in: that makes Muon cheap on a CPU too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ POLAR_EXPRESS = (
     (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
     (1.875, -1.25, 0.375),
 )
-"""Coefficients of x, x³ and x⁵ in each step (Amsel et al. 2025, arXiv:2505.16932); the last serves all further steps."""
+"""Coefficients of x, x³, x⁵ in each step (Amsel et al. 2025, arXiv:2505.16932); the last serves all further steps."""
 
 SAFETY = 1.01
 """Room left for rounding: the first steps diverge on singular values above 1."""
@@ -141,7 +141,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def product_dtype(device: torch.device) -> torch.dtype:
-    """Return the format for Newton-Schulz products: bf16 does on accelerators; on CPUs it is mostly slower than fp32."""
+    """Return the format for Newton-Schulz products: bf16 is enough, but on most CPUs slower than fp32."""
     return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
