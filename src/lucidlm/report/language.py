@@ -19,9 +19,9 @@ CHINESE = {
     "Written by lucidlm {version} on {date}.": "由 lucidlm {version} 生成于 {date}。",
     # key figures
     "accuracy": "准确率",
-    "{low} to {high} with 95 % confidence": "95 % 置信区间 {low} – {high}",
+    "{low} to {high} with 95 % confidence": "95 % 置信区间 {low} 至 {high}",
     "against the best baseline": "相对最好的基线",
-    "percentage points above {name}; {low} to {high} with 95 % confidence": "高于 {name} 的百分点；95 % 置信区间 {low} – {high}",
+    "percentage points above {name}; {low} to {high} with 95 % confidence": "高于 {name} 的百分点；95 % 置信区间 {low} 至 {high}",
     "bits per byte": "每字节比特数",
     "of held-out text; lower is better": "在留出文本上；越低越好",
     "perplexity": "困惑度",
@@ -32,6 +32,13 @@ CHINESE = {
     "{tokens} tokens in {steps} steps": "{steps} 步，{tokens} 个词元",
     "electricity (estimate)": "耗电（估计）",
     "assuming {watts} W at full load": "假设满载功率 {watts} W",
+    # names that come from the files of a run
+    "majority class": "多数类",
+    "TF-IDF (word 1–2-grams) + logistic regression": "TF-IDF（词 1–2 元）+ 逻辑回归",
+    "TF-IDF (character 1–3-grams) + logistic regression": "TF-IDF（字符 1–3 元）+ 逻辑回归",
+    "sentiment": "情感分类",
+    "pretraining (causal)": "预训练（因果）",
+    "pretraining (masked)": "预训练（掩码）",
     # headings
     "How good it is": "效果如何",
     "{task} on {examples} held-out texts from {data}": "{task}：来自 {data} 的 {examples} 条留出文本",
@@ -135,6 +142,10 @@ class Language:
     def text(self, english: str, **values: object) -> str:
         """Return `english`, or its Chinese, with `{names}` replaced by `values`."""
         return (CHINESE[english] if self.code == "zh" else english).format(**values)
+
+    def name(self, english: str) -> str:
+        """Return the Chinese of a name that was read from a run's files, or the name itself if it has none."""
+        return CHINESE.get(english, english) if self.code == "zh" else english
 
     def duration(self, seconds: float) -> str:
         """Write a duration: 42 s, 3 min 20 s, 2 h 5 min."""

@@ -166,7 +166,12 @@ def _run_table(runs: Sequence[Run], language: Language) -> Table:
             _cell(run.latest("validation_accuracy"), percent),
             _cell(accuracy, percent),
         ])  # fmt: skip
-    kept = [index for index in range(len(columns)) if any(row[index].text != "–" for row in rows)]
+    shared_kind = len({run.kind for run in runs}) == 1
+    kept = [
+        index
+        for index, column in enumerate(columns)
+        if any(row[index].text != "–" for row in rows) and not (column == "kind" and shared_kind)
+    ]
     return Table(t("All runs"), [t(columns[index]) for index in kept], [[row[index] for index in kept] for row in rows])
 
 
@@ -182,14 +187,14 @@ def _evaluation(run: Run, evaluation: Evaluation, language: Language) -> Iterato
         "{task} on {examples} held-out texts from {data}", task=evaluation.task, examples=number, data=evaluation.data
     )
     yield Heading(f"{t('How good it is')} · {run.name}", about)
-    bars = [_bar(score, score is evaluation.model) for score in scores]
+    bars = [_bar(score, language, primary=score is evaluation.model) for score in scores]
     yield BarChart(t("Accuracy beside the baselines"), bars, t("Whiskers are 95 % bootstrap intervals."))
     caption = t("Rows: true label. Columns: predicted label. Percentages are of the row.")
     yield ConfusionMatrix(t("Confusion matrix"), evaluation.labels, evaluation.confusion, caption)
     columns = ("classifier", "accuracy", "macro F1", "Matthews' correlation", "calibration error", "seconds")
     rows = [
         [
-            Cell(score.name),
+            Cell(language.name(score.name)),
             *(_interval(score.metrics[name]) for name in ("accuracy", "macro_f1", "mcc")),
             Cell(f"{score.calibration_error:.3f}", score.calibration_error),
             Cell(f"{score.seconds:,.1f}", score.seconds),
@@ -217,9 +222,9 @@ def _evaluation(run: Run, evaluation: Evaluation, language: Language) -> Iterato
         yield Table(t("Most confident mistakes"), [t(column) for column in columns], rows)
 
 
-def _bar(score: Score, primary: bool) -> Bar:
+def _bar(score: Score, language: Language, *, primary: bool) -> Bar:
     accuracy = score.metrics["accuracy"]
-    return Bar(score.name, accuracy.value, accuracy.low, accuracy.high, primary)
+    return Bar(language.name(score.name), accuracy.value, accuracy.low, accuracy.high, primary)
 
 
 def _interval(estimate: Estimate) -> Cell:
@@ -297,7 +302,7 @@ def _origin(run: Run, language: Language) -> Iterator[Block]:
     known = [
         ("directory", str(run.directory)),
         ("version", run.record.get("version")),
-        ("task", provenance.get("task")),
+        ("task", language.name(provenance.get("task", ""))),
         ("labels", ", ".join(run.record.get("labels", []))),
         ("data", provenance.get("data")),
         ("seed", provenance.get("seed")),
