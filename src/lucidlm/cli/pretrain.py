@@ -132,6 +132,8 @@ def pretrain(
             "loop.schedule.name": schedule,
         }
     )
+    if {"data", "depth", "shape", "context_length", "objective"} & flags.keys():
+        flags["model"] = None  # the shape that a replayed file settled on no longer holds
     finish(run(resolve(PretrainConfig, config, flags), directory), directory)
 
 

@@ -63,7 +63,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise InputError("file not found", where=path) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"is not valid YAML ({' '.join(str(error).split())})", where=path) from None
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not all(isinstance(field, str) for field in value):
         raise InputError("should hold a YAML mapping (field: value)", where=path)
     return value
 

@@ -44,7 +44,7 @@ def choose_compute(device: str = "auto", precision: Precision = "auto") -> Compu
     name = _best_device() if device == "auto" else device
     try:
         target = torch.device(name)
-        torch.empty(1, device=target)
+        torch.empty(1, device=target).item()
     except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"this machine has no device {name!r}", where="--device", fix="Leave it out or pass cpu."
@@ -75,12 +75,12 @@ def _best_device() -> str:
 @cache
 def has_bf16_units() -> bool:
     """Return whether the CPU multiplies bf16 matrices in hardware (AVX-512 BF16, AMX, or Arm's BF16 extension)."""
-    flags = set(_cpu_facts("flags", "Features").split())
+    flags = set(cpu_facts("flags", "Features").split())
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 @cache
-def _cpu_facts(*keys: str) -> str:
+def cpu_facts(*keys: str) -> str:
     """Return the first of the named fields in /proc/cpuinfo, or an empty string where there is no such file."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -116,7 +116,7 @@ def describe_machine() -> Machine:
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return Machine(
         system=f"{platform.system()} {platform.machine()}",
-        cpu=_cpu_facts("model name") or platform.processor() or platform.machine(),
+        cpu=cpu_facts("model name") or platform.processor() or platform.machine(),
         cores=usable_cores(),
         memory_gb=round(psutil.virtual_memory().total / 2**30, 1),
         accelerator=accelerator,

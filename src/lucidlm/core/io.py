@@ -11,12 +11,15 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from lucidlm.core.errors import InputError, LucidError
 
@@ -53,20 +56,34 @@ def disk_errors(path: str | Path) -> Iterator[None]:
     """Turn the operating system's refusals to write below `path` into errors a person can act on."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, SafetensorError) as error:
+        code = _error_number(error)
+        if code in (errno.ENOSPC, errno.EDQUOT):
             raise LucidError(
                 "no space left on the disk", where=path, fix="Free some space, then run it again."
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if code == errno.EFBIG:
+            raise LucidError(
+                "the disk, or a limit of this account (ulimit -f), takes no file so large",
+                where=path,
+                fix="Choose another place or raise the limit.",
+            ) from error
+        if code in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise InputError(
                 "cannot be written (permission denied)", where=path, fix="Choose another place."
             ) from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        if code in (errno.ENOTDIR, errno.EEXIST):
             raise InputError(
                 "a file stands where a directory is needed", where=path, fix="Choose another place."
             ) from error
         raise
+
+
+def _error_number(error: OSError | SafetensorError) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))  # safetensors passes the system's errors on as text
+    return int(found[1]) if found else None
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -122,17 +139,25 @@ def verify_manifest(directory: str | Path) -> dict[str, Any]:
     """
     directory = Path(directory)
     manifest = read_json(directory / MANIFEST)
-    for name, expected in manifest["files"].items():
+    try:
+        files = {name: (int(facts["bytes"]), str(facts["sha256"])) for name, facts in manifest["files"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise InputError(
+            "does not list files with sizes and checksums",
+            where=directory / MANIFEST,
+            fix="The file is damaged; restore it or make it again.",
+        ) from None
+    for name, (expected_size, checksum) in files.items():
         path = directory / name
         if not path.is_file():
             raise InputError("listed in the manifest but missing", where=path, fix="Restore it or make it again.")
-        if (size := path.stat().st_size) != expected["bytes"]:
+        if (size := path.stat().st_size) != expected_size:
             raise InputError(
-                f"has {size:,} bytes where the manifest says {expected['bytes']:,} (truncated?)",
+                f"has {size:,} bytes where the manifest says {expected_size:,} (truncated?)",
                 where=path,
                 fix="Restore it or make it again.",
             )
-        if sha256(path) != expected["sha256"]:
+        if sha256(path) != checksum:
             raise InputError(
                 "does not match its checksum: its bytes have changed", where=path, fix="Restore it or make it again."
             )

@@ -50,7 +50,7 @@ class Task:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=None),
-                TextColumn("{task.percentage:>3.0f}%" if self.total else "{task.fields[count]}"),
+                TextColumn("{task.fields[count]}"),
                 TextColumn("{task.fields[rate]}"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
@@ -76,8 +76,9 @@ class Task:
             self.note = note
         now = time.monotonic()
         if self._bar is not None:
+            count = f"{self.done / self.total:4.0%}" if self.total else f"{self.done:,.0f}"
             self._bar.update(
-                self._id, completed=self.done, rate=self._rate(), note=self.note, count=f"{self.done:,.0f}"
+                self._id, total=self.total, completed=self.done, rate=self._rate(), note=self.note, count=count
             )
         elif now - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now

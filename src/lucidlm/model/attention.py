@@ -9,9 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from lucidlm.core.products import from_onednn
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.norm import RMSNorm
 from lucidlm.model.position import rotate
+
+
+LARGEST_EXPLICIT = 512 * 512
+"""Most scores a head for which holding them all is worth it."""
 
 
 class LayerCache(Protocol):
@@ -35,7 +40,6 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(d, config.norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(d, config.norm_eps) if config.qk_norm else nn.Identity()
         self.causal, self.head_width = config.causal, d
-        self.grouped = config.key_heads != config.num_heads
 
     def forward(
         self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: LayerCache | None
@@ -56,11 +60,35 @@ class Attention(nn.Module):
             mask = causal_mask(length, seen - length, q.device)
         # A single new token may see all that came before it, so it needs no causal pattern.
         causal = self.causal and mask is None and length > 1
-        y = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=self.grouped)
+        y = attend(q, k, v, mask, causal)  # (B, H, T, d)
         return self.o_proj(y.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)  # (B, T, H * d) -> (B, H, T, d)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    """Return softmax(q kᵀ / √d) v, (B, H, T, d), for `q` (B, H, T, d) and `k`, `v` (B, G, S, d)."""
+    heads, groups = q.shape[1], k.shape[1]
+    if from_onednn(q.device) and q.shape[2] * k.shape[2] <= LARGEST_EXPLICIT:
+        return _attend_in_full(q, k, v, mask, causal)
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=groups != heads)
+
+
+def _attend_in_full(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    """Attend by three large products, which oneDNN is fast at; PyTorch's fused kernel makes many small ones."""
+    rows, heads, length, width = q.shape
+    k, v = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (k, v))  # (B, H, S, d)
+    if causal:
+        mask = causal_mask(length, device=q.device)[None, None]
+    bias = q.new_zeros(1)
+    if mask is not None:
+        bias = q.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
+        bias = bias if mask.shape[0] == 1 else bias.repeat_interleave(heads, dim=0)
+        bias = bias.flatten(0, 1)  # (1 or B * H, 1 or T, S)
+    q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
+    scores = torch.baddbmm(bias, q, k.mT, alpha=width**-0.5)  # (B * H, T, S)
+    return (scores.softmax(-1) @ v).unflatten(0, (rows, heads))
 
 
 def causal_mask(length: int, past: int = 0, device: torch.device | None = None) -> Tensor:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from lucidlm.core.config import Config
 from lucidlm.core.devices import Compute
 from lucidlm.core.errors import InputError, LucidError
+from lucidlm.core.products import fast_products
 from lucidlm.core.progress import Task, say
 from lucidlm.core.seeds import derive
 from lucidlm.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, snapshot
@@ -152,7 +153,7 @@ class Loop(Generic[Batch]):
         self._log = MetricsLog(self.directory, self.state.step if resume else None)
         evaluation: dict[str, float] = {}
         task = Task("training", self.config.max_steps, "steps", done=self.state.step)
-        with closing(self._log), StopRequest() as stop, task:
+        with closing(self._log), StopRequest() as stop, fast_products(self.compute.device), task:
             self._began = self._saved = time.monotonic()
             self._began -= self.state.wall
             for batches in self.objective.batches(self.state.step):
