@@ -148,10 +148,12 @@ def _check_place(out: Path, source: str, language: Code, minutes: float, seed: i
     """Refuse a directory that holds anything but this same demo; note there which demo it is."""
     this = {"source": source, "language": language, "minutes": minutes, "seed": seed}
     if (out / DEMO).exists():
-        if read_json(out / DEMO) != this:
+        if read_json(out / DEMO) == this:
+            return
+        if len(list(out.iterdir())) > 1:  # one that got no further than its note stands in nobody's way
             raise InputError("holds a demo with other settings", where=out, fix="Choose another --out, or remove it.")
-        return
-    require_vacant(out)
+    else:
+        require_vacant(out)
     write_json(out / DEMO, this)
 
 

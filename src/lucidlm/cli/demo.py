@@ -19,7 +19,7 @@ def demo(
     lang: Annotated[Language, typer.Option(help="The language of the reviews and the report.")] = Language.en,
     minutes: Annotated[float | None, typer.Option(help="Training time; less makes a worse model sooner.")] = None,
     data: Annotated[str | None, typer.Option(help="Labelled texts of your own (fields text and label).")] = None,
-    out: Annotated[Path | None, typer.Option(help="Directory to write [demo-en or demo-zh].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory to write; demo-en or demo-zh if left out.")] = None,
     seed: Seed = None,
 ) -> None:
     """Pretrain, fine-tune, judge and report a small model on real reviews.
@@ -33,13 +33,13 @@ def demo(
       lucidlm demo --data my-reviews.csv --out my-demo
     """
     from lucidlm.cli.evaluate import table
-    from lucidlm.cli.options import nested
+    from lucidlm.cli.options import given
     from lucidlm.core.progress import say
     from lucidlm.demo import run_demo
     from lucidlm.train.loop import Outcome
 
     directory = out or Path(f"demo-{lang.value}")
-    result = run_demo(directory, lang.value, **nested({"data": data, "minutes": minutes, "seed": seed}))
+    result = run_demo(directory, lang.value, **given({"data": data, "minutes": minutes, "seed": seed}))
     if isinstance(result, Outcome):
         say("stopped; the same command goes on from here")
         raise typer.Exit(128 + (result.stopped_by or 0))

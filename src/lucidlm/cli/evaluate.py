@@ -56,7 +56,7 @@ def evaluate(
     """
     import json
 
-    from lucidlm.cli.options import nested, required, resolve
+    from lucidlm.cli.options import given, required, resolve
     from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory, evaluate_language_model
     from lucidlm.evaluate.runner import write_evaluation
     from lucidlm.report.run import report_run
@@ -78,7 +78,7 @@ def evaluate(
         "device": device,
         "seed": seed,
     }
-    evaluation, predictions = evaluate_directory(model, resolve(EvaluateConfig, config, nested(flags)))
+    evaluation, predictions = evaluate_directory(model, resolve(EvaluateConfig, config, given(flags)))
     directory = out or model
     write_evaluation(evaluation, predictions, directory)
     report_run([model], directory / "report.html")

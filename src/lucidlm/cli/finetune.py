@@ -65,20 +65,13 @@ def finetune(
       lucidlm finetune --config judge/config.yaml --out again
     """
     from lucidlm.cli.finish import finish
-    from lucidlm.cli.options import nested, required, resolve
+    from lucidlm.cli.options import given, required, resolve, resumed
     from lucidlm.train.finetune import FinetuneConfig
     from lucidlm.train.finetune import finetune as run
     from lucidlm.train.pretrain import CONFIG
 
     directory = required(out, "--out")
-    if resume:
-        finish(run(FinetuneConfig.load(directory / CONFIG), directory, resume=True), directory)
-        return
-    if config is None:
-        required(task, "TASK")
-        required(model, "--model")
-        required(data, "--data")
-    flags = nested(
+    flags = given(
         {
             "task": task,
             "model": None if model is None else str(model),
@@ -100,4 +93,11 @@ def finetune(
             "loop.optimizer.learning_rate": learning_rate,
         }
     )
+    if resume:
+        finish(run(resumed(FinetuneConfig, directory / CONFIG, flags), directory, resume=True), directory)
+        return
+    if config is None:
+        required(task, "TASK")
+        required(model, "--model")
+        required(data, "--data")
     finish(run(resolve(FinetuneConfig, config, flags), directory), directory)

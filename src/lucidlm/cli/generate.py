@@ -42,7 +42,7 @@ def generate(
       lucidlm generate model "This film" "The acting" --length 60 --temperature 0.7
       echo "Once upon a time" | lucidlm generate model --top-k 40 --stop "\\n\\n"
     """
-    from lucidlm.cli.options import nested
+    from lucidlm.cli.options import given
     from lucidlm.core.devices import choose_compute
     from lucidlm.core.errors import InputError
     from lucidlm.generate.decode import generate as run
@@ -64,7 +64,7 @@ def generate(
         "stop": tuple(stop) if stop else None,
         "seed": seed,
     }
-    sampling = SamplingConfig(**nested(flags))
+    sampling = SamplingConfig(**given(flags))
     network = loaded.model.to(choose_compute(device or "auto").device)
     if len(texts) > 1:
         for text, written in zip(texts, run(network, loaded.tokenizer, texts, sampling), strict=True):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from lucidlm.core.errors import InputError
+
+if TYPE_CHECKING:
+    from lucidlm.core.config import Config as Settings
 
 
 class OnError(StrEnum):
@@ -47,25 +50,18 @@ PrecisionOption = Annotated[Precision | None, typer.Option(help="auto takes bf16
 Seed = Annotated[int | None, typer.Option(help="What all randomness is drawn from.")]
 LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
 
-C = TypeVar("C")
+S = TypeVar("S", bound="Settings")
+T = TypeVar("T")
 
 
-def nested(flags: dict[str, Any]) -> dict[str, Any]:
-    """Return the flags that were given, those called "a.b" as `{"a": {"b": value}}`."""
-    fields: dict[str, Any] = {}
-    for path, value in flags.items():
-        if value is None:
-            continue
-        *parents, last = path.split(".")
-        inner = fields
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-        inner[last] = value.value if isinstance(value, StrEnum) else value
-    return fields
+def given(flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the flags that were given, as plain values."""
+    plain = {name: value.value if isinstance(value, StrEnum) else value for name, value in flags.items()}
+    return {name: value for name, value in plain.items() if value is not None}
 
 
-def resolve(kind: type[C], file: Path | None, flags: dict[str, Any]) -> C:
-    """Return the configuration in `file`, if any, with `flags` (nested dicts) laid over it.
+def resolve(kind: type[S], file: Path | None, flags: dict[str, Any]) -> S:
+    """Return the configuration in `file`, if any, with `flags` over it; a flag "a.b" is field b of field a.
 
     Raises
     ------
@@ -74,21 +70,33 @@ def resolve(kind: type[C], file: Path | None, flags: dict[str, Any]) -> C:
     from lucidlm.core.config import read_yaml
 
     fields = {} if file is None else read_yaml(file)
-    merged = _merge(fields, flags)
-    if file is None:
-        return kind(**merged)
-    return kind.parse(merged, where=file)  # pyright: ignore[reportAttributeAccessIssue]
+    for path, value in flags.items():
+        *parents, last = path.split(".")
+        inner = fields
+        for parent in parents:
+            inner[parent] = inner = dict(inner.get(parent) or {})
+        inner[last] = value
+    return kind(**fields) if file is None else kind.parse(fields, where=file)
 
 
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for name, value in above.items():
-        old = merged.get(name)
-        merged[name] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
+def resumed(kind: type[S], file: Path, flags: dict[str, Any]) -> S:
+    """Return the configuration in `file`, by which a run goes on; `flags` may repeat it.
+
+    Raises
+    ------
+    InputError: there is no such run, or a flag says something else: a run keeps the settings it was started with.
+    """
+    config = kind.load(file)
+    if resolve(kind, file, flags) != config:
+        raise InputError(
+            "was started with other settings than the flags say",
+            where=file.parent,
+            fix="With --resume give the same flags again, or none but --out.",
+        )
+    return config
 
 
-def required(value: C | None, option: str) -> C:
+def required(value: T | None, option: str) -> T:
     """Return `value`.
 
     Raises

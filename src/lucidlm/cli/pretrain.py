@@ -96,17 +96,12 @@ def pretrain(
       lucidlm pretrain --config model/config.yaml --out again
     """
     from lucidlm.cli.finish import finish
-    from lucidlm.cli.options import nested, required, resolve
+    from lucidlm.cli.options import given, required, resolve, resumed
     from lucidlm.train.pretrain import CONFIG, PretrainConfig
     from lucidlm.train.pretrain import pretrain as run
 
     directory = required(out, "--out")
-    if resume:
-        finish(run(PretrainConfig.load(directory / CONFIG), directory, resume=True), directory)
-        return
-    if config is None and minutes is None and max_steps is None:
-        minutes = DEFAULT_MINUTES
-    flags = nested(
+    flags = given(
         {
             "data": parse_weights(data) if data else None,
             "objective": objective,
@@ -132,7 +127,14 @@ def pretrain(
             "loop.schedule.name": schedule,
         }
     )
-    if {"data", "depth", "shape", "context_length", "objective"} & flags.keys():
+    if resume:
+        finish(run(resumed(PretrainConfig, directory / CONFIG, flags), directory, resume=True), directory)
+        return
+    if config is None:
+        required(data, "--data")
+        if minutes is None and max_steps is None:
+            flags["loop.minutes"] = DEFAULT_MINUTES
+    if any(name.startswith(("data", "depth", "shape.", "context_length", "objective")) for name in flags):
         flags["model"] = None  # the shape that a replayed file settled on no longer holds
     finish(run(resolve(PretrainConfig, config, flags), directory), directory)
 

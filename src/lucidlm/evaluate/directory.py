@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,7 +58,7 @@ def evaluate_directory(directory: str | Path, config: EvaluateConfig) -> tuple[E
     task = classification_task(config.task)
     classifier = TextClassifier.from_pretrained(directory, choose_compute(config.device).device)
     tuned = _finetuning(directory, config.task)
-    own = config.data == tuned.data
+    own = _same_source(config.data, tuned.data)
     part = ("test" if own else "all") if config.split == "auto" else config.split
     reading = tuned.changed(
         data=config.data, text_field=config.text_field, label_field=config.label_field, on_error=config.on_error
@@ -91,6 +92,10 @@ def evaluate_directory(directory: str | Path, config: EvaluateConfig) -> tuple[E
             f"{classifier.truncated:,} texts are longer than {classifier.max_length:,} tokens: their middle was not read"
         )
     return found
+
+
+def _same_source(one: str, other: str) -> bool:
+    return one == other or (os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other))
 
 
 def _finetuning(directory: str | Path, task: str) -> FinetuneConfig:

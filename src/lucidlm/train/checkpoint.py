@@ -7,6 +7,7 @@ with sizes and SHA-256 sums is written last and the directory is renamed into pl
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,14 @@ def save_checkpoint(
 
 def list_checkpoints(root: Path) -> list[Path]:
     """Return the complete checkpoints below `root`, oldest first."""
-    return sorted(path.parent for path in root.glob("step-*/manifest.json"))
+    complete = [
+        path.parent for path in root.glob("step-*/manifest.json") if re.fullmatch(r"step-\d+", path.parent.name)
+    ]
+    return sorted(complete, key=_step)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))  # names sort wrongly past a million steps
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
@@ -85,7 +93,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict
         tensors = load_file(path / OPTIMIZER)
         return load_file(path / WEIGHTS), _put_tensors(state.pop("optimizer"), tensors), state
     except InputError as error:
-        older = [other.name for other in list_checkpoints(path.parent) if other.name < path.name]
+        older = [other.name for other in list_checkpoints(path.parent) if _step(other) < _step(path)]
         fallback = (
             f"Remove {path} to go on from {older[-1]}" if older else f"Remove {path.parent.parent} to start again"
         )

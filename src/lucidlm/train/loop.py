@@ -61,7 +61,7 @@ class Objective(Protocol[Batch]):
         ...
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Measure the model on held-out data."""
+        """Measure the model on held-out data; empty where nothing is held out."""
         ...
 
     def describe(self, step: int) -> str:
@@ -157,7 +157,7 @@ class Loop(Generic[Batch]):
             self._began = self._saved = time.monotonic()
             self._began -= self.state.wall
             for batches in self.objective.batches(self.state.step):
-                if self._progress() >= 1:
+                if self._progress() >= 1 or self._stale():
                     break
                 self._step(batches, task)
                 if self._evaluation_due():
@@ -165,9 +165,6 @@ class Loop(Generic[Batch]):
                 if stop.signal is not None:
                     self._save()
                     return Outcome(self.state, evaluation, stop.signal)
-                if self.config.patience is not None and self.state.stale >= self.config.patience:
-                    say(f"no better {self.objective.measure} in {self.state.stale} evaluations: stopping early")
-                    break
                 if self._checkpoint_due():
                     self._save()
         if self._best is not None:
@@ -225,6 +222,12 @@ class Loop(Generic[Batch]):
             shares.append((max(state.wall - state.start_up, 0.0) + one) / left)
         return min(1.0, max(shares))
 
+    def _stale(self) -> bool:
+        if self.config.patience is None or self.state.stale < self.config.patience:
+            return False
+        say(f"no better {self.objective.measure} in {self.state.stale} evaluations: stopping early")
+        return True
+
     def _evaluation_due(self) -> bool:
         progress = self._progress()
         return progress >= 1 or progress * self.config.evaluations >= self.state.evaluated + 1
@@ -238,6 +241,8 @@ class Loop(Generic[Batch]):
         ):
             found = objective.evaluate(self.model)
         state.evaluated = int(self._progress() * self.config.evaluations)
+        if not found:
+            return found
         value = found[objective.measure]
         if state.best is None or (value > state.best if objective.higher_is_better else value < state.best):
             state.best, state.best_step, state.stale = value, state.step, 0

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -64,7 +64,7 @@ class PretrainConfig(Config):
     validation_tokens: how many held-out tokens the evaluations on the way read; the last one reads them all.
     """
 
-    data: dict[str, float]
+    data: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(min_length=1)
     objective: Literal["causal", "masked"] = "causal"
     depth: int | None = Field(default=None, ge=1, le=100)
     shape: ShapeConfig = ShapeConfig()
@@ -139,6 +139,8 @@ class TokenObjective:
 
     def evaluate(self, model: nn.Module, tokens: int | None = None) -> dict[str, float]:
         assert isinstance(model, LanguageModel)
+        if not self.held_out:
+            return {}
         limit = self.config.validation_tokens if tokens is None else tokens
         hide = None if self.config.objective == "causal" else self._masked
         return validate(model, self.held_out, self.config.context_length, limit, self.compute.device, hide)
@@ -184,7 +186,6 @@ def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False) -
     compute = choose_compute(config.device, config.precision)
     if not resume:
         config = resolve(config, tokenizer, compute)
-        config.save(out / CONFIG)
     assert config.model is not None
     model = LanguageModel(config.model, seed=config.loop.seed).to(compute.device)
     say(
@@ -192,10 +193,12 @@ def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False) -
         f"MFLOP a token to train; {compute.device.type}, {compute.reason}"
     )
     corpora = [(TokenCorpus.open(path, "train"), share) for path, share in config.data.items()]
-    held_out = [TokenCorpus.open(path, "validation") for path in config.data]
+    held_out = [corpus for path in config.data if (corpus := TokenCorpus.open(path, "validation")).tokens]
     objective = TokenObjective(config, corpora, held_out, tokenizer, compute)
     compile_blocks(model.model, config.compile, config.loop.minutes)
     loop = Loop(model, objective, config.loop, compute, out)
+    if not resume:
+        config.save(out / CONFIG)
     outcome = loop.run(resume=resume)
     if outcome.stopped_by is None:
         with torch.inference_mode():
