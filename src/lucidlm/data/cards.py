@@ -21,6 +21,7 @@ CARD = "data_card.json"
 FORMAT = "lucidlm-data-1"
 
 Split = Literal["train", "validation", "test"]
+SplitBy = Literal["hash", "position"]
 
 
 class Record(BaseModel):
@@ -81,7 +82,7 @@ class DataCard(Record):
     lucidlm: str
     sources: list[SourceRecord]
     steps: list[StepRecord]
-    split_by: Literal["document hash", "position"]
+    split_by: SplitBy
     tokenizer: TokenizerRecord
     splits: dict[Split, SplitRecord]
     settings: dict[str, Any]
@@ -93,6 +94,22 @@ class DataCard(Record):
         for path in sorted(directory.iterdir()):
             self.files[path.name] = FileRecord(bytes=path.stat().st_size, sha256=sha256(path))
         write_json(directory / CARD, self.model_dump(mode="json"))
+
+    def summary(self) -> str:
+        """Return what the card says in a few lines."""
+        lines = [
+            f"{step.name}: {step.documents_in:,} documents in, {step.documents_out:,} out{listed(step.counts)}"
+            for step in self.steps
+        ]
+        lines += [
+            f"{name}: {split.documents:,} documents, {split.tokens:,} tokens, {split.bytes / 1e6:,.1f} MB"
+            for name, split in self.splits.items()
+        ]
+        tokenizer = self.tokenizer
+        lines.append(
+            f"tokenizer: {tokenizer.kind}, {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} bytes each"
+        )
+        return "\n".join(lines)
 
     @classmethod
     def load(cls, directory: str | Path, *, verify: bool = False) -> DataCard:
@@ -131,3 +148,9 @@ class DataCard(Record):
             if verify and sha256(path) != expected.sha256:
                 raise InputError("does not match its checksum: its bytes have changed", where=path,
                                  fix="Prepare the data again.")  # fmt: skip
+
+
+def listed(counts: dict[str, int]) -> str:
+    """Return the counts in brackets, largest first and zeros left out; nothing if there are none."""
+    parts = [f"{number:,} {name}" for name, number in sorted(counts.items(), key=lambda item: -item[1]) if number]
+    return f" ({', '.join(parts)})" if parts else ""

@@ -53,11 +53,16 @@ class TokenCorpus:
 
         Raises
         ------
-        InputError: the directory holds no prepared data, or a file of the split is missing, truncated or altered.
+        InputError: the directory holds no prepared data, the split is empty, or a file of it is missing, truncated or
+            altered.
         """
         directory = Path(directory)
         card = DataCard.load(directory)
         record = card.splits[split]
+        if not record.shards:
+            raise InputError(
+                f"its {split} split is empty", where=directory, fix="Prepare the data again with a larger share for it."
+            )
         card.check(directory, record.shards, verify=True)
         shards = [np.load(directory / shard, mmap_mode="r") for shard in record.shards]
         return cls(shards, documents=record.documents, bytes=record.bytes, fingerprint=card.tokenizer.fingerprint,
