@@ -276,13 +276,15 @@ Line = tuple[int, str, tuple[UnicodeDecodeError, int] | None]
 def _lines(file: BinaryIO, name: str, reading: Reading) -> Iterator[Line]:
     codec, offset = _codec(reading), 0
     if codec.startswith(("utf-16", "utf-32")):  # their line ends are several bytes
+        text = io.TextIOWrapper(file, encoding=codec, newline="\n")
         try:
-            for number, line in enumerate(io.TextIOWrapper(file, encoding=codec, newline="\n"), 1):
+            for number, line in enumerate(text, 1):
                 yield number, line, None
         except UnicodeDecodeError as error:
-            raise InputError(
-                f"is not text in {reading.encoding}", where=name, fix="Pass its encoding with --encoding."
-            ) from error
+            fix = "Pass its encoding with --encoding."
+            raise InputError(f"is not text in {reading.encoding}", where=name, fix=fix) from error
+        finally:
+            text.detach()  # it would close the file, which is not its own
         return
     number = 0
     while data := file.readline(4 * LONGEST_ROW):

@@ -29,6 +29,8 @@ def main(name: str, version: str, folder: str) -> dict[str, str | None]:
         specifier = SpecifierSet(f"=={version}") if version else None
         found = finder.find_best_candidate(name, specifier).best_candidate
         try:
+            if found is None and (others := {candidate.version for candidate in finder.find_all_candidates(name)}):
+                return {"error": "missing", "detail": f"there are {', '.join(map(str, sorted(others)))}"}
             if found is None:
                 # The finder passes over what it cannot reach: ask again to tell "no such package" from "no network".
                 answer = session.get(f"{options.index_url.rstrip('/')}/{name}/")
