@@ -2,19 +2,27 @@
 
 Means are taken only once, over all counted tokens of the global batch: a mean of means would weigh a token by the
 company it keeps.
+
+The output head is the widest product of a small model and its logits the largest tensor, so logits never exist for the
+whole batch: a chunk of rows small enough for the processor's cache goes through product, softmax and gradient at once.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
-from torch.nn import functional
 
 IGNORED = -100
 """The target that marks a position as not counted."""
 
+CHUNK = 2**21
+"""Logits held at a time: 8 MB in fp32, within what a processor's last cache keeps."""
+
 
 def token_losses(hidden: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the summed cross-entropy in nats and the number of counted positions, both scalars.
+    """Return the summed cross-entropy in nats (fp32) and the number of counted positions, both scalars.
 
     Parameters
     ----------
@@ -22,7 +30,45 @@ def token_losses(hidden: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor,
     head: (V, D) output embedding.
     targets: (B, T) int64 token ids, `IGNORED` where nothing is to be predicted.
     """
-    hidden, targets = hidden.flatten(0, 1), targets.flatten()
-    logits = functional.linear(hidden, head).float()  # (B * T, V)
-    total = functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+    total = _ChunkedCrossEntropy.apply(hidden.flatten(0, 1), head, targets.flatten(), torch.is_grad_enabled())
+    assert isinstance(total, Tensor)
     return total, (targets != IGNORED).sum()
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Cross-entropy of a linear head; its gradients are taken chunk by chunk along with the loss."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, with_gradients: bool) -> Tensor:
+        counted = targets != IGNORED
+        safe = targets.where(counted, 0)
+        weight = head.to(hidden.dtype)
+        total = hidden.new_zeros((), dtype=torch.float32)
+        d_hidden = torch.empty_like(hidden) if with_gradients else None
+        d_head = torch.zeros_like(head, dtype=torch.float32) if with_gradients else None
+        rows = max(1, CHUNK // len(head))
+        for start in range(0, len(hidden), rows):
+            part = slice(start, start + rows)
+            states, target, counts = hidden[part], safe[part, None], counted[part, None]
+            logits = (states @ weight.T).float()  # (n, V)
+            logits -= logits.amax(-1, keepdim=True)
+            chosen = logits.gather(-1, target)
+            shares = logits.exp_()
+            norm = shares.sum(-1, keepdim=True)
+            total += ((norm.log() - chosen) * counts).sum()
+            if d_hidden is None or d_head is None:
+                continue
+            # d loss / d logits is the softmax, less one at the target.
+            shares *= counts / norm
+            shares.scatter_add_(-1, target, -counts.float())
+            gradient = shares.to(hidden.dtype)
+            torch.mm(gradient, weight, out=d_hidden[part])
+            d_head += gradient.T @ states
+        ctx.save_for_backward(d_hidden, d_head)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (scale,) = outputs
+        d_hidden, d_head = ctx.saved_tensors
+        return d_hidden * scale, d_head * scale, None, None
