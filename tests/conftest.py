@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import random
 from pathlib import Path
 
 import pytest
+
+from lucidlm.core.devices import Compute, choose_compute
+from lucidlm.data.prepare import PrepareConfig, prepare
+from lucidlm.train.loop import LoopConfig
+from lucidlm.train.pretrain import PretrainConfig, ShapeConfig, pretrain
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -15,3 +23,146 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the shared data is not there ({SHARED_DATA}); this test needs real text")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def cpu() -> Compute:
+    return choose_compute("cpu")
+
+
+# ---------------------------------------------------------------------- small made-up reviews
+
+
+ENGLISH = {
+    "things": [
+        "film",
+        "plot",
+        "acting",
+        "score",
+        "camera",
+        "ending",
+        "dialogue",
+        "scenery",
+        "cast",
+        "pacing",
+        "humour",
+        "story",
+        "music",
+        "opening",
+    ],
+    "people": [
+        "director",
+        "writer",
+        "heroine",
+        "villain",
+        "editor",
+        "narrator",
+        "composer",
+        "audience",
+        "critic",
+        "neighbour",
+    ],
+    "links": ["and", "while", "because", "although", "since", "whenever", "until", "before", "after", "whereas"],
+    "positive": [
+        "wonderful",
+        "brilliant",
+        "moving",
+        "charming",
+        "superb",
+        "delightful",
+        "clever",
+        "touching",
+        "fresh",
+        "gripping",
+    ],
+    "negative": ["dreadful", "boring", "clumsy", "awful", "tedious", "painful", "dull", "shallow", "stale", "lifeless"],
+    "verbs": ["calls", "finds", "makes", "thinks", "remembers", "describes", "paints", "shows"],
+}
+CHINESE = {
+    "things": [
+        "房间",
+        "早餐",
+        "位置",
+        "服务",
+        "价格",
+        "书",
+        "封面",
+        "内容",
+        "结尾",
+        "屏幕",
+        "键盘",
+        "电池",
+        "包装",
+        "味道",
+    ],
+    "people": ["老板", "店员", "作者", "朋友", "同事", "前台", "快递员", "孩子", "客人", "编辑"],
+    "links": ["而且", "因为", "虽然", "不过", "当时", "后来", "所以", "同时", "其实", "原来"],
+    "positive": ["很好", "满意", "舒服", "精彩", "漂亮", "喜欢", "推荐", "实惠", "干净", "热情"],
+    "negative": ["很差", "失望", "难受", "无聊", "难看", "讨厌", "后悔", "太贵", "肮脏", "冷淡"],
+    "verbs": ["觉得", "认为", "记得", "形容", "发现", "说", "看到", "提到"],
+}
+
+
+def made_up_reviews(count: int, words: dict[str, list[str]] = ENGLISH, seed: int = 0) -> list[dict[str, str]]:
+    """Return labelled reviews that no two share, half of them positive; the opinion words tell which."""
+    draw = random.Random(seed)
+    space = "" if words is CHINESE else " "
+    reviews = []
+    for number in range(count):
+        label = ("negative", "positive")[number % 2]
+        clauses = []
+        for _ in range(draw.randint(3, 5)):
+            person, verb, thing = (
+                draw.choice(words["people"]),
+                draw.choice(words["verbs"]),
+                draw.choice(words["things"]),
+            )
+            clauses.append(space.join([person, verb, thing, draw.choice(words[label]), draw.choice(words["links"])]))
+        reviews.append({"text": space.join([*clauses, str(draw.randint(1000, 9999))]), "label": label})
+    return reviews
+
+
+@pytest.fixture(scope="session")
+def reviews_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 labelled English reviews, csv."""
+    path = tmp_path_factory.mktemp("reviews") / "reviews.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["text", "label"])
+        writer.writeheader()
+        writer.writerows(made_up_reviews(400))
+    return path
+
+
+@pytest.fixture(scope="session")
+def reviews_zh_jsonl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 labelled Chinese reviews, jsonl."""
+    path = tmp_path_factory.mktemp("reviews-zh") / "reviews.jsonl"
+    rows = made_up_reviews(400, CHINESE)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory, reviews_csv: Path) -> Path:
+    """The English reviews, prepared with a tokenizer of characters."""
+    directory = tmp_path_factory.mktemp("prepared") / "data"
+    prepare(PrepareConfig(sources=[str(reviews_csv)], tokenizer="characters", validation=0.1, test=0.1), directory)
+    return directory
+
+
+TINY_SHAPE = ShapeConfig(embedding_dim=32, num_heads=2, ff_dim=64, num_layers=2)
+
+
+def tiny_pretraining(data: Path, **fields: object) -> PretrainConfig:
+    """Return a pretraining run of some seconds; `fields` are those of `PretrainConfig`, `loop` those of its loop."""
+    loop = {"max_steps": 12, "evaluations": 2, **dict(fields.pop("loop", {}))}  # pyright: ignore[reportCallIssue]
+    base = {"shape": TINY_SHAPE, "context_length": 64, "batch_size": 4, "device": "cpu", **fields}
+    return PretrainConfig(data={str(data): 1.0}, loop=LoopConfig(**loop), **base)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
+    """A causal model of two layers, pretrained for a few steps: nobody may write into its directory."""
+    directory = tmp_path_factory.mktemp("pretrained") / "model"
+    pretrain(tiny_pretraining(tiny_data), directory)
+    return directory

@@ -64,7 +64,7 @@ def evaluate(
     if config is None:
         required(data, "--data")
     if task is None and config is None:
-        part = split.value if split in (Part.train, Part.validation) else "test"
+        part = split.value if split is not None and split in (Part.train, Part.validation) else "test"
         print(json.dumps(evaluate_language_model(model, required(data, "--data"), part, device or "auto"), indent=2))
         return
     flags = {
