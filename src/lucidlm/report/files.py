@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from lucidlm.core.config import describe, read_yaml
 from lucidlm.core.errors import InputError
-from lucidlm.core.io import read_json
+from lucidlm.core.io import read_json, sha256
 from lucidlm.data.cards import CARD, DataCard
 from lucidlm.evaluate.runner import EVALUATION, PREDICTIONS, Evaluation, read_evaluation
 from lucidlm.model.config import ModelConfig
@@ -34,7 +34,7 @@ class Run:
     ----------
     steps, evaluations: the lines of metrics.jsonl, those of training steps and those of evaluations on the way.
     record: lucidlm.json, once the run is complete.
-    cards: of the prepared data the model was trained on, where they are still to be found and are the same.
+    cards: of the prepared data the model was trained on, by SHA-256, where they are still to be found unchanged.
     predictions, samples: the lines of predictions.jsonl and samples.jsonl.
     """
 
@@ -43,7 +43,7 @@ class Run:
     evaluations: list[Row]
     config: Row
     record: Row
-    cards: list[DataCard]
+    cards: dict[str, DataCard]
     evaluation: Evaluation | None
     predictions: list[Row]
     samples: list[Row]
@@ -55,7 +55,7 @@ class Run:
     @property
     def kind(self) -> Kind:
         """What was trained, from the record or, while there is none yet, from what was measured."""
-        judged = any("validation_accuracy" in row for row in self.evaluations)
+        judged = self.evaluation is not None or any("validation_accuracy" in row for row in self.evaluations)
         return "classifier" if self.record.get("kind") == "classifier" or judged else "language"
 
     @property
@@ -126,16 +126,15 @@ def _read_lines(path: Path, needed: Sequence[str]) -> list[Row]:
     return rows
 
 
-def _read_cards(data: Any) -> list[DataCard]:
-    """Read the cards of prepared directories, given with the fingerprint each had when the model was trained."""
-    cards = []
-    for directory, fingerprint in data.items() if isinstance(data, dict) else ():
+def _read_cards(data: Any) -> dict[str, DataCard]:
+    """Read the cards of prepared directories, given with the SHA-256 that each had when the model was trained."""
+    cards = {}
+    for directory, digest in data.items() if isinstance(data, dict) else ():
         path = Path(directory) / CARD
-        if path.exists():
+        # A card that has changed tells of other data than the model saw.
+        if path.exists() and sha256(path) == digest:
             try:
-                card = DataCard.model_validate(read_json(path))
+                cards[digest] = DataCard.model_validate(read_json(path))
             except ValidationError as error:
-                raise InputError(f"is damaged ({describe(error)})", where=path, fix="Prepare the data again.") from None
-            if card.fingerprint == fingerprint:
-                cards.append(card)
+                raise InputError(f"is of another version ({describe(error)})", where=path) from None
     return cards

@@ -63,7 +63,7 @@ def build_page(runs: Sequence[Run], language: Language, title: str | None = None
         "classifier": [run for run in runs if run.kind == "classifier"],
         "language": [run for run in runs if run.kind == "language"],
     }
-    compared = any(len(group) > 1 for group in groups.values())
+    compared = any(sum(bool(run.steps or run.record) for run in group) > 1 for group in groups.values())
     blocks: list[Block] = []
     if not compared and (figures := list(_key_figures(runs, language))):
         blocks.append(KeyFigures(figures))
@@ -83,7 +83,7 @@ def build_page(runs: Sequence[Run], language: Language, title: str | None = None
             stage = t("Pretraining") if kind == "language" else t("Fine-tuning")
             lead = t("Faint: each step. Bold: running mean. Dots: measured on held-out text.")
             blocks += [Heading(f"{t('How it learned')} · {stage}", lead), *charts]
-    cards = {card.fingerprint: card for run in runs for card in run.cards}
+    cards = {digest: card for run in runs for digest, card in run.cards.items()}
     if cards:
         blocks.append(Heading(t("What it learned from")))
         for card in cards.values():
