@@ -12,12 +12,13 @@ from lucidlm.core.devices import choose_compute, describe_machine
 from lucidlm.core.errors import InputError
 
 
-@pytest.mark.parametrize("units", [True, False])
-def test_cpus_take_fp32(monkeypatch: pytest.MonkeyPatch, units: bool) -> None:
+@pytest.mark.parametrize(("units", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_cpus_take_what_they_have_units_for(monkeypatch: pytest.MonkeyPatch, units: bool, dtype: torch.dtype) -> None:
     monkeypatch.setattr(devices, "has_bf16_units", lambda: units)
     compute = choose_compute("cpu")
-    assert (compute.device.type, compute.dtype, compute.autocasts) == ("cpu", torch.float32, False)
-    assert compute.reason == "fp32, right for a CPU"
+    assert (compute.device.type, compute.dtype, compute.autocasts) == ("cpu", dtype, units)
+    assert choose_compute("cpu", "fp32").dtype is torch.float32
+    assert "this CPU" in compute.reason
 
 
 def test_bf16_that_would_be_emulated_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

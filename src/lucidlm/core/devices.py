@@ -32,10 +32,11 @@ class Compute:
 
 
 def choose_compute(device: str = "auto", precision: Precision = "auto") -> Compute:
-    """Choose device and precision: bf16 on accelerators that have it, fp32 on CPUs.
+    """Choose device and precision: bf16 where the device multiplies bf16 matrices in hardware, fp32 elsewhere.
 
-    A CPU takes fp32 even where `has_bf16_units` is true: the small models that CPUs train lose more to the casts around
-    each product than they gain in it, so bf16 there has to be asked for.
+    Weights are kept in fp32 either way; bf16 is the format products are taken in (automatic mixed precision). On a CPU
+    with AVX-512 BF16 that trains models of 1 to 14 M parameters 1.2 to 1.6 times as fast; on one without, a hundred
+    times slower.
 
     Raises
     ------
@@ -56,9 +57,9 @@ def choose_compute(device: str = "auto", precision: Precision = "auto") -> Compu
                 where="--precision",
                 fix="Leave it out or pass fp32.",
             )
-        if precision == "bf16":
-            return Compute(target, torch.bfloat16, "bf16 as asked, the CPU has units for it")
-        return Compute(target, torch.float32, "fp32 as asked" if precision == "fp32" else "fp32, right for a CPU")
+        if precision == "bf16" or (precision == "auto" and has_bf16_units()):
+            return Compute(target, torch.bfloat16, "bf16, this CPU has units for it")
+        return Compute(target, torch.float32, "fp32 as asked" if precision == "fp32" else "fp32, right for this CPU")
     if precision == "fp32":
         return Compute(target, torch.float32, "fp32 as asked")
     if target.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
@@ -74,21 +75,20 @@ def _best_device() -> str:
 
 @cache
 def has_bf16_units() -> bool:
-    """Return whether the CPU multiplies bf16 matrices in hardware (AVX-512 BF16, AMX, or Arm's BF16 extension)."""
-    flags = set(cpu_facts("flags", "Features").split())
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+    """Return whether the CPU multiplies bf16 matrices in hardware: AVX-512 BF16 or AMX."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpu_facts("flags").split())
 
 
 @cache
-def cpu_facts(*keys: str) -> str:
-    """Return the first of the named fields in /proc/cpuinfo, or an empty string where there is no such file."""
+def cpu_facts(name: str) -> str:
+    """Return the named field of the first processor in /proc/cpuinfo, or an empty string where there is no such file."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return ""
     for line in lines:
         key, _, value = line.partition(":")
-        if key.strip() in keys:
+        if key.strip() == name:
             return value.strip()
     return ""
 
