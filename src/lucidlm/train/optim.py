@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lucidlm.core.config import Config
+from lucidlm.core.devices import has_bf16_units
 
 POLAR_EXPRESS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
@@ -124,25 +125,24 @@ class Muon(torch.optim.Optimizer):
 
     def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """Move `parameters`, all of one shape."""
-        gradients = [parameter.grad for parameter in parameters]
-        momenta = [self._momentum_of(parameter) for parameter in parameters]
-        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-        ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
-        updates = orthogonalise(torch.stack(ahead).to(product_dtype(parameters[0].device)), group["steps"])
-        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        scale = 0.2 * math.sqrt(max(parameters[0].shape))
-        torch._foreach_add_(parameters, list(updates.to(parameters[0].dtype).unbind()), alpha=-group["lr"] * scale)
+        ahead = torch.stack([self._look_ahead(parameter, group["momentum"]) for parameter in parameters])  # (N, r, c)
+        updates = orthogonalise(ahead.to(product_dtype(ahead.device)), group["steps"])
+        step = -group["lr"] * 0.2 * math.sqrt(max(ahead.shape[1:]))
+        for parameter, update in zip(parameters, updates, strict=True):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.to(parameter.dtype), alpha=step)
 
-    def _momentum_of(self, parameter: Tensor) -> Tensor:
+    def _look_ahead(self, parameter: Tensor, momentum: float) -> Tensor:
+        """Update the running mean of the gradients; return where it will be if the next gradient is like this one."""
+        assert parameter.grad is not None
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        return state["momentum"]
+        return parameter.grad.lerp(state["momentum"].lerp_(parameter.grad, 1 - momentum), momentum)
 
 
 def product_dtype(device: torch.device) -> torch.dtype:
-    """Return the format for Newton-Schulz products: bf16 is enough, but on most CPUs slower than fp32."""
-    return torch.float32 if device.type == "cpu" else torch.bfloat16
+    """Return the format for Newton-Schulz products: bf16 is enough for them, but slow on CPUs without units for it."""
+    return torch.bfloat16 if device.type != "cpu" or has_bf16_units() else torch.float32
 
 
 class Optimizers:
