@@ -162,7 +162,7 @@ def test_a_disk_that_is_nearly_full_is_not_filled(tmp_path: Path, monkeypatch: p
     before = contents(tmp_path)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6, 1000))
-    with pytest.raises(LucidError, match="needs .* of disk"):
+    with pytest.raises(LucidError, match=r"needs .* of disk"):
         save(tmp_path, 4, keep=1)
     assert contents(tmp_path) == before
 

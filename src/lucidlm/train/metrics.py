@@ -22,6 +22,7 @@ class MetricsLog:
                 self.path, "".join(line for line in _whole_lines(self.path) if json.loads(line)["step"] <= resume_at)
             )
         with disk_errors(self.path):
+            directory.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
 
     def write(self, **values: Any) -> None:
