@@ -139,8 +139,6 @@ class TokenObjective:
 
     def evaluate(self, model: nn.Module, tokens: int | None = None) -> dict[str, float]:
         assert isinstance(model, LanguageModel)
-        if not self.held_out:
-            return {}
         limit = self.config.validation_tokens if tokens is None else tokens
         hide = None if self.config.objective == "causal" else self._masked
         return validate(model, self.held_out, self.config.context_length, limit, self.compute.device, hide)
@@ -193,7 +191,7 @@ def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False) -
         f"MFLOP a token to train; {compute.device.type}, {compute.reason}"
     )
     corpora = [(TokenCorpus.open(path, "train"), share) for path, share in config.data.items()]
-    held_out = [corpus for path in config.data if (corpus := TokenCorpus.open(path, "validation")).tokens]
+    held_out = [TokenCorpus.open(path, "validation") for path in config.data]
     objective = TokenObjective(config, corpora, held_out, tokenizer, compute)
     compile_blocks(model.model, config.compile, config.loop.minutes)
     loop = Loop(model, objective, config.loop, compute, out)
