@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lucidlm.core.errors import InputError
-from lucidlm.generate.sampling import SamplingConfig, choose, draw, min_p, repetition_penalty, top_k, top_p
+from lucidlm.generate.sampling import LIKELIEST, SamplingConfig, choose, draw, min_p, repetition_penalty, top_k, top_p
 
 PROBABILITIES = torch.tensor([[0.5, 0.25, 0.15, 0.07, 0.03]])
 LOGITS = PROBABILITIES.log()
@@ -129,3 +129,17 @@ def test_every_filter_is_applied_when_asked_for() -> None:
 def test_wrong_settings_are_named(field: str, value: Any) -> None:
     with pytest.raises(InputError, match=field):
         SamplingConfig(**{field: value})
+
+
+def test_a_nucleus_of_any_size_is_found() -> None:
+    """Flat distributions have larger ones than `LIKELIEST`, the others are found without sorting everything."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 2_000, generator=generator) * torch.tensor([[0.1], [1.0], [4.0], [20.0]])
+    for rows in (logits, logits[:1], logits[2:]):
+        filtered = top_p(rows, 0.9)
+        for row, kept_row in zip(rows, filtered, strict=True):
+            probabilities = row.double().softmax(-1).sort(descending=True).values
+            size = int((probabilities.cumsum(-1) < 0.9).sum()) + 1
+            assert torch.isfinite(kept_row).sum() == size
+            assert torch.equal(kept_row.topk(size).values, row.topk(size).values)
+    assert torch.isfinite(top_p(logits[:1], 0.9)).sum() > LIKELIEST > torch.isfinite(top_p(logits[2:], 0.9)).sum() / 2

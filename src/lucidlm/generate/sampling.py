@@ -14,6 +14,9 @@ from torch import Tensor
 
 from lucidlm.core.config import Config
 
+LIKELIEST = 256
+"""How many tokens are put in order to find a nucleus, before all are: it is seldom larger, and sorting is slow."""
+
 
 class SamplingConfig(Config):
     """How to continue a prompt.
@@ -87,11 +90,15 @@ def top_k(logits: Tensor, k: int) -> Tensor:
 def top_p(logits: Tensor, p: float) -> Tensor:
     """Keep the nucleus: the fewest of logits (B, V) whose probability is `p` or more (Holtzman et al. 2019,
     arXiv:1904.09751)."""
-    values, order = logits.sort(dim=-1, descending=True)
-    probabilities = values.softmax(-1)
-    before = probabilities.cumsum(-1) - probabilities  # the probability of all that is likelier
-    before[..., 0] = 0.0  # exactly: the likeliest stays, whatever the rounding
-    return logits.masked_fill((before >= p).scatter(-1, order, before >= p), -math.inf)
+    total = logits.logsumexp(-1, keepdim=True)
+    for size in (min(LIKELIEST, logits.shape[-1]), logits.shape[-1]):
+        values = logits.topk(size, dim=-1).values  # (B, size), descending
+        probabilities = (values - total).exp()
+        before = probabilities.cumsum(-1) - probabilities  # the probability of all that is likelier
+        if (before[:, -1] >= p).all():
+            break
+    kept = (before < p).sum(-1, keepdim=True).clamp(min=1)
+    return logits.masked_fill(logits < values.gather(-1, kept - 1), -math.inf)
 
 
 def min_p(logits: Tensor, p: float) -> Tensor:
