@@ -27,7 +27,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def cpu() -> Compute:
-    return choose_compute("cpu")
+    return choose_compute("cpu", "fp32")
 
 
 # ---------------------------------------------------------------------- small made-up reviews
@@ -144,9 +144,9 @@ def reviews_zh_jsonl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory, reviews_csv: Path) -> Path:
-    """The English reviews, prepared with a tokenizer of characters."""
+    """The English reviews, prepared with a vocabulary of 400 tokens."""
     directory = tmp_path_factory.mktemp("prepared") / "data"
-    prepare(PrepareConfig(sources=[str(reviews_csv)], tokenizer="characters", validation=0.1, test=0.1), directory)
+    prepare(PrepareConfig(sources=[str(reviews_csv)], vocab_size=400, validation=0.1, test=0.1), directory)
     return directory
 
 

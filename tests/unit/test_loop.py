@@ -178,7 +178,8 @@ def test_micro_batches_make_the_updates_of_the_whole_batch(tmp_path: Path, cpu: 
         Loop(model, Sequences(True, sizes), config, cpu, tmp_path / str(sizes)).run()
         found.append(model.state_dict())
     for key in found[0]:
-        torch.testing.assert_close(found[0][key], found[1][key], atol=1e-6, rtol=0)
+        # Muon stretches the smallest parts of a gradient, and their rounding with them, a hundredfold.
+        torch.testing.assert_close(found[0][key], found[1][key], atol=1e-6 if name == "adamw" else 2e-5, rtol=0)
 
 
 # ---------------------------------------------------------------------- clipping, rate, dropout

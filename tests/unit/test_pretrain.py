@@ -138,7 +138,7 @@ def test_corpora_of_different_tokenizers(tmp_path: Path, tiny_data: Path, review
 
 
 def test_samples_longer_than_the_context(tmp_path: Path, tiny_data: Path) -> None:
-    model = ModelConfig(vocab_size=128, embedding_dim=8, num_heads=2, ff_dim=8, num_layers=1, context_length=32)
+    model = ModelConfig(vocab_size=512, embedding_dim=8, num_heads=2, ff_dim=8, num_layers=1, context_length=32)
     refused(tmp_path, tiny_pretraining(tiny_data, model=model), r"samples of 64 tokens are longer.*context of 32")
 
 
@@ -157,7 +157,7 @@ def test_a_vocabulary_smaller_than_the_tokenizers(tmp_path: Path, tiny_data: Pat
 
 
 def test_an_objective_that_the_model_is_not_made_for(tmp_path: Path, tiny_data: Path) -> None:
-    model = ModelConfig(vocab_size=128, embedding_dim=8, num_heads=2, ff_dim=8, num_layers=1)
+    model = ModelConfig(vocab_size=512, embedding_dim=8, num_heads=2, ff_dim=8, num_layers=1)
     refused(tmp_path, tiny_pretraining(tiny_data, model=model, objective="masked"), "needs model.causal to be False")
 
 

@@ -1,0 +1,269 @@
+"""Fine-tuning a classifier: what it is shown, what it learns, what it remembers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import made_up_reviews, tiny_pretraining
+
+from lucidlm.core.errors import InputError
+from lucidlm.data.prepare import PrepareConfig, prepare
+from lucidlm.data.split import split_of
+from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.model.classify import TextClassifier
+from lucidlm.model.directory import load_model
+from lucidlm.model.heads import SequenceClassifier
+from lucidlm.tasks import TextClassification, tasks
+from lucidlm.train.finetune import (
+    ClassificationObjective,
+    FinetuneConfig,
+    build_classifier,
+    classification_task,
+    finetune,
+    read_split,
+)
+from lucidlm.train.loop import LoopConfig
+from lucidlm.train.pretrain import pretrain
+
+
+def configured(model: Path, data: Path, **fields: Any) -> FinetuneConfig:
+    loop = {"max_steps": 4, "evaluations": 2, "patience": 100, **fields.pop("loop", {})}
+    base = {"task": "sentiment", "batch_size": 16, "device": "cpu", "loop": LoopConfig(**loop), **fields}
+    return FinetuneConfig(model=str(model), data=str(data), **base)
+
+
+def sentiment() -> TextClassification:
+    return classification_task("sentiment")
+
+
+@pytest.fixture
+def objective(tiny_model: Path, reviews_csv: Path) -> ClassificationObjective:
+    config = configured(tiny_model, reviews_csv, token_dropout=0.5)
+    examples = read_split(config, sentiment())
+    labels = {part: sentiment().label_ids(found, ["negative", "positive"]) for part, found in examples.items()}
+    return ClassificationObjective(config, build_classifier(config, ["negative", "positive"]), examples, labels)
+
+
+# ---------------------------------------------------------------------- batches
+
+
+def test_an_epoch_covers_each_text_once(objective: ClassificationObjective) -> None:
+    for epoch in (0, 1):
+        batches = objective._epoch(epoch)
+        assert len(batches) == objective.steps_per_epoch
+        assert sorted(np.concatenate(batches)) == list(range(len(objective.train)))
+        assert {len(rows) for rows in batches} <= {16, len(objective.train) % 16}
+
+
+def test_every_epoch_has_another_order(objective: ClassificationObjective) -> None:
+    first, second = (np.concatenate(objective._epoch(epoch)) for epoch in (0, 1))
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first, np.concatenate(objective._epoch(0)))
+
+
+def test_texts_of_a_batch_are_of_like_length(objective: ClassificationObjective) -> None:
+    lengths = np.array([len(ids) for ids in objective.train])
+    spread = [np.ptp(lengths[rows]) for rows in objective._epoch(0)]
+    assert np.median(spread) < np.ptp(lengths) / 3
+
+
+def test_batches_are_the_same_from_any_step_on(objective: ClassificationObjective) -> None:
+    steps = objective.steps_per_epoch + 3
+    straight = [batch for _, batch in zip(range(steps), objective.batches(0), strict=False)]
+    for first in (1, objective.steps_per_epoch - 1, objective.steps_per_epoch, objective.steps_per_epoch + 1):
+        (batch,) = next(objective.batches(first))
+        assert torch.equal(batch.tokens, straight[first][0].tokens)
+        assert torch.equal(batch.labels, straight[first][0].labels)
+
+
+def test_labels_stay_with_their_texts(objective: ClassificationObjective) -> None:
+    for rows in objective._epoch(0)[:3]:
+        batch = objective._batch(rows, step=0)
+        assert batch.labels.tolist() == objective.train_labels[rows].tolist()
+        assert batch.lengths.tolist() == [len(objective.train[row]) for row in rows]
+
+
+def test_token_dropout_hides_its_share_and_never_the_end(objective: ClassificationObjective) -> None:
+    tokenizer = objective.classifier.tokenizer
+    hidden = counted = 0
+    for step, rows in enumerate(objective._epoch(0)):
+        batch = objective._batch(rows, step)
+        for ids, length, row in zip(batch.tokens, batch.lengths, rows, strict=True):
+            seen, true = ids[:length].numpy(), objective.train[row]
+            assert seen[-1] == true[-1] == tokenizer.eos_id
+            changed = seen != true
+            assert (seen[changed] == tokenizer.mask_id).all()
+            hidden, counted = hidden + changed.sum(), counted + length.item() - 1
+    assert hidden / counted == pytest.approx(0.5, abs=0.02)
+
+
+def test_nothing_is_hidden_when_it_is_judged(objective: ClassificationObjective) -> None:
+    first, second = (objective.evaluate(objective.classifier.model) for _ in range(2))
+    assert first == second
+    assert set(first) == {"validation_accuracy", "validation_loss"}
+
+
+def test_a_batch_that_breaks_can_be_found(objective: ClassificationObjective) -> None:
+    said = objective.describe(objective.steps_per_epoch + 1)
+    row = objective._epoch(1)[1][0]
+    assert f"epoch 1, texts {objective.where[row]}" in said
+    assert "reviews.csv:" in said
+
+
+# ---------------------------------------------------------------------- the parts of the data
+
+
+def test_texts_are_parted_by_their_hash(tiny_model: Path, reviews_csv: Path) -> None:
+    parts = read_split(configured(tiny_model, reviews_csv, validation=0.2, test=0.1), sentiment())
+    assert sum(map(len, parts.values())) == 400
+    for part, examples in parts.items():
+        assert examples
+        assert all(split_of(example.text, 0.2, 0.1) == part for example in examples)
+
+
+def test_repeated_texts_are_left_out(tmp_path: Path, tiny_model: Path) -> None:
+    rows = made_up_reviews(40)
+    path = tmp_path / "twice.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *rows[:15]]))
+    parts = read_split(configured(tiny_model, path), sentiment())
+    texts = Counter(example.text for examples in parts.values() for example in examples)
+    assert len(texts) == 40
+    assert set(texts.values()) == {1}
+
+
+def test_nothing_left_to_train_on(tmp_path: Path, tiny_model: Path) -> None:
+    path = tmp_path / "few.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in made_up_reviews(3)))
+    config = configured(tiny_model, path, validation=0.0, test=0.999999)
+    with pytest.raises(InputError, match=r"none of its 3 texts is left to train on.*Hold out less"):
+        read_split(config, sentiment())
+
+
+# ---------------------------------------------------------------------- a run
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, reviews_csv: Path) -> Path:
+    directory = tmp_path_factory.mktemp("finetuned") / "judge"
+    config = configured(tiny_model, reviews_csv, epochs=12, loop={"max_steps": None, "evaluations": 6})
+    finetune(config, directory)
+    return directory
+
+
+def test_it_learns_what_the_opinion_words_mean(judge: Path, tmp_path: Path) -> None:
+    classifier = TextClassifier.from_pretrained(judge)
+    fresh = made_up_reviews(100, seed=1)
+    probabilities = classifier.predict_proba([row["text"] for row in fresh])
+    assert probabilities.sum(1) == pytest.approx(np.ones(100))
+    chosen = [classifier.labels[index] for index in probabilities.argmax(1)]
+    assert np.mean([a == row["label"] for a, row in zip(chosen, fresh, strict=True)]) >= 0.95
+
+
+def test_the_model_knows_its_labels_and_where_it_comes_from(judge: Path, reviews_csv: Path) -> None:
+    loaded = load_model(judge)
+    assert isinstance(loaded.model, SequenceClassifier)
+    assert loaded.model.labels == loaded.record["labels"] == ["negative", "positive"]
+    assert json.loads((judge / "config.json").read_text())["id2label"] == {"0": "negative", "1": "positive"}
+    provenance = loaded.record["provenance"]
+    assert (provenance["task"], provenance["data"], provenance["seed"]) == ("sentiment", str(reviews_csv), 0)
+    assert provenance["metrics"]["validation_accuracy"] > 0.9
+    assert FinetuneConfig(**provenance["config"]).max_length == 64
+
+
+def test_epochs_become_steps(judge: Path, tiny_model: Path, reviews_csv: Path) -> None:
+    training = len(read_split(configured(tiny_model, reviews_csv), sentiment())["train"])
+    saved = FinetuneConfig.load(judge / "config.yaml")
+    assert saved.loop.max_steps == 12 * -(-training // 16)
+
+
+def test_numbers_become_names_whatever_their_order(tmp_path: Path, tiny_model: Path) -> None:
+    path = tmp_path / "numbers.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows((row["text"], int(row["label"] == "positive")) for row in reversed(made_up_reviews(60)))
+    finetune(configured(tiny_model, path, loop={"max_steps": 1}), tmp_path / "judge")
+    assert load_model(tmp_path / "judge").record["labels"] == ["negative", "positive"]
+
+
+def test_with_nothing_held_out_the_last_weights_are_kept(tmp_path: Path, tiny_model: Path, reviews_csv: Path) -> None:
+    weights = {}
+    for name, loop in (("every", {"evaluations": 6}), ("once", {"evaluations": 1})):
+        config = configured(tiny_model, reviews_csv, validation=0, test=0, loop={"max_steps": 6, **loop})
+        outcome = finetune(config, tmp_path / name)
+        assert outcome.evaluation == {}
+        weights[name] = (tmp_path / name / "model.safetensors").read_bytes()
+    assert weights["every"] == weights["once"]
+    json.loads((tmp_path / "every" / "lucidlm.json").read_text(), parse_constant=pytest.fail)  # no NaN
+
+
+def test_real_sentences(tmp_path: Path, shared_data: Path) -> None:
+    """Two thousand sentences of the Stanford treebank, a model of two narrow layers, hardly pretrained."""
+    path = tmp_path / "sst2.jsonl"
+    rows = (shared_data / "sentiment" / "sst2" / "train.jsonl").read_text().splitlines(keepends=True)[:2500]
+    path.write_text("".join(rows))
+    prepare(PrepareConfig(sources=[str(path)], vocab_size=2000), tmp_path / "data")
+    pretrain(tiny_pretraining(tmp_path / "data", loop={"max_steps": 2}), tmp_path / "model")
+    config = configured(tmp_path / "model", path, validation=0.2, epochs=4, batch_size=32, loop={"max_steps": None})
+    outcome = finetune(config, tmp_path / "judge")
+    assert outcome.evaluation["validation_accuracy"] == outcome.state.best
+    assert outcome.state.best >= 0.6
+
+
+# ---------------------------------------------------------------------- what is refused
+
+
+def refused(tmp_path: Path, config: FinetuneConfig, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        finetune(config, tmp_path / "judge")
+    assert not (tmp_path / "judge").exists()
+
+
+def test_texts_longer_than_the_models_context(tmp_path: Path, tiny_model: Path, reviews_csv: Path) -> None:
+    refused(tmp_path, configured(tiny_model, reviews_csv, max_length=65), r"65 tokens are longer.*context of 64")
+
+
+def test_a_classifier_is_no_pretrained_model(tmp_path: Path, judge: Path, reviews_csv: Path) -> None:
+    refused(tmp_path, configured(judge, reviews_csv), "is not a pretrained language model")
+
+
+def test_an_unknown_task(tmp_path: Path, tiny_model: Path, reviews_csv: Path) -> None:
+    config = configured(tiny_model, reviews_csv, task="sentimant")
+    refused(tmp_path, config, r"there is no task called 'sentimant'\. Choose one of: .*sentiment")
+
+
+def test_one_label_only(tmp_path: Path, tiny_model: Path) -> None:
+    path = tmp_path / "happy.jsonl"
+    path.write_text("".join(json.dumps({**row, "label": "positive"}) + "\n" for row in made_up_reviews(20)))
+    refused(tmp_path, configured(tiny_model, path), "have one label, 'positive'")
+
+
+def test_a_missing_label_is_named_by_line(tmp_path: Path, tiny_model: Path) -> None:
+    rows = made_up_reviews(20)
+    del rows[6]["label"]
+    path = tmp_path / "reviews.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused(tmp_path, configured(tiny_model, path), r"reviews\.jsonl:7: .*label.*--on-error skip")
+    parts = read_split(configured(tiny_model, path, on_error="skip"), sentiment())
+    assert sum(map(len, parts.values())) == 19
+
+
+def test_the_task_is_in_the_registry() -> None:
+    assert "sentiment" in list(tasks)
+
+
+def test_the_classifier_reads_the_ends_of_long_texts(tiny_model: Path, tiny_data: Path) -> None:
+    classifier = build_classifier(configured(tiny_model, tiny_data, max_length=9), ["a", "b"])
+    tokenizer = Tokenizer.load(tiny_data)
+    text = "director calls film wonderful and writer finds plot moving"
+    whole = tokenizer.encode(text)
+    (ids,) = classifier.encode([text])
+    assert ids.tolist() == [*whole[:4], *whole[-4:], tokenizer.eos_id]
+    assert classifier.truncated == 1
