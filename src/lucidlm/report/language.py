@@ -31,7 +31,7 @@ CHINESE = {
     "of training": "训练时间",
     "{tokens} tokens in {steps} steps": "{steps} 步，{tokens} 个词元",
     "electricity (estimate)": "耗电（估计）",
-    "assuming {watts} W at full load": "假设满载功率 {watts} W",
+    "not measured: assumes {watts} W at full load": "未实测：假设满载功率 {watts} W",
     # names that come from the files of a run
     "majority class": "多数类",
     "TF-IDF (word 1–2-grams) + logistic regression": "TF-IDF（词 1–2 元）+ 逻辑回归",
@@ -41,7 +41,7 @@ CHINESE = {
     "pretraining (masked)": "预训练（掩码）",
     # headings
     "How good it is": "效果如何",
-    "{task} on {examples} held-out texts from {data}": "{task}：来自 {data} 的 {examples} 条留出文本",
+    "{task} on {examples} texts from {data}": "{task}：来自 {data} 的 {examples} 条文本",
     "What it writes": "它写了什么",
     "Each text begins with the prompt, in bold; the rest is the model's.": "每段文字以加粗的提示开头，其余由模型生成。",
     "How it learned": "如何学会的",
@@ -129,7 +129,6 @@ CHINESE = {
     "data": "数据",
     "evaluation data": "评测数据",
     "sha256 of the evaluation data": "评测数据的 sha256",
-    "The electricity is an estimate: {watts} W assumed for the machine at full load, times the training time. It was not measured.": "耗电量为估计值：假设整机满载功率 {watts} W，乘以训练时间；并非实测。",
 }
 
 

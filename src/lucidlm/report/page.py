@@ -144,14 +144,7 @@ class Facts:
     folded: bool = False
 
 
-@dataclass(frozen=True)
-class Note:
-    """A remark."""
-
-    text: str
-
-
-Block = Heading | KeyFigures | LineChart | BarChart | Table | ConfusionMatrix | Samples | Facts | Note
+Block = Heading | KeyFigures | LineChart | BarChart | Table | ConfusionMatrix | Samples | Facts
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from lucidlm.report.page import (
     KeyFigure,
     KeyFigures,
     LineChart,
-    Note,
     Page,
     Samples,
     Series,
@@ -91,6 +90,8 @@ def build_page(runs: Sequence[Run], language: Language, title: str | None = None
     blocks.append(Heading(t("Where it comes from")))
     for run in runs:
         blocks += _origin(run, language)
+    for machine in _machines(runs):
+        blocks.append(Facts(t("Machine"), [(name.replace("_", " "), _plain(value)) for name, value in machine.items()]))
     heading = title or (t("Comparison of {count} runs", count=len(runs)) if compared else t("Training report"))
     lead = t(
         "What was trained, on what, how well it does, and what it took. "
@@ -119,10 +120,11 @@ def _key_figures(runs: Sequence[Run], language: Language) -> Iterator[KeyFigure]
         steps, tokens = (sum(run.latest(key) or 0 for run in runs) for key in ("step", "tokens"))
         detail = t("{tokens} tokens in {steps} steps", tokens=count(tokens), steps=count(steps))
         yield KeyFigure(language.duration(seconds), t("of training"), detail)
-        if (machine := _machine(runs)) is not None:
-            energy = estimate_energy(seconds, machine)
-            detail = t("assuming {watts} W at full load", watts=f"{energy.watts:.0f}")
-            yield KeyFigure(f"{energy.watt_hours:.1f} Wh", t("electricity (estimate)"), detail)
+        timed = [(run.seconds, _machines([run])) for run in runs if run.seconds]
+        if all(machines for _, machines in timed):
+            energy = sum(estimate_energy(taken, machines[0]).watt_hours for taken, machines in timed)
+            detail = t("not measured: assumes {watts} W at full load", watts=f"{3600 * energy / seconds:.0f}")
+            yield KeyFigure(f"{energy:.1f} Wh", t("electricity (estimate)"), detail)
 
 
 def _accuracy_figures(evaluation: Evaluation, language: Language) -> Iterator[KeyFigure]:
@@ -135,8 +137,9 @@ def _accuracy_figures(evaluation: Evaluation, language: Language) -> Iterator[Ke
         best = max(rivals, key=lambda rival: rival.metrics["accuracy"].value)
         assert best.advantage is not None
         low, high = _points(best.advantage.low), _points(best.advantage.high)
+        name = language.name(best.name)
         detail = t(
-            "percentage points above {name}; {low} to {high} with 95 % confidence", name=best.name, low=low, high=high
+            "percentage points above {name}; {low} to {high} with 95 % confidence", name=name, low=low, high=high
         )
         yield KeyFigure(_points(best.advantage.value), t("against the best baseline"), detail)
 
@@ -182,10 +185,8 @@ def _cell(value: float | None, write: Any) -> Cell:
 def _evaluation(run: Run, evaluation: Evaluation, language: Language) -> Iterator[Block]:
     t = language.text
     scores = [evaluation.model, *evaluation.baselines]
-    number = f"{evaluation.examples:,}"
-    about = t(
-        "{task} on {examples} held-out texts from {data}", task=evaluation.task, examples=number, data=evaluation.data
-    )
+    task, number = language.name(evaluation.task), f"{evaluation.examples:,}"
+    about = t("{task} on {examples} texts from {data}", task=task, examples=number, data=evaluation.data)
     yield Heading(f"{t('How good it is')} · {run.name}", about)
     bars = [_bar(score, language, primary=score is evaluation.model) for score in scores]
     yield BarChart(t("Accuracy beside the baselines"), bars, t("Whiskers are 95 % bootstrap intervals."))
@@ -296,7 +297,7 @@ def _data_card(card: DataCard, language: Language) -> Iterator[Block]:
 
 
 def _origin(run: Run, language: Language) -> Iterator[Block]:
-    """Yield where a run comes from: record, machine and configuration."""
+    """Yield where a run comes from: its record and configuration."""
     t = language.text
     provenance = run.provenance
     known = [
@@ -311,28 +312,18 @@ def _origin(run: Run, language: Language) -> Iterator[Block]:
     ]
     facts = [(t(name), _plain(value)) for name, value in known if value not in (None, "")]
     yield Facts(f"{t('Provenance')} · {run.name}", facts)
-    if machine := _machine([run]):
-        yield Facts(
-            f"{t('Machine')} · {run.name}", [(name.replace("_", " "), _plain(value)) for name, value in machine.items()]
-        )
-        if run.seconds:
-            watts = f"{estimate_energy(run.seconds, machine).watts:.0f}"
-            remark = t(
-                "The electricity is an estimate: {watts} W assumed for the machine at full load, "
-                "times the training time. It was not measured.",
-                watts=watts,
-            )
-            yield Note(remark)
     if run.config:
         yield Facts(f"{t('Configuration')} · {run.name}", list(_flat(run.config)), folded=True)
 
 
-def _machine(runs: Sequence[Run]) -> Mapping[str, Any] | None:
-    """Return the machine of the first run that names it."""
+def _machines(runs: Sequence[Run]) -> list[Mapping[str, Any]]:
+    """Return the machines that the runs were on, each once."""
+    found: list[Mapping[str, Any]] = []
     for run in runs:
-        if machine := run.provenance.get("machine") or (run.evaluation and run.evaluation.machine):
-            return machine
-    return None
+        machine = run.provenance.get("machine") or (run.evaluation and run.evaluation.machine)
+        if machine and machine not in found:
+            found.append(machine)
+    return found
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
