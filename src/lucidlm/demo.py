@@ -37,7 +37,7 @@ Code = Literal["en", "zh"]
 
 MINUTES = 10.0
 """Training time of a full demo; preparing, evaluating and reporting take two to three minutes more."""
-DEMO, SAMPLES = "demo.json", "samples.jsonl"
+DEMO, SAMPLES, REPORT = "demo.json", "samples.jsonl", "report.html"
 TEST, VALIDATION = 0.10, 0.05
 """Shares of the reviews held out, in pretraining and in fine-tuning alike."""
 
@@ -104,9 +104,10 @@ def run_demo(
         say("4 of 5: judging it on the held-out reviews, beside its baselines")
         evaluation, predictions = evaluate_directory(judge, EvaluateConfig(task="sentiment", data=source, seed=seed))
         write_evaluation(evaluation, predictions, judge)
-    say("5 of 5: writing a few reviews, and the report")
-    _write_reviews(model, recipe.prompts, seed)
-    report_run([model, judge], out / "report.html", Language(language))
+    if not (out / REPORT).exists():
+        say("5 of 5: writing a few reviews, and the report")
+        _write_reviews(model, recipe.prompts, seed)
+        report_run([model, judge], out / REPORT, Language(language))
     say(f"done in {(time.monotonic() - began) / 60:.1f} minutes")
     return read_evaluation(judge / EVALUATION)
 
