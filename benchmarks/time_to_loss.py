@@ -53,13 +53,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         "shape": ShapeConfig(embedding_dim=96, num_heads=3, ff_dim=256, num_layers=2),
         "context_length": 64,
         "batch_size": 16,
-        "steps": 400,
+        "steps": 300,
     },
     "equal": {
-        "shape": ShapeConfig(embedding_dim=128, num_heads=4, ff_dim=320, num_layers=4),
+        "shape": ShapeConfig(embedding_dim=128, num_heads=2, ff_dim=320, num_layers=4),
         "context_length": 256,
         "batch_size": 8,
-        "steps": 1200,
+        "steps": 750,
     },
 }
 
