@@ -29,7 +29,7 @@ from lucidlm.model.heads import LanguageModel
 from lucidlm.report.language import Language
 from lucidlm.report.run import report_run
 from lucidlm.train.checkpoint import list_checkpoints
-from lucidlm.train.finetune import FinetuneConfig, finetune
+from lucidlm.train.finetune import FinetuneConfig, classification_task, finetune, read_split
 from lucidlm.train.loop import LoopConfig, Outcome
 from lucidlm.train.pretrain import PretrainConfig, ShapeConfig, pretrain
 
@@ -87,6 +87,8 @@ def run_demo(
     corpus, model, judge = out / "data", out / "model", out / "judge"
     if not (corpus / CARD).exists():
         say(f"1 of 5: preparing {source}")
+        if data is not None:
+            _require_labels(finetune_config(model, data, minutes, seed))
         _prepare(corpus, source, recipe, explicit=data is not None, seed=seed)
     if not (model / RECORD).exists():
         say("2 of 5: pretraining a language model on the reviews' text")
@@ -135,6 +137,12 @@ def _prepare(corpus: Path, source: str, recipe: Recipe, *, explicit: bool, seed:
             raise
         advice = "Or pass labelled texts of your own: lucidlm demo --data FILE (csv or jsonl with text and label)."
         raise InputError(error.what, where=error.where, fix=f"{error.fix or ''} {advice}".strip()) from error
+
+
+def _require_labels(config: FinetuneConfig) -> None:
+    """Refuse data that fine-tuning could not use, before minutes are spent on pretraining."""
+    task = classification_task(config.task)
+    task.discover_labels(read_split(config, task)["train"])
 
 
 def _started(directory: Path) -> bool:

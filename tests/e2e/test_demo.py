@@ -1,4 +1,4 @@
-"""The whole demo in miniature, through the command line: a small labelled set instead of the reviews, seconds for minutes."""
+"""The whole demo in miniature, through the command line: a few hundred reviews, seconds instead of minutes."""
 
 from __future__ import annotations
 
@@ -201,4 +201,5 @@ def test_data_without_labels_is_refused(tmp_path: Path) -> None:
     found = demo("--data", tmp_path / "notes.txt", "--minutes", 0.02, "--out", tmp_path / "demo")
     assert found.returncode == 2
     assert "label" in found.stderr
+    assert "2 of 5" not in found.stderr  # told before any time is spent on training
     assert "Traceback" not in found.stderr
