@@ -3,8 +3,8 @@
     python benchmarks/time_to_loss.py --nanogpt ../nanoGPT --text ../shared/data/pretraining/tinyshakespeare.txt
 
 nanoGPT runs as its README says (4 layers, 128 wide, block 64, batch 12, 2,000 steps, no dropout), in a process of its own.
-lucidlm runs its own `pretrain` twice: the recipe "short", meant to reach nanoGPT's loss much sooner, and "equal", meant for
-about nanoGPT's time. No model has more parameters than nanoGPT's. They take turns, seed after seed.
+lucidlm runs its own `pretrain` twice: the recipe "short" is meant to reach nanoGPT's loss much sooner, and "equal" gets the
+time that nanoGPT has just taken. No model has more parameters than nanoGPT's. They take turns, seed after seed.
 
 Both are scored on the whole validation tenth, cut into consecutive windows of the context each was trained with. Training
 time is what the steps took, compilation included if there is any, evaluation left out.
@@ -59,7 +59,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "shape": ShapeConfig(embedding_dim=128, num_heads=2, ff_dim=320, num_layers=4),
         "context_length": 256,
         "batch_size": 8,
-        "steps": 750,
     },
 }
 
@@ -131,12 +130,12 @@ def prepare_data(text: str, directory: Path) -> Path:
     return directory / "data"
 
 
-def run_lucidlm(name: str, data: Path, seed: int, precision: Precision, out: Path) -> Run:
-    """Train by a recipe with the package's own trainer."""
+def run_lucidlm(name: str, data: Path, seed: int, precision: Precision, seconds: float, out: Path) -> Run:
+    """Train by a recipe with the package's own trainer: for its steps, or where it names none for `seconds`."""
     recipe = dict(RECIPES[name])
-    loop = LoopConfig(
-        max_steps=recipe.pop("steps"), evaluations=1, optimizer=OPTIMIZER, schedule=SCHEDULE, seed=derive(seed) % 2**31
-    )
+    steps = recipe.pop("steps", None)
+    length = {"minutes": seconds / 60} if steps is None else {"max_steps": steps}
+    loop = LoopConfig(evaluations=1, optimizer=OPTIMIZER, schedule=SCHEDULE, seed=derive(seed) % 2**31, **length)
     config = PretrainConfig(
         data={str(data): 1.0},
         validation_tokens=1,
@@ -169,7 +168,9 @@ def main() -> None:
         for seed in range(options.repeats):
             runs["nanoGPT"].append(run_nanogpt(options.nanogpt, text, seed, folder / f"seed-{seed}"))
             for recipe in options.recipes:
-                runs[recipe].append(run_lucidlm(recipe, data, seed, options.precision, folder / f"{recipe}-{seed}"))
+                seconds = runs["nanoGPT"][-1].seconds
+                out = folder / f"{recipe}-{seed}"
+                runs[recipe].append(run_lucidlm(recipe, data, seed, options.precision, seconds, out))
     rows = []
     for label, of_label in runs.items():
         ratios = [run.seconds / other.seconds for run, other in zip(of_label, runs["nanoGPT"], strict=True)]
