@@ -85,23 +85,21 @@ def test_batches_are_the_same_from_any_step_on(objective: ClassificationObjectiv
 
 def test_labels_stay_with_their_texts(objective: ClassificationObjective) -> None:
     for rows in objective._epoch(0)[:3]:
-        batch = objective._batch(rows, step=0)
-        assert batch.labels.tolist() == objective.train_labels[rows].tolist()
-        assert batch.lengths.tolist() == [len(objective.train[row]) for row in rows]
+        assert objective._batch(rows, step=0).labels.tolist() == objective.train_labels[rows].tolist()
 
 
-def test_token_dropout_hides_its_share_and_never_the_end(objective: ClassificationObjective) -> None:
-    tokenizer = objective.classifier.tokenizer
-    hidden = counted = 0
+def test_token_dropout_leaves_out_its_share_and_never_the_end(objective: ClassificationObjective) -> None:
+    eos = objective.classifier.tokenizer.eos_id
+    kept = counted = 0
     for step, rows in enumerate(objective._epoch(0)):
         batch = objective._batch(rows, step)
         for ids, length, row in zip(batch.tokens, batch.lengths, rows, strict=True):
-            seen, true = ids[:length].numpy(), objective.train[row]
-            assert seen[-1] == true[-1] == tokenizer.eos_id
-            changed = seen != true
-            assert (seen[changed] == tokenizer.mask_id).all()
-            hidden, counted = hidden + changed.sum(), counted + length.item() - 1
-    assert hidden / counted == pytest.approx(0.5, abs=0.02)
+            *seen, end = ids[:length].tolist()
+            assert end == eos
+            whole = iter(objective.train[row].tolist())
+            assert all(token in whole for token in seen)  # what is left stands in the order of the text
+            kept, counted = kept + len(seen), counted + len(objective.train[row])
+    assert kept / counted == pytest.approx(0.5, abs=0.02)
 
 
 def test_nothing_is_hidden_when_it_is_judged(objective: ClassificationObjective) -> None:
@@ -259,11 +257,35 @@ def test_the_task_is_in_the_registry() -> None:
     assert "sentiment" in list(tasks)
 
 
-def test_the_classifier_reads_the_ends_of_long_texts(tiny_model: Path, tiny_data: Path) -> None:
+def test_long_texts_are_read_whole(tiny_model: Path, tiny_data: Path) -> None:
     classifier = build_classifier(configured(tiny_model, tiny_data, max_length=9), ["a", "b"])
     tokenizer = Tokenizer.load(tiny_data)
-    text = "director calls film wonderful and writer finds plot moving"
-    whole = tokenizer.encode(text)
+    text = "director calls film wonderful and writer finds plot moving though"
     (ids,) = classifier.encode([text])
-    assert ids.tolist() == [*whole[:4], *whole[-4:], tokenizer.eos_id]
-    assert classifier.truncated == 1
+    assert ids.tolist() == tokenizer.encode(text)
+    windows = np.array_split(ids, -(-len(ids) // 8))
+    assert len(windows) > 1
+    logits, weights = [], []
+    for window in windows:
+        tokens = torch.tensor([[*window.tolist(), tokenizer.eos_id]])
+        with torch.inference_mode():
+            logits.append(classifier.model.eval()(tokens, torch.tensor([tokens.shape[1]]))[0].double())
+        weights.append(tokens.shape[1])
+    expected = torch.stack(logits).T @ torch.tensor(weights, dtype=torch.float64) / sum(weights)
+    torch.testing.assert_close(torch.from_numpy(classifier.predict_proba([text])[0]), expected.softmax(-1))
+
+
+def test_training_takes_stretches_of_long_texts(tiny_model: Path, reviews_csv: Path) -> None:
+    config = configured(tiny_model, reviews_csv, max_length=9, token_dropout=0.0)
+    examples = read_split(config, sentiment())
+    labels = {part: sentiment().label_ids(found, ["negative", "positive"]) for part, found in examples.items()}
+    objective = ClassificationObjective(config, build_classifier(config, ["negative", "positive"]), examples, labels)
+    starts = set()
+    for step in range(20):
+        batch = objective._batch(np.array([0]), step)
+        whole, seen = objective.train[0].tolist(), batch.tokens[0, :-1].tolist()
+        assert batch.lengths.tolist() == [9]
+        found = [start for start in range(len(whole) - 7) if whole[start : start + 8] == seen]
+        assert found
+        starts.add(found[0])
+    assert len(starts) > 3
