@@ -78,7 +78,7 @@ def evaluate_directory(directory: str | Path, config: EvaluateConfig) -> tuple[E
     training: list[LabelledText] = []
     if config.baselines:
         training = parts["train"] if own else read_split(tuned, task)["train"]
-    found = evaluate_classifier(
+    return evaluate_classifier(
         classifier,
         examples,
         task,
@@ -87,11 +87,6 @@ def evaluate_directory(directory: str | Path, config: EvaluateConfig) -> tuple[E
         training=training,
         seed=config.seed,
     )
-    if classifier.truncated:
-        say(
-            f"{classifier.truncated:,} texts are longer than {classifier.max_length:,} tokens: their middle was not read"
-        )
-    return found
 
 
 def _same_source(one: str, other: str) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from lucidlm.core.errors import InputError
-from lucidlm.core.progress import Task
+from lucidlm.core.progress import track
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.model.directory import load_model
 from lucidlm.model.heads import SequenceClassifier
@@ -21,8 +22,8 @@ TOKENS_PER_BATCH = 16_384
 class TextClassifier:
     """A `SequenceClassifier` with its tokenizer.
 
-    Texts longer than `max_length` tokens keep their beginning and their end, where a text says most about itself (Sun et
-    al. 2019, arXiv:1905.05583); `truncated` counts them.
+    A text longer than `max_length` tokens is read in windows of that length, all of it, and the windows vote: their
+    logits are averaged, each weighing as much as it has tokens.
     """
 
     def __init__(self, model: SequenceClassifier, tokenizer: Tokenizer, max_length: int) -> None:
@@ -34,7 +35,6 @@ class TextClassifier:
                 fix=f"Pass at most {model.config.context_length}.",
             )
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
-        self.truncated = 0
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, device: torch.device | None = None) -> TextClassifier:
@@ -62,15 +62,17 @@ class TextClassifier:
         return self.model.labels
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Return each text's token ids (int32), the end-of-text token last, at most `max_length` of them."""
-        encoded = []
-        for ids in self.tokenizer.encode_batch(texts):
-            room = self.max_length - 1
-            if len(ids) > room:
-                self.truncated += 1
-                ids = np.concatenate((ids[: room - room // 2], ids[len(ids) - room // 2 :]))
-            encoded.append(np.append(np.asarray(ids, dtype=np.int32), np.int32(self.tokenizer.eos_id)))
-        return encoded
+        """Return each text's token ids (int32), whole."""
+        return [np.asarray(ids, dtype=np.int32) for ids in self.tokenizer.encode_batch(texts)]
+
+    @property
+    def room(self) -> int:
+        """How many tokens of a text a window holds, beside the one that ends it."""
+        return self.max_length - 1
+
+    def end(self, ids: np.ndarray) -> np.ndarray:
+        """Return a window as the model reads it: with the end-of-text token, where its class may be read."""
+        return np.append(ids, np.int32(self.tokenizer.eos_id))
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the probabilities (texts, labels), float64, of each label for each text."""
@@ -78,27 +80,30 @@ class TextClassifier:
 
     def predict_encoded(self, encoded: Sequence[np.ndarray], label: str | None = None) -> np.ndarray:
         """Likewise for token ids that `encode` returned; shows progress if given a `label` for it."""
+        windows, owners = [], []
+        for owner, ids in enumerate(encoded):
+            for part in np.array_split(ids, max(1, math.ceil(len(ids) / self.room))):
+                windows.append(self.end(part))
+                owners.append(owner)
+        batches: Iterable[np.ndarray] = bucket_by_length(windows, TOKENS_PER_BATCH)
+        if label is not None:
+            batches = track(batches, label, unit="batches")
         was_training = self.model.training
         self.model.eval()
-        found = np.zeros((len(encoded), len(self.labels)))
-        device = self.model.model.embed_tokens.weight.device
+        totals, weights = np.zeros((len(encoded), len(self.labels))), np.zeros((len(encoded), 1))
         with torch.inference_mode():
-            batches = list(bucket_by_length(encoded, TOKENS_PER_BATCH))
-            if label is None:
-                for rows in batches:
-                    found[rows] = self._predict(encoded, rows, device)
-            else:
-                with Task(label, len(encoded), "texts") as task:
-                    for rows in batches:
-                        found[rows] = self._predict(encoded, rows, device)
-                        task.advance(len(rows))
+            for rows in batches:
+                sizes = np.array([[len(windows[row])] for row in rows], dtype=np.float64)
+                of = np.array([owners[row] for row in rows])
+                np.add.at(totals, of, sizes * self._logits([windows[row] for row in rows]))
+                np.add.at(weights, of, sizes)
         self.model.train(was_training)
-        return found
+        return torch.from_numpy(totals / weights).softmax(-1).numpy()
 
-    def _predict(self, encoded: Sequence[np.ndarray], rows: np.ndarray, device: torch.device) -> np.ndarray:
-        tokens, lengths = pad([encoded[row] for row in rows], self.tokenizer.pad_id)
-        logits = self.model(tokens.to(device), lengths.to(device))
-        return logits.double().softmax(-1).cpu().numpy()
+    def _logits(self, windows: Sequence[np.ndarray]) -> np.ndarray:
+        tokens, lengths = pad(windows, self.tokenizer.pad_id)
+        device = self.model.model.embed_tokens.weight.device
+        return self.model(tokens.to(device), lengths.to(device)).double().cpu().numpy()
 
 
 def bucket_by_length(encoded: Sequence[np.ndarray], tokens: int) -> Iterator[np.ndarray]:

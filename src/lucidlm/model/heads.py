@@ -73,6 +73,7 @@ class SequenceClassifier(nn.Module):
         super().__init__()
         self.config, self.labels, self.pooling = config, list(labels), pooling
         self.model = Transformer(config)
+        self.dropout = nn.Dropout(config.dropout)
         width = config.embedding_dim
         if config.causal:
             self.score = nn.Linear(width, len(self.labels), bias=False)
@@ -92,6 +93,7 @@ class SequenceClassifier(nn.Module):
             pooled = hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]  # (B, D)
         else:
             pooled = (hidden * within[..., None]).sum(1) / lengths[:, None]
+        pooled = self.dropout(pooled)
         if self.config.causal:
             return self.score(pooled)
         return self.classifier(functional.gelu(self.dense(pooled)))

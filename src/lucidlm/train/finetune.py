@@ -20,7 +20,7 @@ from lucidlm.core.devices import Precision, choose_compute, describe_machine
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import require_vacant
 from lucidlm.core.progress import say
-from lucidlm.core.seeds import numpy_generator, torch_generator
+from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.document import OnError
 from lucidlm.data.split import Split, split_of
 from lucidlm.model.classify import TextClassifier, pad
@@ -43,13 +43,14 @@ class FinetuneConfig(Config):
     data: a source of labelled texts; the parts that `split_of` calls validation and test are left out of training.
     text_field, label_field: the fields of `data`, where they are not the task's own.
     validation, test: shares of the data held out; validation chooses the weights, test is for `evaluate`.
-    max_length: tokens of a text that are read; None: the model's context.
+    max_length: tokens read at once; None: the model's context. Of a longer text, training takes another stretch each
+        time and judging takes all of it, in windows.
     pooling: read the class from the last token's state or from the mean.
     epochs: passes over the training texts.
     batch_size: texts a step.
     dropout: as in `ModelConfig`; None: the pretrained model's.
-    token_dropout: share of tokens hidden from the model in training (replaced by the mask token), so that it cannot
-        lean on single words (Iyyer et al. 2015, "Deep Unordered Composition Rivals Syntactic Methods").
+    token_dropout: share of a text's tokens left out in training, others each time, so that the model cannot lean on
+        single words (Iyyer et al. 2015, "Deep Unordered Composition Rivals Syntactic Methods").
     label_smoothing: share of the target spread over the other labels (Szegedy et al. 2015, arXiv:1512.00567).
     """
 
@@ -71,7 +72,11 @@ class FinetuneConfig(Config):
     device: str = "auto"
     precision: Precision = "auto"
     loop: LoopConfig = LoopConfig(
-        optimizer=OptimizerConfig(), schedule=ScheduleConfig(warmup=0.1, decay=0.9), evaluations=6, patience=100
+        # A third of pretraining's rates, falling all the way: the backbone is to be bent, not learned anew.
+        optimizer=OptimizerConfig(learning_rate=1e-3, muon_learning_rate=3e-3),
+        schedule=ScheduleConfig(warmup=0.1, decay=0.9),
+        evaluations=6,
+        patience=100,
     )
 
 
@@ -121,7 +126,7 @@ class ClassificationObjective:
         generator = numpy_generator(self.config.loop.seed, "epoch", epoch)
         size = self.config.batch_size
         order = generator.permutation(len(self.train))
-        lengths = np.array([len(ids) for ids in self.train])
+        lengths = np.array([min(len(ids), self.classifier.room) for ids in self.train])
         stretch = 50 * size
         parts = [order[start : start + stretch] for start in range(0, len(order), stretch)]
         order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts])
@@ -129,17 +134,22 @@ class ClassificationObjective:
         return [batches[index] for index in generator.permutation(len(batches))]
 
     def _batch(self, rows: np.ndarray, step: int) -> TextBatch:
-        tokenizer = self.classifier.tokenizer
-        tokens, lengths = pad([self.train[row] for row in rows], tokenizer.pad_id)
-        if self.config.token_dropout:
-            generator = torch_generator(self.config.loop.seed, "token dropout", step)
-            dropped = torch.rand(tokens.shape, generator=generator) < self.config.token_dropout
-            # The token that ends a text stays: it is where a class may be read.
-            dropped &= tokens != tokenizer.eos_id
-            tokens = tokens.masked_fill(dropped, tokenizer.mask_id)
+        generator = numpy_generator(self.config.loop.seed, "batch", step)
+        windows = [self.classifier.end(self._window(self.train[row], generator)) for row in rows]
+        tokens, lengths = pad(windows, self.classifier.tokenizer.pad_id)
         device = self.classifier.model.model.embed_tokens.weight.device
         labels = torch.from_numpy(self.train_labels[rows])
         return TextBatch(tokens.to(device), lengths.to(device), labels.to(device))
+
+    def _window(self, ids: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Return what the model gets to read of a text this time: a stretch of it that fits, with some tokens left out."""
+        room = self.classifier.room
+        if len(ids) > room:
+            start = generator.integers(len(ids) - room + 1)
+            ids = ids[start : start + room]
+        if self.config.token_dropout:
+            ids = ids[generator.random(len(ids)) >= self.config.token_dropout]
+        return ids
 
     def counted(self, batch: TextBatch) -> int:
         return len(batch.labels)
@@ -194,10 +204,8 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
         config.save(out / CONFIG)
     sizes = ", ".join(f"{len(found):,} {part}" for part, found in examples.items())
     say(f"{config.task}: {sizes}; labels {', '.join(names)}; {compute.device.type}, {compute.reason}")
-    if classifier.truncated:
-        say(
-            f"{classifier.truncated:,} texts are longer than {classifier.max_length:,} tokens: their middle is not read"
-        )
+    if long := sum(len(ids) > classifier.room for ids in objective.train):
+        say(f"{long:,} texts are longer than {classifier.room:,} tokens: read in stretches of that length")
     outcome = Loop(classifier.model, objective, config.loop, compute, out).run(resume=resume)
     if outcome.stopped_by is None:
         with torch.inference_mode():
