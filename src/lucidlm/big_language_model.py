@@ -136,8 +136,8 @@ class BigLanguageModel(LanguageModel):
             raise InputError(f"the weights are of a model with {'; '.join(differences)}", where=where,
                              fix=f"Construct it with BigLanguageModel({arguments}).")  # fmt: skip
 
-    def generate(self, prompt: str, length: int = 100, **sampling: Any) -> str:
-        """Return `prompt` and its continuation by at most `length` tokens.
+    def generate(self, start_string: str, length: int = 50, **sampling: Any) -> str:
+        """Return `start_string` and its continuation by at most `length` tokens.
 
         Parameters
         ----------
@@ -149,12 +149,12 @@ class BigLanguageModel(LanguageModel):
         InputError: there is no tokenizer, a field is wrong, or the prompt is longer than the model's context.
         """
         config = SamplingConfig(length=length, **sampling)
-        return prompt + generate(self, self._need_tokenizer(), [prompt], config)[0].text
+        return start_string + generate(self, self._need_tokenizer(), [start_string], config)[0].text
 
-    def stream(self, prompt: str, length: int = 100, **sampling: Any) -> Iterator[str]:
-        """Yield what `generate` returns in pieces, as they come: the prompt first."""
-        pieces = stream(self, self._need_tokenizer(), prompt, SamplingConfig(length=length, **sampling))
-        return chain([prompt], pieces)
+    def stream(self, start_string: str, length: int = 50, **sampling: Any) -> Iterator[str]:
+        """Yield what `generate` returns in pieces, as they come: the start string first."""
+        pieces = stream(self, self._need_tokenizer(), start_string, SamplingConfig(length=length, **sampling))
+        return chain([start_string], pieces)
 
     def _need_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:

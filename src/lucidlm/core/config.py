@@ -13,15 +13,25 @@ from lucidlm.core.io import write_text
 
 
 class Config(BaseModel):
-    """Immutable settings. Unknown and wrong fields raise `InputError` naming each of them."""
+    """Immutable settings. Unknown and wrong fields raise `InputError` naming each of them.
+
+    Settings within settings may be given in part: what is left out keeps the default of the field they stand in.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def __init__(self, **fields: Any) -> None:
         try:
-            super().__init__(**fields)
+            super().__init__(**{name: self._completed(name, value) for name, value in fields.items()})
         except ValidationError as error:
             raise InputError(describe(error), fix="Correct the value and run it again.") from None
+
+    @classmethod
+    def _completed(cls, name: str, value: Any) -> Any:
+        default = cls.model_fields[name].default if name in cls.model_fields else None
+        if isinstance(value, dict) and isinstance(default, Config):
+            return {**dict(default), **{key: default._completed(key, item) for key, item in value.items()}}
+        return value
 
     def changed(self, **fields: Any) -> Self:
         """Return a copy in which the given fields have new, checked values; a value of None leaves its field alone."""

@@ -11,10 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 
 from lucidlm.core.devices import cpu_facts
+
+SWITCH: Any = getattr(torch.backends.mkldnn, "matmul", None)
+"""PyTorch's switch for fp32 products through oneDNN; versions before 2.9 have none."""
 
 
 @cache
@@ -30,16 +34,17 @@ def fast_products(device: torch.device) -> Iterator[None]:
 
     Not for generating token by token: there the products are small and MKL is the faster one.
     """
-    backend = torch.backends.mkldnn.matmul
-    before = backend.fp32_precision
-    if device.type == "cpu" and onednn_is_faster():
-        backend.fp32_precision = "bf16"
+    if device.type != "cpu" or SWITCH is None or not onednn_is_faster():
+        yield
+        return
+    before = SWITCH.fp32_precision
+    SWITCH.fp32_precision = "bf16"
     try:
         yield
     finally:
-        backend.fp32_precision = before
+        SWITCH.fp32_precision = before
 
 
 def from_onednn(device: torch.device) -> bool:
     """Return whether fp32 products on `device` are taken from oneDNN now."""
-    return device.type == "cpu" and torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+    return device.type == "cpu" and SWITCH is not None and SWITCH.fp32_precision == "bf16"

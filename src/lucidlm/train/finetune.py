@@ -19,6 +19,7 @@ from lucidlm.core.config import Config
 from lucidlm.core.devices import Precision, choose_compute, describe_machine
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import require_vacant
+from lucidlm.core.products import fast_products
 from lucidlm.core.progress import say
 from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.document import OnError
@@ -208,7 +209,7 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
         say(f"{long:,} texts are longer than {classifier.room:,} tokens: read in stretches of that length")
     outcome = Loop(classifier.model, objective, config.loop, compute, out).run(resume=resume)
     if outcome.stopped_by is None:
-        with torch.inference_mode():
+        with torch.inference_mode(), fast_products(compute.device):
             outcome.evaluation = objective.evaluate(classifier.model.eval())
         record = _provenance(config, classifier, outcome)
         save_model(classifier.model, out, classifier.tokenizer, provenance=record)

@@ -16,6 +16,7 @@ from lucidlm.core.config import Config
 from lucidlm.core.devices import Compute, Precision, choose_compute, describe_machine
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import require_vacant, sha256
+from lucidlm.core.products import fast_products
 from lucidlm.core.progress import say
 from lucidlm.core.seeds import torch_generator
 from lucidlm.data.cards import CARD
@@ -199,7 +200,7 @@ def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False) -
         config.save(out / CONFIG)
     outcome = loop.run(resume=resume)
     if outcome.stopped_by is None:
-        with torch.inference_mode():
+        with torch.inference_mode(), fast_products(compute.device):
             outcome.evaluation = objective.evaluate(model.eval(), tokens=sum(corpus.tokens for corpus in held_out))
         save_model(model, out, tokenizer, provenance=_provenance(config, outcome))
     return outcome
