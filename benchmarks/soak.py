@@ -32,9 +32,21 @@ def main() -> None:
         data, model = f"{folder}/data", f"{folder}/model"
         lucidlm("data", "prepare", source, "--out", data)
         samples = watch(
-            [sys.executable, "-m", "lucidlm", "pretrain", "--data", data, "--out", model,
-             "--minutes", str(arguments.minutes), "--depth", "3"]
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "lucidlm",
+                "pretrain",
+                "--data",
+                data,
+                "--out",
+                model,
+                "--minutes",
+                str(arguments.minutes),
+                "--depth",
+                "3",
+            ]
+        )
     steady = samples[len(samples) // 5 :]
     tenth = max(1, len(steady) // 10)
     first, last = statistics.median(steady[:tenth]), statistics.median(steady[-tenth:])

@@ -67,8 +67,17 @@ def nanogpt_step(folder: Path, *, compiled: bool) -> Step:
     sys.path.insert(0, str(folder))
     from model import GPT, GPTConfig
 
-    model = GPT(GPTConfig(block_size=CONTEXT, vocab_size=SHAPE.vocab_size, n_layer=SHAPE.num_layers,
-                          n_head=SHAPE.num_heads, n_embd=SHAPE.embedding_dim, dropout=0.0, bias=False))  # fmt: skip
+    model = GPT(
+        GPTConfig(
+            block_size=CONTEXT,
+            vocab_size=SHAPE.vocab_size,
+            n_layer=SHAPE.num_layers,
+            n_head=SHAPE.num_heads,
+            n_embd=SHAPE.embedding_dim,
+            dropout=0.0,
+            bias=False,
+        )
+    )
     optimizer = model.configure_optimizers(0.1, 6e-4, (0.9, 0.95), "cpu")
     forward = torch.compile(model) if compiled else model
 

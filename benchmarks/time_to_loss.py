@@ -85,8 +85,11 @@ def run_nanogpt(checkout: Path, text: str, seed: int, folder: Path) -> Run:
     )
     output = subprocess.run(
         [sys.executable, "train.py", "config/train_shakespeare_char.py", *NANOGPT],
-        cwd=copy, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
+        cwd=copy,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
     # Steps 0 and 2000 have an evaluation in their time; step 2000 comes after what is saved.
     times = [float(time) / 1000 for time in re.findall(r"^iter \d+: .* time ([\d.]+)ms", output, re.MULTILINE)][:2000]
     times[0] = statistics.median(times[1:])

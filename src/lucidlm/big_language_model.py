@@ -133,8 +133,11 @@ class BigLanguageModel(LanguageModel):
             if "head_dim" in found:
                 default["head_dim"] = found["embedding_dim"] // found["num_heads"]
             arguments = ", ".join(f"{name}={value!r}" for name, value in found.items() if value != default[name])
-            raise InputError(f"the weights are of a model with {'; '.join(differences)}", where=where,
-                             fix=f"Construct it with BigLanguageModel({arguments}).")  # fmt: skip
+            raise InputError(
+                f"the weights are of a model with {'; '.join(differences)}",
+                where=where,
+                fix=f"Construct it with BigLanguageModel({arguments}).",
+            )
 
     def generate(self, start_string: str, length: int = 50, **sampling: Any) -> str:
         """Return `start_string` and its continuation by at most `length` tokens.
@@ -158,9 +161,11 @@ class BigLanguageModel(LanguageModel):
 
     def _need_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
-            raise InputError("the model has no tokenizer, so it knows no text",
-                             fix='Pass tokenizer=lucidlm.load_tokenizer("…") to the constructor, or open a whole model '
-                                 'directory with load_weights or from_pretrained.')  # fmt: skip
+            raise InputError(
+                "the model has no tokenizer, so it knows no text",
+                fix='Pass tokenizer=lucidlm.load_tokenizer("…") to the constructor, or open a whole model '
+                "directory with load_weights or from_pretrained.",
+            )
         return self.tokenizer
 
 
@@ -169,8 +174,11 @@ _DEFAULTS = {name: field.default for name, field in ModelConfig.model_fields.ite
 
 def _causal(model: nn.Module, where: str | Path) -> LanguageModel:
     if not isinstance(model, LanguageModel) or not model.config.causal:
-        raise InputError("holds a model that does not continue text (a masked one, or a classifier)", where=where,
-                         fix="Open it with lucidlm.load_model.")  # fmt: skip
+        raise InputError(
+            "holds a model that does not continue text (a masked one, or a classifier)",
+            where=where,
+            fix="Open it with lucidlm.load_model.",
+        )
     return model
 
 

@@ -206,8 +206,10 @@ def test_prepare_of_a_tiny_corpus_and_training_on_it(run: Run, tmp_path: Path) -
     )
     code, _, errors = run("data", "prepare", tmp_path / "a.txt", "--out", tmp_path / "data")
     assert code == 0, errors
-    check(run("pretrain", "--data", tmp_path / "data", "--out", tmp_path / "model", "--max-steps", 1),
-          "fewer than a window.*--context")  # fmt: skip
+    check(
+        run("pretrain", "--data", tmp_path / "data", "--out", tmp_path / "model", "--max-steps", 1),
+        "fewer than a window.*--context",
+    )
     assert not (tmp_path / "model").exists()
 
 
@@ -355,9 +357,15 @@ DAMAGES = [
 @pytest.mark.parametrize(("damage", "message"), DAMAGES, ids=lambda value: getattr(value, "__name__", ""))
 @pytest.mark.parametrize("command", ["generate", "finetune", "evaluate"])
 def test_a_damaged_model_is_named(
-    run: Run, tmp_path: Path, model: Path, reviews_csv: Path, tiny_data: Path, command: str,
-    damage: Callable[[Path], None], message: str,
-) -> None:  # fmt: skip
+    run: Run,
+    tmp_path: Path,
+    model: Path,
+    reviews_csv: Path,
+    tiny_data: Path,
+    command: str,
+    damage: Callable[[Path], None],
+    message: str,
+) -> None:
     damage(model)
     before = contents(tmp_path)
     arguments = {

@@ -36,9 +36,11 @@ def test_a_permutation_of_a_huge_range_stays_inside_and_keeps_values_apart(
 
 
 @given(
-    tokens=st.integers(1, 60), cuts=st.lists(st.integers(0, 59), max_size=4), start=st.integers(-200, 200),
+    tokens=st.integers(1, 60),
+    cuts=st.lists(st.integers(0, 59), max_size=4),
+    start=st.integers(-200, 200),
     length=st.integers(0, 150),
-)  # fmt: skip
+)
 def test_a_window_reads_the_ring(tokens: int, cuts: list[int], start: int, length: int) -> None:
     window = sharded(tokens, *cuts).window(start, length)
     assert window.tolist() == [(start + i) % tokens for i in range(length)]
@@ -48,13 +50,20 @@ LOADERS = st.builds(
     lambda parts, context, seed, rows, ranks: (
         lambda rank=0, ranks_=1: BatchLoader(
             [(sharded(context + 1 + extra, 5), weight) for extra, weight in parts],
-            batch_size=rows * ranks, context=context, seed=seed, rank=rank, ranks=ranks_,
+            batch_size=rows * ranks,
+            context=context,
+            seed=seed,
+            rank=rank,
+            ranks=ranks_,
         ),
         ranks,
     ),
     parts=st.lists(st.tuples(st.integers(0, 300), st.floats(0.1, 10)), min_size=1, max_size=3),
-    context=st.integers(1, 20), seed=SEEDS, rows=st.integers(1, 5), ranks=st.integers(1, 4),
-)  # fmt: skip
+    context=st.integers(1, 20),
+    seed=SEEDS,
+    rows=st.integers(1, 5),
+    ranks=st.integers(1, 4),
+)
 """A function that makes the loader of a rank, and the number of ranks."""
 
 
@@ -91,9 +100,11 @@ def test_every_thousand_samples_are_shared_by_weight(seed: int, weights: list[in
 
 
 @given(
-    tokens=st.integers(1, 120), context=st.integers(1, 30), stride=st.none() | st.integers(1, 40),
+    tokens=st.integers(1, 120),
+    context=st.integers(1, 30),
+    stride=st.none() | st.integers(1, 40),
     batch_size=st.integers(1, 9),
-)  # fmt: skip
+)
 def test_sequential_windows_count_every_token_once_in_order(
     tokens: int, context: int, stride: int | None, batch_size: int
 ) -> None:

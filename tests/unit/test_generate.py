@@ -46,8 +46,16 @@ class Script(LanguageModel):
     """A model that says what it is told: after n tokens, the n-th of `says`."""
 
     def __init__(self, says: Sequence[int], vocab_size: int = 320) -> None:
-        super().__init__(ModelConfig(vocab_size=vocab_size, embedding_dim=vocab_size, num_heads=1, ff_dim=1,
-                                     num_layers=1, tied_embeddings=False))  # fmt: skip
+        super().__init__(
+            ModelConfig(
+                vocab_size=vocab_size,
+                embedding_dim=vocab_size,
+                num_heads=1,
+                ff_dim=1,
+                num_layers=1,
+                tied_embeddings=False,
+            )
+        )
         assert self.lm_head is not None
         with torch.no_grad():
             self.lm_head.weight.copy_(torch.eye(vocab_size))

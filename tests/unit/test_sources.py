@@ -139,7 +139,11 @@ def test_a_folder_is_read_in_order_of_name(tmp_path):
         write(tmp_path / name, name)
     skipped = Counter()
     assert [document.text for document in read_documents(str(tmp_path), skipped=skipped)] == [
-        "a.txt", "b/1.md", "b/2.txt", "b/c/3.txt"]  # fmt: skip
+        "a.txt",
+        "b/1.md",
+        "b/2.txt",
+        "b/c/3.txt",
+    ]
     assert skipped == {"file of a type that is not known": 1}
 
 
@@ -158,19 +162,38 @@ def test_files_behind_a_url(tmp_path):
 BAD = [
     ("a.jsonl", b'{"text": "ok"}\n{"text": \n{"text": "ok"}\n', 2, "not valid JSON", "broken JSON", 2),
     ("a.jsonl", b'{"text": "ok"}\n["text"]\n', 2, "holds a list, not an object", "not an object", 1),
-    ("a.jsonl", b'{"text": "ok"}\n{"lable": 1, "txt": "x"}\n', 2, r'field "text" is missing .fields found: lable, txt',
-     'missing field "text"', 1),
+    (
+        "a.jsonl",
+        b'{"text": "ok"}\n{"lable": 1, "txt": "x"}\n',
+        2,
+        r'field "text" is missing .fields found: lable, txt',
+        'missing field "text"',
+        1,
+    ),
     ("a.jsonl", b'{"text": "ok"}\n{"text": null}\n', 2, 'field "text" is empty', 'missing field "text"', 1),
     ("a.jsonl", b'{"text": "ok"}\n{"text": 5}\n', 2, 'field "text" holds a int', "text is not a string", 1),
     ("a.jsonl", b'{"text": "ok"}\n{"text": "\\ud800"}\n', 2, "half of a character", "broken character", 1),
-    ("a.jsonl", b'{"text": "ok"}\n{"text": "\xff"}\n{"text": "ok"}\n', 2, "byte 0xff at offset 25.*--encoding",
-     "wrong encoding", 2),
-    ("a.csv", b"text,label\nok,1\none,2,3\nok,1\n", 3, "has 3 columns where the header has 2", "wrong number of columns", 2),
+    (
+        "a.jsonl",
+        b'{"text": "ok"}\n{"text": "\xff"}\n{"text": "ok"}\n',
+        2,
+        "byte 0xff at offset 25.*--encoding",
+        "wrong encoding",
+        2,
+    ),
+    (
+        "a.csv",
+        b"text,label\nok,1\none,2,3\nok,1\n",
+        3,
+        "has 3 columns where the header has 2",
+        "wrong number of columns",
+        2,
+    ),
     ("a.csv", b"text,label\nok,1\n\xff\xfe,2\nok,1\n", 3, "byte 0xff at offset 16", "wrong encoding", 2),
     ("a.csv", b'text,label\nok,1\n"open,2\nok,1\n', 3, "is a quote left open", "broken row", 1),
     ("a.json", b'[{"text": "ok"},\n{"text" "x"}]', 2, "not valid JSON", "broken JSON", 1),
     ("a.json", b'[{"text": "ok"}\n', 2, "not valid JSON", "broken JSON", 1),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "data", "line", "message", "reason", "kept"), BAD)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lucidlm.cli.options import Config, OnErrorOption, Out
+from lucidlm.cli.options import Config, Encoding, OnErrorOption, Out
 
 app = typer.Typer(no_args_is_help=True, help="Prepare text for pretraining.")
 
@@ -34,6 +34,7 @@ def prepare(
     pii: Annotated[
         bool | None, typer.Option("--pii/--no-pii", help="Mask e-mail addresses, phone numbers and the like.")
     ] = None,
+    encoding: Encoding = None,
     on_error: OnErrorOption = None,
     seed: Annotated[int | None, typer.Option(help="What all randomness is drawn from.")] = None,
 ) -> None:
@@ -60,6 +61,7 @@ def prepare(
             "test": test,
             "near": near_duplicates,
             "pii": pii,
+            "encoding": encoding,
             "on_error": on_error,
             "seed": seed,
         }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lucidlm.cli.options import Config, Device, OnErrorOption, Seed
+from lucidlm.cli.options import Config, Device, Encoding, OnErrorOption, Seed
 
 if TYPE_CHECKING:
     from lucidlm.evaluate.runner import Evaluation
@@ -42,6 +42,7 @@ def evaluate(
     baselines: Annotated[
         bool | None, typer.Option("--baselines/--no-baselines", help="Fit and judge the baselines.")
     ] = None,
+    encoding: Encoding = None,
     on_error: OnErrorOption = None,
     device: Device = None,
     seed: Seed = None,
@@ -57,6 +58,7 @@ def evaluate(
     import json
 
     from lucidlm.cli.options import given, required, resolve
+    from lucidlm.core.errors import InputError
     from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory, evaluate_language_model
     from lucidlm.evaluate.runner import write_evaluation
     from lucidlm.report.run import report_run
@@ -64,7 +66,11 @@ def evaluate(
     if config is None:
         required(data, "--data")
     if task is None and config is None:
-        part = split.value if split is not None and split in (Part.train, Part.validation) else "test"
+        part = "test" if split is None or split == Part.auto else split.value
+        if part == "all":
+            raise InputError(
+                "a language model is judged on one part of its data", where="--split", fix="Name the part."
+            )
         print(json.dumps(evaluate_language_model(model, required(data, "--data"), part, device or "auto"), indent=2))
         return
     flags = {
@@ -74,6 +80,7 @@ def evaluate(
         "text_field": text_field,
         "label_field": label_field,
         "baselines": baselines,
+        "encoding": encoding,
         "on_error": on_error,
         "device": device,
         "seed": seed,
@@ -81,7 +88,7 @@ def evaluate(
     evaluation, predictions = evaluate_directory(model, resolve(EvaluateConfig, config, given(flags)))
     directory = out or model
     write_evaluation(evaluation, predictions, directory)
-    report_run([model], directory / "report.html")
+    report_run([model] if directory == model else [model, directory], directory / "report.html")
     print(table(evaluation))
 
 

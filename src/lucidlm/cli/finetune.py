@@ -11,6 +11,7 @@ import typer
 from lucidlm.cli.options import (
     Config,
     Device,
+    Encoding,
     LearningRate,
     MaxSteps,
     Minutes,
@@ -51,6 +52,7 @@ def finetune(
     pooling: Annotated[Pooling | None, typer.Option(help="Read the class from the last state or their mean.")] = None,
     learning_rate: LearningRate = None,
     resume: Resume = False,
+    encoding: Encoding = None,
     on_error: OnErrorOption = None,
     device: Device = None,
     precision: PrecisionOption = None,
@@ -84,6 +86,7 @@ def finetune(
             "batch_size": batch_size,
             "max_length": max_length,
             "pooling": pooling,
+            "encoding": encoding,
             "on_error": on_error,
             "device": device,
             "precision": precision,

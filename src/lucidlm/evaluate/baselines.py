@@ -72,8 +72,10 @@ class TfidfLogisticRegression:
         try:
             self.model.fit(texts, truth)
         except ValueError as error:  # one class, or no n-gram at all
-            raise InputError(f"the baseline cannot learn from the training data ({error})",
-                             fix="Pass more of it, with two labels or more.") from None  # fmt: skip
+            raise InputError(
+                f"the baseline cannot learn from the training data ({error})",
+                fix="Pass more of it, with two labels or more.",
+            ) from None
         return self
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:

@@ -42,6 +42,7 @@ class EvaluateConfig(Config):
     split: Part = "auto"
     text_field: str | None = None
     label_field: str | None = None
+    encoding: str = "utf-8"
     on_error: OnError = "stop"
     baselines: bool = True
     device: str = "auto"
@@ -61,7 +62,11 @@ def evaluate_directory(directory: str | Path, config: EvaluateConfig) -> tuple[E
     own = _same_source(config.data, tuned.data)
     part = ("test" if own else "all") if config.split == "auto" else config.split
     reading = tuned.changed(
-        data=config.data, text_field=config.text_field, label_field=config.label_field, on_error=config.on_error
+        data=config.data,
+        text_field=config.text_field,
+        label_field=config.label_field,
+        encoding=config.encoding,
+        on_error=config.on_error,
     )
     parts = read_split(reading, task)
     examples = [example for found in parts.values() for example in found] if part == "all" else parts[part]

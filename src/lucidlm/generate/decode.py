@@ -129,14 +129,19 @@ def _start_rows(
     if not model.config.causal:
         raise InputError("a masked language model fills gaps; it cannot continue a text", fix="Use a causal model.")
     if tokenizer.vocab_size > model.config.vocab_size:
-        raise InputError(f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model {model.config.vocab_size:,}",
-                         fix="Use the tokenizer that the model was trained with.")  # fmt: skip
+        raise InputError(
+            f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model {model.config.vocab_size:,}",
+            fix="Use the tokenizer that the model was trained with.",
+        )
     rows, context = [], model.config.context_length
     for index, prompt in enumerate(prompts):
         ids = tokenizer.encode(prompt) or [tokenizer.eos_id]
         if len(ids) > context:
-            raise InputError(f"the prompt has {len(ids):,} tokens, the model's context {context:,}",
-                             where=f"prompt {index + 1}" if len(prompts) > 1 else None, fix="Shorten it.")  # fmt: skip
+            raise InputError(
+                f"the prompt has {len(ids):,} tokens, the model's context {context:,}",
+                where=f"prompt {index + 1}" if len(prompts) > 1 else None,
+                fix="Shorten it.",
+            )
         # The last token to be chosen is never read, so it may stand just past the context.
         rows.append(_Row(index, ids, tokenizer, config, room=context - len(ids) + 1))
     return rows

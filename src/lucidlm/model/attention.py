@@ -14,7 +14,6 @@ from lucidlm.model.config import ModelConfig
 from lucidlm.model.norm import RMSNorm
 from lucidlm.model.position import rotate
 
-
 LARGEST_EXPLICIT = 512 * 512
 """Most scores a head for which holding them all is worth it."""
 

@@ -33,6 +33,7 @@ from lucidlm.version import __version__
 FORMAT = 1
 RECORD = "lucidlm.json"
 WEIGHTS = "model.safetensors"
+BACKBONES = {"qwen3": "Qwen3Model", "llama": "LlamaModel", "eurobert": "EuroBertModel"}
 KINDS = {LanguageModel: "language", SequenceClassifier: "classifier", SpanExtractor: "span"}
 
 
@@ -127,9 +128,10 @@ def _config_json(model: Model, tokenizer: Tokenizer | None) -> dict[str, Any]:
         fields["id2label"] = {str(index): label for index, label in enumerate(model.labels)}
         fields["label2id"] = {label: index for index, label in enumerate(model.labels)}
         fields["classifier_pooling"] = model.pooling
-        if family(model.config) in ("qwen3", "llama") and model.pooling != "last":
-            # transformers would read the class from the last token and be silently wrong: offer it the backbone only.
-            fields["architectures"] = ["Qwen3Model" if model.config.qk_norm else "LlamaModel"]
+        kind = family(model.config)
+        if kind in BACKBONES and (model.pooling == "last") != model.config.causal:
+            # transformers' classifiers pool the other way and would be silently wrong: offer it the backbone only.
+            fields["architectures"] = [BACKBONES[kind]]
     return fields
 
 
@@ -226,6 +228,10 @@ def _empty(record: dict[str, Any], config: ModelConfig) -> Model:
 
 
 def _assign(model: Model, tensors: dict[str, Tensor], where: Path) -> None:
+    copy = tensors.get("lm_head.weight")
+    if copy is not None and model.config.tied_embeddings and torch.equal(copy, tensors["model.embed_tokens.weight"]):
+        # Some writers store a tied head a second time.
+        tensors = {name: value for name, value in tensors.items() if name != "lm_head.weight"}
     check_fit({name: value.shape for name, value in model.state_dict().items()}, tensors, where)
     model.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
 
@@ -308,8 +314,11 @@ def _own_file(name: str, listed_in: Path) -> str:
     InputError: it points elsewhere, where a model has no business to read.
     """
     if name in ("", ".", "..") or Path(name).name != name or "\\" in name:
-        raise InputError(f"lists {name!r}, which is not in the model directory", where=listed_in,
-                         fix="Do not use this model: it tries to read other files.")  # fmt: skip
+        raise InputError(
+            f"lists {name!r}, which is not in the model directory",
+            where=listed_in,
+            fix="Do not use this model: it tries to read other files.",
+        )
     return name
 
 

@@ -89,8 +89,11 @@ def read_run(directory: str | Path) -> Run:
     if not directory.is_dir():
         raise InputError("there is no such directory", where=directory, fix="Pass what --out named.")
     if not any((directory / name).exists() for name in (METRICS, RECORD, EVALUATION, CONFIG)):
-        raise InputError(f"holds no run (none of {METRICS}, {RECORD}, {EVALUATION})", where=directory,
-                         fix="Pass what --out named when the model was trained.")  # fmt: skip
+        raise InputError(
+            f"holds no run (none of {METRICS}, {RECORD}, {EVALUATION})",
+            where=directory,
+            fix="Pass what --out named when the model was trained.",
+        )
     rows = _read_lines(directory / METRICS, ("step",))
     record = read_json(directory / RECORD) if (directory / RECORD).exists() else {}
     return Run(
@@ -117,8 +120,9 @@ def _read_lines(path: Path, needed: Sequence[str]) -> list[Row]:
         except ValueError as error:
             if not line.endswith(b"\n"):
                 break
-            raise InputError(f"is not valid JSON ({error})", where=f"{path}:{number}",
-                             fix="Remove the line if the rest is sound.") from None  # fmt: skip
+            raise InputError(
+                f"is not valid JSON ({error})", where=f"{path}:{number}", fix="Remove the line if the rest is sound."
+            ) from None
         missing = [name for name in needed if name not in row] if isinstance(row, dict) else needed
         if missing:
             raise InputError(f"lacks {', '.join(missing)}", where=f"{path}:{number}", fix="Remove the line.")

@@ -113,8 +113,12 @@ def _key_figures(runs: Sequence[Run], language: Language) -> Iterator[KeyFigure]
             if (perplexity := run.latest("perplexity")) is not None:
                 yield KeyFigure(f"{perplexity:,.1f}", t("perplexity"), t("per token of held-out text"))
             if (model := run.model) is not None:
-                detail = t("{layers} layers, {width} wide, vocabulary of {vocabulary}", layers=model.num_layers,
-                           width=model.embedding_dim, vocabulary=count(model.vocab_size))  # fmt: skip
+                detail = t(
+                    "{layers} layers, {width} wide, vocabulary of {vocabulary}",
+                    layers=model.num_layers,
+                    width=model.embedding_dim,
+                    vocabulary=count(model.vocab_size),
+                )
                 yield KeyFigure(count(count_parameters(model)), t("parameters"), detail)
     if seconds := sum(run.seconds or 0 for run in runs):
         steps, tokens = (sum(run.latest(key) or 0 for run in runs) for key in ("step", "tokens"))
@@ -150,25 +154,38 @@ def _points(share: float) -> str:
 
 def _run_table(runs: Sequence[Run], language: Language) -> Table:
     t = language.text
-    columns = ("run", "kind", "parameters", "steps", "tokens", "training time", "validation loss", "bits per byte",
-               "perplexity", "validation accuracy", "test accuracy")  # fmt: skip
+    columns = (
+        "run",
+        "kind",
+        "parameters",
+        "steps",
+        "tokens",
+        "training time",
+        "validation loss",
+        "bits per byte",
+        "perplexity",
+        "validation accuracy",
+        "test accuracy",
+    )
     rows = []
     for run in runs:
         parameters = count_parameters(run.model) if run.model is not None and run.kind == "language" else None
         accuracy = run.evaluation.model.metrics["accuracy"].value if run.evaluation is not None else None
-        rows.append([
-            Cell(run.name),
-            Cell(t("language model") if run.kind == "language" else t("classifier")),
-            _cell(parameters, count),
-            _cell(run.latest("step"), count),
-            _cell(run.latest("tokens"), count),
-            _cell(run.seconds, language.duration),
-            _cell(run.latest("validation_loss"), "{:.4f}".format),
-            _cell(run.latest("bits_per_byte"), "{:.4f}".format),
-            _cell(run.latest("perplexity"), "{:,.2f}".format),
-            _cell(run.latest("validation_accuracy"), percent),
-            _cell(accuracy, percent),
-        ])  # fmt: skip
+        rows.append(
+            [
+                Cell(run.name),
+                Cell(t("language model") if run.kind == "language" else t("classifier")),
+                _cell(parameters, count),
+                _cell(run.latest("step"), count),
+                _cell(run.latest("tokens"), count),
+                _cell(run.seconds, language.duration),
+                _cell(run.latest("validation_loss"), "{:.4f}".format),
+                _cell(run.latest("bits_per_byte"), "{:.4f}".format),
+                _cell(run.latest("perplexity"), "{:,.2f}".format),
+                _cell(run.latest("validation_accuracy"), percent),
+                _cell(accuracy, percent),
+            ]
+        )
     shared_kind = len({run.kind for run in runs}) == 1
     kept = [
         index
@@ -271,29 +288,48 @@ def _charts(runs: Sequence[Run], language: Language) -> Iterator[LineChart]:
 def _data_card(card: DataCard, language: Language) -> Iterator[Block]:
     t = language.text
     rows = [
-        [Cell(source.uri), Cell(source.licence or t("not stated")), _cell(source.documents, "{:,}".format),
-         _cell(source.bytes, size), Cell(source.sha256[:16] + "…")]
+        [
+            Cell(source.uri),
+            Cell(source.licence or t("not stated")),
+            _cell(source.documents, "{:,}".format),
+            _cell(source.bytes, size),
+            Cell(source.sha256[:16] + "…"),
+        ]
         for source in card.sources
-    ]  # fmt: skip
+    ]
     columns = (t("source"), t("licence"), t("documents"), t("size"), "sha256")
     yield Table(f"{t('Sources')} · {card.name}", columns, rows)
     rows = [
-        [Cell(step.name), _cell(step.documents_in, "{:,}".format), _cell(step.documents_out, "{:,}".format),
-         _cell(step.documents_in - step.documents_out, "{:,}".format),
-         Cell(", ".join(f"{name}: {number:,}" for name, number in step.counts.items()))]
+        [
+            Cell(step.name),
+            _cell(step.documents_in, "{:,}".format),
+            _cell(step.documents_out, "{:,}".format),
+            _cell(step.documents_in - step.documents_out, "{:,}".format),
+            Cell(", ".join(f"{name}: {number:,}" for name, number in step.counts.items())),
+        ]
         for step in card.steps
-    ]  # fmt: skip
+    ]
     columns = ("name", "documents in", "documents out", "left out", "other counts")
     yield Table(t("What each step kept"), [t(column) for column in columns], rows)
-    yield Facts(t("Splits"), [
-        (t(name), f"{split.documents:,} {t('documents')} · {count(split.tokens)} {t('tokens')} · {size(split.bytes)}")
-        for name, split in card.splits.items()
-    ] + [(t("split by"), card.split_by)])  # fmt: skip
-    yield Facts(t("Tokenizer"), [
-        (t("kind"), card.tokenizer.kind),
-        (t("vocabulary"), f"{card.tokenizer.vocab_size:,}"),
-        (t("bytes per token"), f"{card.tokenizer.bytes_per_token:.2f}"),
-    ])  # fmt: skip
+    yield Facts(
+        t("Splits"),
+        [
+            (
+                t(name),
+                f"{split.documents:,} {t('documents')} · {count(split.tokens)} {t('tokens')} · {size(split.bytes)}",
+            )
+            for name, split in card.splits.items()
+        ]
+        + [(t("split by"), card.split_by)],
+    )
+    yield Facts(
+        t("Tokenizer"),
+        [
+            (t("kind"), card.tokenizer.kind),
+            (t("vocabulary"), f"{card.tokenizer.vocab_size:,}"),
+            (t("bytes per token"), f"{card.tokenizer.bytes_per_token:.2f}"),
+        ],
+    )
 
 
 def _origin(run: Run, language: Language) -> Iterator[Block]:

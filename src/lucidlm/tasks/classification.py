@@ -78,8 +78,11 @@ class TextClassification(Task):
         ids = np.empty(len(examples), dtype=np.int64)
         for index, example in enumerate(examples):
             if (found := place.get(example.label)) is None:
-                raise InputError(f"the label {example.label!r} is not one the model knows ({', '.join(labels)})",
-                                 where=example.where, fix="Correct it, or fine-tune on data that has it.")  # fmt: skip
+                raise InputError(
+                    f"the label {example.label!r} is not one the model knows ({', '.join(labels)})",
+                    where=example.where,
+                    fix="Correct it, or fine-tune on data that has it.",
+                )
             ids[index] = found
         return ids
 
@@ -110,8 +113,14 @@ def read_examples(
     """
     text_field, label_field = text_field or task.text_field, label_field or task.label_field
     rejects = Reading(on_error=on_error, skipped=Counter() if skipped is None else skipped)
-    documents = read_documents(source, text_field=text_field, label_field=label_field, encoding=encoding,
-                               on_error=on_error, skipped=rejects.skipped)  # fmt: skip
+    documents = read_documents(
+        source,
+        text_field=text_field,
+        label_field=label_field,
+        encoding=encoding,
+        on_error=on_error,
+        skipped=rejects.skipped,
+    )
     clean = Cleaner(CleanConfig(repetition=False))
     examples = []
     for document in documents:

@@ -43,6 +43,7 @@ class FinetuneConfig(Config):
     model: the directory of the pretrained model.
     data: a source of labelled texts; the parts that `split_of` calls validation and test are left out of training.
     text_field, label_field: the fields of `data`, where they are not the task's own.
+    encoding: how the bytes of `data` stand for text.
     validation, test: shares of the data held out; validation chooses the weights, test is for `evaluate`.
     max_length: tokens read at once; None: the model's context. Of a longer text, training takes another stretch each
         time and judging takes all of it, in windows.
@@ -60,6 +61,7 @@ class FinetuneConfig(Config):
     data: str
     text_field: str | None = None
     label_field: str | None = None
+    encoding: str = "utf-8"
     on_error: OnError = "stop"
     validation: float = Field(default=0.05, ge=0, lt=1)
     test: float = Field(default=0.05, ge=0, lt=1)
@@ -242,6 +244,7 @@ def read_split(config: FinetuneConfig, task: TextClassification) -> dict[Split, 
         task,
         text_field=config.text_field,
         label_field=config.label_field,
+        encoding=config.encoding,
         on_error=config.on_error,
         skipped=skipped,
     )
