@@ -11,6 +11,7 @@ import torch
 from lucidlm.core.config import Config
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError
+from lucidlm.core.products import fast_products
 from lucidlm.core.progress import say
 from lucidlm.data.document import OnError
 from lucidlm.data.loader import TokenCorpus
@@ -83,15 +84,16 @@ def evaluate_directory(directory: str | Path, config: EvaluateConfig) -> tuple[E
     training: list[LabelledText] = []
     if config.baselines:
         training = parts["train"] if own else read_split(tuned, task)["train"]
-    return evaluate_classifier(
-        classifier,
-        examples,
-        task,
-        name=Path(directory).name or str(directory),
-        data=f"{config.data} ({part})",
-        training=training,
-        seed=config.seed,
-    )
+    with fast_products(classifier.model.model.embed_tokens.weight.device):
+        return evaluate_classifier(
+            classifier,
+            examples,
+            task,
+            name=Path(directory).name or str(directory),
+            data=f"{config.data} ({part})",
+            training=training,
+            seed=config.seed,
+        )
 
 
 def _same_source(one: str, other: str) -> bool:
@@ -126,7 +128,7 @@ def evaluate_language_model(
         )
     target = choose_compute(device).device
     corpus = TokenCorpus.open(data, part)
-    with torch.inference_mode():
+    with torch.inference_mode(), fast_products(target):
         found = validate(
             loaded.model.to(target), [corpus], loaded.model.config.context_length, corpus.tokens, target, None
         )

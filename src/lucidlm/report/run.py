@@ -233,7 +233,7 @@ def _evaluation(run: Run, evaluation: Evaluation, language: Language) -> Iterato
                 Cell(row["label"]),
                 Cell(row["predicted"]),
                 Cell(percent(max(row["probabilities"].values())), max(row["probabilities"].values())),
-                Cell(row["where"]),
+                Cell(row["where"].rsplit("/", 1)[-1]),  # the file and line; predictions.jsonl has the whole path
             ]
             for row in wrong[:MISTAKES]
         ]
