@@ -17,7 +17,7 @@ from lucidlm.data.cards import DataCard
 from lucidlm.data.loader import TokenCorpus
 from lucidlm.data.split import split_of
 from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.demo import TEST, VALIDATION
+from lucidlm.demo import RECIPES, TEST, VALIDATION
 from lucidlm.model.directory import load_model
 from lucidlm.train.finetune import FinetuneConfig, classification_task, read_split
 from lucidlm.train.pretrain import PretrainConfig
@@ -137,9 +137,13 @@ def test_it_says_what_to_try_next(finished: Finished) -> None:
 
 
 def test_the_time_given_is_the_training_time(finished: Finished) -> None:
-    *_, out, _ = finished
-    assert PretrainConfig.load(out / "model" / "config.yaml").loop.minutes == pytest.approx(0.06)
-    assert FinetuneConfig.load(out / "judge" / "config.yaml").loop.minutes == pytest.approx(0.09)
+    language, _, out, _ = finished
+    pretraining = PretrainConfig.load(out / "model" / "config.yaml").loop.minutes
+    tuning = FinetuneConfig.load(out / "judge" / "config.yaml").loop.minutes
+    assert pretraining is not None
+    assert tuning is not None
+    assert pretraining == pytest.approx(RECIPES[language].pretraining * 0.15)
+    assert pretraining + tuning == pytest.approx(0.15)
 
 
 def test_a_second_call_keeps_everything(finished: Finished) -> None:
