@@ -11,15 +11,14 @@ from sklearn import metrics as reference
 from lucidlm.evaluate.metrics import (
     METRICS,
     accuracy,
-    bits_per_byte,
     confusion_matrix,
     estimate_mean,
     estimate_metric,
     expected_calibration_error,
     macro_f1,
     matthews_correlation,
-    perplexity,
 )
+from lucidlm.train.validation import bits_per_byte, perplexity
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])

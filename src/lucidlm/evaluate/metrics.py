@@ -7,7 +7,6 @@ distribution; so we draw thousands of matrices directly and take the metric of a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -116,14 +115,3 @@ def expected_calibration_error(probabilities: np.ndarray, truth: np.ndarray, bin
     cell = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gap = np.bincount(cell, confidence - correct, minlength=bins)
     return float(np.abs(gap).sum() / len(truth))
-
-
-def bits_per_byte(nats: float, byte_count: int) -> float:
-    """Turn the total loss over a text, in nats, into bits per UTF-8 byte of it: comparable across tokenizers."""
-    return nats / math.log(2) / byte_count
-
-
-def perplexity(nats: float, tokens: int) -> float:
-    """Turn the total loss over `tokens` predicted tokens, in nats, into perplexity: comparable within one tokenizer."""
-    mean = nats / tokens
-    return math.exp(mean) if mean < 700 else math.inf  # exp overflows past 709

@@ -45,8 +45,20 @@ def validate(
             if read >= limit / len(corpora):
                 break
     loss = nats / max(counted, 1)
-    found = {"validation_loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+    # Finite whatever the loss: what is measured goes into JSON, which has no infinity.
+    found = {"validation_loss": loss, "perplexity": perplexity(min(loss, 699.0), 1)}
     if hide is None:
         bytes_per_token = sum(corpus.bytes for corpus in corpora) / max(sum(corpus.tokens for corpus in corpora), 1)
-        found["bits_per_byte"] = loss / math.log(2) / bytes_per_token
+        found["bits_per_byte"] = bits_per_byte(loss, bytes_per_token)
     return found
+
+
+def bits_per_byte(nats: float, byte_count: float) -> float:
+    """Turn the total loss over a text, in nats, into bits per UTF-8 byte of it: comparable across tokenizers."""
+    return nats / math.log(2) / byte_count
+
+
+def perplexity(nats: float, tokens: int) -> float:
+    """Turn the total loss over `tokens` predicted tokens, in nats, into perplexity: comparable within one tokenizer."""
+    mean = nats / tokens
+    return math.exp(mean) if mean < 700 else math.inf  # exp overflows past 709
