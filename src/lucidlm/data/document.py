@@ -29,13 +29,14 @@ class Reading:
 
     Parameters
     ----------
-    text_field, label_field: the fields of a row that hold the text and, if one is wanted, the label.
+    text_field: the field of a row that holds the text; None leaves the row whole, in the document's `meta`.
+    label_field: the field that holds the label, if one is wanted.
     encoding: how bytes become text; a byte-order mark at the start of UTF-8 is dropped.
     on_error: "stop" raises at the first row that cannot be used, "skip" leaves it out and counts it.
     skipped: what was left out, by reason.
     """
 
-    text_field: str = "text"
+    text_field: str | None = "text"
     label_field: str | None = None
     encoding: str = "utf-8"
     on_error: OnError = "stop"

@@ -318,6 +318,9 @@ def row_document(row: Any, where: str, reading: Reading) -> Iterator[Document]:
     if not isinstance(row, dict):
         reading.reject("not an object", f"holds a {type(row).__name__}, not an object with fields", where=where)
         return
+    if reading.text_field is None:
+        yield Document("", where, meta=row)
+        return
     for name in filter(None, (reading.text_field, reading.label_field)):
         if row.get(name) is None or (name == reading.label_field and row[name] == ""):
             what = "is empty" if name in row else f"is missing (fields found: {', '.join(row) or 'none'})"

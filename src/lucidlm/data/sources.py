@@ -20,6 +20,7 @@ import lucidlm.data.hub
 import lucidlm.data.pypi  # noqa: F401  (these two register themselves)
 from lucidlm.core.errors import InputError
 from lucidlm.data.document import Document, OnError, Reading, sources
+from lucidlm.data.examples import Row
 from lucidlm.data.formats import is_known, known_extensions, read_file
 
 Opener = Callable[[], BinaryIO]
@@ -59,6 +60,19 @@ def read_documents(
         reasons = ", ".join(f"{count:,} × {reason}" for reason, count in reading.skipped.items())
         left = f": all was left out ({reasons})" if reading.skipped.total() > left_out else ""
         raise InputError(f"holds no documents{left}", where=source, fix="Pass a source that holds text.")
+
+
+def read_rows(
+    source: str, *, encoding: str = "utf-8", on_error: OnError = "stop", skipped: Counter[str] | None = None
+) -> Iterator[Row]:
+    """Yield the rows of `source` whole, whatever their fields; a text or HTML file is a row with the field "text".
+
+    Takes and raises what `read_documents` does.
+    """
+    reading = Reading(None, None, encoding, on_error, Counter() if skipped is None else skipped)
+    for document in _open(source, reading):
+        found = {"text": document.text, "label": document.label} if document.text else {}
+        yield Row({**document.meta, **{name: value for name, value in found.items() if value}}, document.where)
 
 
 def _open(source: str, reading: Reading) -> Iterator[Document]:
