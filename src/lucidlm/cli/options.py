@@ -49,6 +49,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last chec
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 PrecisionOption = Annotated[Precision | None, typer.Option(help="auto takes bf16 on GPUs and fp32 on CPUs.")]
 Seed = Annotated[int | None, typer.Option(help="What all randomness is drawn from.")]
+Fields = Annotated[
+    list[str] | None, typer.Option("--field", metavar="NAME=FIELD", help="A field of the task and its name in the data.")
+]
 LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
 
 S = TypeVar("S", bound="Settings")
@@ -59,6 +62,22 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
     """Return the flags that were given, as plain values."""
     plain = {name: value.value if isinstance(value, StrEnum) else value for name, value in flags.items()}
     return {name: value for name, value in plain.items() if value is not None}
+
+
+def renamed(pairs: list[str] | None, **shortcuts: str | None) -> dict[str, str] | None:
+    """Return the names of fields that `--field NAME=FIELD` and its shortcuts give; None if none is given.
+
+    Raises
+    ------
+    InputError: an option is not of that form.
+    """
+    names = {name: field for name, field in shortcuts.items() if field is not None}
+    for pair in pairs or ():
+        name, equals, field = pair.partition("=")
+        if not (name and equals and field):
+            raise InputError(f"{pair!r} is not of the form NAME=FIELD", where="--field", fix="Pass text=review, say.")
+        names[name] = field
+    return names or None
 
 
 def resolve(kind: type[S], file: Path | None, flags: dict[str, Any]) -> S:

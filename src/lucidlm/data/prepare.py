@@ -32,6 +32,7 @@ from lucidlm.data.cards import DataCard, SourceRecord, Split, SplitBy, StepRecor
 from lucidlm.data.clean import CleanConfig, Cleaner
 from lucidlm.data.dedup import Deduplicator
 from lucidlm.data.document import OnError
+from lucidlm.data.overlap import NgramSketch
 from lucidlm.data.pack import dtype_for, pack
 from lucidlm.data.pii import Masker
 from lucidlm.data.sources import read_documents
@@ -61,6 +62,7 @@ class PrepareConfig(Config):
     clean: CleanConfig = CleanConfig()
     exact: bool = Field(default=True, description="remove documents that are equal to one before them")
     near: Literal["off"] | float = Field(default=0.8, description="remove documents this alike to one before them")
+    exclude: dict[str, str] = Field(default={}, description="sources and their text field: test data to keep out")
     pii: bool = Field(default=False, description="mask e-mail addresses, phone numbers and the like")
     split_by: Literal["auto", "hash", "position"] = Field(default="auto", description="how documents are held out")
     validation: float = Field(default=0.05, ge=0, lt=1, description="share held out for validation")
@@ -103,6 +105,7 @@ def prepare(config: PrepareConfig, out: str | Path) -> DataCard:
             total = spool.bytes.total()
             require_free_space(directory, total * dtype_for(tokenizer.vocab_size).itemsize)
             splits, unknown = pack(_documents(config, spool, split_by), tokenizer, directory, total_bytes=total)
+            NgramSketch.of(text for split, text in _documents(config, spool, split_by) if split == "train").save(directory)
         tokenizer.save(directory)
         card = DataCard(
             name=out.name,
@@ -153,6 +156,7 @@ def _collect(config: PrepareConfig, spool: Spool, directory: Path) -> tuple[list
     skipped: Counter[str] = Counter()
     clean, cleaned, masked = Cleaner(config.clean), 0, Masker() if config.pii else None
     threshold = None if config.near == "off" else float(config.near)
+    excluded, held_back = _excluded(config), 0
     with (
         Task("reading", unit="MB") as task,
         Deduplicator(exact=config.exact, near=threshold, directory=directory) as copies,
@@ -171,17 +175,22 @@ def _collect(config: PrepareConfig, spool: Spool, directory: Path) -> tuple[list
                 if (text := clean(document.text)) is None:
                     continue
                 cleaned += 1
-                if copies.is_new(text):
+                if excluded is not None and excluded.shared(text):
+                    held_back += 1
+                elif copies.is_new(text):
                     # The split is that of the text before masking, by which fine-tuning will know it.
                     spool.write(masked(text) if masked else text, split_of(text, config.validation, config.test))
             source.sha256 = digest.hexdigest()
             sources.append(source)
-    read, kept = sum(source.documents for source in sources), spool.documents.total()
+    read, left, kept = sum(source.documents for source in sources), cleaned - held_back, spool.documents.total()
     steps = [
         StepRecord(name="read", documents_in=read + skipped.total(), documents_out=read, counts=dict(skipped)),
         StepRecord(name="clean", documents_in=read, documents_out=cleaned, counts=dict(clean.counts)),
-        StepRecord(name="deduplicate", documents_in=cleaned, documents_out=kept, counts=dict(copies.counts)),
+        StepRecord(name="deduplicate", documents_in=left, documents_out=kept, counts=dict(copies.counts)),
     ]
+    if excluded is not None:
+        counts = {"share wording with excluded data": held_back}
+        steps.insert(2, StepRecord(name="exclude", documents_in=cleaned, documents_out=left, counts=counts))
     if masked:
         steps.append(StepRecord(name="mask", documents_in=kept, documents_out=kept, counts=dict(masked.counts)))
     if not kept:
@@ -192,6 +201,18 @@ def _collect(config: PrepareConfig, spool: Spool, directory: Path) -> tuple[list
             fix="Pass more text, or relax the settings under `clean` in a --config file.",
         )
     return sources, steps
+
+
+def _excluded(config: PrepareConfig) -> NgramSketch | None:
+    """Return the n-grams of the sources that nothing may share wording with; None if there are no such sources."""
+    if not config.exclude:
+        return None
+    texts = (
+        document.text
+        for uri, field in config.exclude.items()
+        for document in read_documents(uri, text_field=field, encoding=config.encoding, on_error=config.on_error)
+    )
+    return NgramSketch.of(texts)
 
 
 # ---------------------------------------------------------------------- what is held out

@@ -11,6 +11,7 @@ import torch
 
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import track
+from lucidlm.data.examples import Judgement, LabelledText
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.model.directory import load_model
 from lucidlm.model.heads import SequenceClassifier
@@ -73,6 +74,11 @@ class TextClassifier:
     def end(self, ids: np.ndarray) -> np.ndarray:
         """Return a window as the model reads it: with the end-of-text token, where its class may be read."""
         return np.append(ids, np.int32(self.tokenizer.eos_id))
+
+    def predict(self, examples: Sequence[LabelledText], label: str | None = None) -> list[Judgement]:
+        """Judge the text of each example; shows progress if given a `label` for it."""
+        rows = self.predict_encoded(self.encode([example.text for example in examples]), label)
+        return [Judgement(tuple(self.labels), tuple(row)) for row in rows.tolist()]
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the probabilities (texts, labels), float64, of each label for each text."""

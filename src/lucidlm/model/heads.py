@@ -48,10 +48,15 @@ class LanguageModel(nn.Module):
         hidden = self.model(tokens, positions=positions, mask=mask, caches=caches)
         return functional.linear(hidden, self.head.to(hidden.dtype))
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return summed cross-entropy in nats and counted positions, for `tokens` and `targets` (B, T) int64."""
-        hidden = self.model(tokens)
-        if not self.config.causal:
+    def loss(self, tokens: Tensor, targets: Tensor, *, both_ways: bool = False) -> tuple[Tensor, Tensor]:
+        """Return summed cross-entropy in nats and counted positions, for `tokens` and `targets` (B, T) int64.
+
+        `both_ways` lets tokens of a causal model see those after them too.
+        """
+        switched = both_ways and self.config.causal
+        everything = tokens.new_ones(1, 1, tokens.shape[1], dtype=torch.bool) if switched else None
+        hidden = self.model(tokens, mask=everything)
+        if both_ways or not self.config.causal:
             # Few positions of a masked batch count, so only those go through the head, the widest product of all.
             counted = targets != IGNORED
             hidden, targets = hidden[counted][None], targets[counted][None]

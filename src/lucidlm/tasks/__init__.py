@@ -1,7 +1,6 @@
 """What a model can be tuned for and judged on: one small file per task, found by name in `tasks`."""
 
-from lucidlm.tasks import sentiment  # noqa: F401  (registers the task)
-from lucidlm.tasks.base import Task, tasks
-from lucidlm.tasks.classification import LabelledText, TextClassification, read_examples
+from lucidlm.tasks import classification, sentiment  # noqa: F401  (they register themselves)
+from lucidlm.tasks.base import Task, read_examples, tasks
 
-__all__ = ["LabelledText", "Task", "TextClassification", "read_examples", "tasks"]
+__all__ = ["Task", "read_examples", "tasks"]

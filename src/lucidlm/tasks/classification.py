@@ -9,40 +9,79 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
+from lucidlm.baselines.classification import MajorityClass, TfidfLogisticRegression
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import say
 from lucidlm.data.clean import CleanConfig, Cleaner
-from lucidlm.data.document import OnError, Reading
-from lucidlm.data.sources import read_documents
-from lucidlm.tasks.base import Task
+from lucidlm.data.examples import Judgement, LabelledText, Row
+from lucidlm.metrics.classification import classification_metrics
+from lucidlm.metrics.statistics import Metric
+from lucidlm.model.classify import TextClassifier
+from lucidlm.tasks.base import Baseline, Predictor, Task, tasks
 
-
-@dataclass(frozen=True, slots=True)
-class LabelledText:
-    """A text, its label as the data writes it, and the place it was read from (`file:line`)."""
-
-    text: str
-    label: str
-    where: str
+CLEAN = Cleaner(CleanConfig(repetition=False))
+"""Texts are cleaned as they are for pretraining, so a text falls into the same split there and here; the filters on
+length and repetition do not apply, since a short or monotonous review has a label as well as another one."""
 
 
 @dataclass(frozen=True)
-class TextClassification(Task):
+class TextClassification(Task[LabelledText, Judgement]):
     """One label for each text.
 
     Parameters
     ----------
-    text_field, label_field: the fields of a row that hold them, where the caller names no others.
     synonyms: other spellings of the label names. They hold only where all labels of the training data are among them,
         so 0 and 1 become names but 0, 1 and 2 stay what they are.
     """
 
-    text_field: str = "text"
-    label_field: str = "label"
     synonyms: Mapping[str, str] = field(default_factory=dict)
+
+    answer: ClassVar[type] = Judgement
+    fields: ClassVar[tuple[str, ...]] = ("text", "label")
+
+    def read(self, row: Row) -> LabelledText:
+        """Turn a row with a text and a label, a string or a number, into an example."""
+        text, label = CLEAN(row.text("text")), row.value("label")
+        called = row.names.get("label", "label")
+        if isinstance(label, (dict, list)):
+            raise InputError(f'field "{called}" holds a {type(label).__name__}, not a label', where=row.where)
+        if not (label := str(label).strip()):
+            raise InputError(f'field "{called}" is empty', where=row.where)
+        if not text:
+            raise InputError(f'field "{row.names.get("text", "text")}" holds no text', where=row.where)
+        return LabelledText(text, label, row.where)
+
+    def key(self, example: LabelledText) -> str:
+        """Return the text: one text has one label."""
+        return example.text
+
+    def texts(self, example: LabelledText) -> tuple[str, ...]:
+        """Return the text."""
+        return (example.text,)
+
+    def metrics(self, examples: Sequence[LabelledText]) -> list[Metric]:
+        """Return accuracy, macro-F1, Matthews' correlation and calibration error."""
+        return classification_metrics(self.label_ids)
+
+    def baselines(self) -> list[Baseline[LabelledText, Judgement]]:
+        """Return the commonest label, and a linear model over counted n-grams."""
+        return [MajorityClass(), TfidfLogisticRegression()]
+
+    def predictor(self, directory: Path, device: torch.device) -> Predictor[LabelledText, Judgement]:
+        """Open a classifier."""
+        return TextClassifier.from_pretrained(directory, device)
+
+    def show(self, example: LabelledText, prediction: Judgement) -> dict[str, Any]:
+        """Return the text, its label, the one predicted and all probabilities."""
+        probabilities = dict(zip(prediction.labels, (round(p, 6) for p in prediction.probabilities), strict=True))
+        label = self.known_as(example.label, prediction.labels)
+        return {"text": example.text, "label": label, "predicted": prediction.label, "probabilities": probabilities}
 
     def discover_labels(self, examples: Sequence[LabelledText]) -> list[str]:
         """Return the label names of the training data, sorted.
@@ -64,6 +103,13 @@ class TextClassification(Task):
             say(f"Some labels have one example, too few to learn from: {names}. Are they spelt right?")
         return sorted(found)
 
+    def known_as(self, label: str, labels: Sequence[str]) -> str | None:
+        """Return the one of `labels` that `label` is or is a spelling of; None if there is none."""
+        if label in labels:
+            return label
+        name = self.synonyms.get(label)
+        return name if name in labels else None
+
     def label_ids(self, examples: Sequence[LabelledText], labels: Sequence[str]) -> np.ndarray:
         """Return the place of each example's label in `labels`, int64 (n,).
 
@@ -72,68 +118,18 @@ class TextClassification(Task):
         InputError: a label is not among them; the message names its file and line.
         """
         place = {label: index for index, label in enumerate(labels)}
-        for synonym, label in self.synonyms.items():
-            if label in place:
-                place.setdefault(synonym, place[label])
         ids = np.empty(len(examples), dtype=np.int64)
         for index, example in enumerate(examples):
-            if (found := place.get(example.label)) is None:
+            if (found := self.known_as(example.label, labels)) is None:
                 raise InputError(
                     f"the label {example.label!r} is not one the model knows ({', '.join(labels)})",
                     where=example.where,
                     fix="Correct it, or fine-tune on data that has it.",
                 )
-            ids[index] = found
+            ids[index] = place[found]
         return ids
 
 
-def read_examples(
-    source: str,
-    task: TextClassification,
-    *,
-    text_field: str | None = None,
-    label_field: str | None = None,
-    encoding: str = "utf-8",
-    on_error: OnError = "stop",
-    skipped: Counter[str] | None = None,
-) -> list[LabelledText]:
-    """Read the labelled texts of a source (see `lucidlm.data.sources.read_documents`).
-
-    Texts are cleaned as they are for pretraining, so a text falls into the same split there and here; the filters on
-    length and repetition do not apply, since a short or monotonous review has a label as well as another one.
-
-    Parameters
-    ----------
-    text_field, label_field: the fields to read, where they are not the task's own.
-    on_error: "stop" raises at the first row that cannot be used, "skip" leaves it out and counts it in `skipped`.
-
-    Raises
-    ------
-    InputError: there is no such source, nothing in it can be used, or a row cannot and `on_error` is "stop".
-    """
-    text_field, label_field = text_field or task.text_field, label_field or task.label_field
-    rejects = Reading(on_error=on_error, skipped=Counter() if skipped is None else skipped)
-    documents = read_documents(
-        source,
-        text_field=text_field,
-        label_field=label_field,
-        encoding=encoding,
-        on_error=on_error,
-        skipped=rejects.skipped,
-    )
-    clean = Cleaner(CleanConfig(repetition=False))
-    examples = []
-    for document in documents:
-        label = "" if document.label is None else document.label.strip()
-        text = clean(document.text)
-        if not label:
-            what = f'field "{label_field}" is empty' if document.label is not None else f'has no field "{label_field}"'
-            rejects.reject("no label", what, where=document.where)
-        elif not text:
-            rejects.reject("empty text", f'field "{text_field}" holds no text', where=document.where)
-        else:
-            examples.append(LabelledText(text, label, document.where))
-    if not examples:
-        fix = f'Each row needs the fields "{text_field}" and "{label_field}".'
-        raise InputError("holds no labelled texts", where=source, fix=fix)
-    return examples
+TEXT_CLASSIFICATION = tasks.register("text-classification")(
+    TextClassification(name="text-classification", description="which of its data's labels a text has: topic, kind …")
+)

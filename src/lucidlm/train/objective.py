@@ -9,18 +9,21 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from lucidlm.core.seeds import numpy_generator
+from lucidlm.data.examples import Example
 from lucidlm.data.split import Split
 from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.model.directory import Loaded
 from lucidlm.tasks.base import Predictor, Task
 from lucidlm.train.finetune_config import FinetuneConfig
 
-E = TypeVar("E")
+E = TypeVar("E", bound=Example)
 Batch = TypeVar("Batch")
 
 STRETCH = 50
@@ -37,8 +40,8 @@ class TaskObjective(ABC, Generic[E, Batch]):
     predictor: answers with `model` as it stands at the time of asking.
     """
 
-    head: ClassVar[str] = ""
-    """The start of the names of the parameters that are not the pretrained model's; "" where there are none."""
+    head: ClassVar[tuple[str, ...]] = ()
+    """The first parts of the names of the parameters that are not the pretrained model's."""
 
     def __init__(
         self,
@@ -55,6 +58,18 @@ class TaskObjective(ABC, Generic[E, Batch]):
         self.steps_per_epoch = math.ceil(len(self.train) / config.batch_size)
         judged = task.metrics(self.validation or self.train)
         self.measure, self.higher_is_better = f"validation_{judged[0].name}", judged[0].higher_is_better
+
+    @classmethod
+    @abstractmethod
+    def build(
+        cls, config: FinetuneConfig, task: Any, loaded: Loaded, examples: dict[Split, list[E]], device: torch.device
+    ) -> Self:
+        """Make the model that is to be trained from the pretrained one, and the objective around it.
+
+        Raises
+        ------
+        InputError: the pretrained model or the examples cannot be used.
+        """
 
     @abstractmethod
     def encode(self, examples: Sequence[E]) -> list[int]:
@@ -103,7 +118,10 @@ class TaskObjective(ABC, Generic[E, Batch]):
         """Judge the model by the task's metrics on the validation examples; empty where there are none."""
         if not self.validation:
             return {}
-        answers = self.predictor.predict(self.validation)
+        return self.judged(self.predictor.predict(self.validation))
+
+    def judged(self, answers: Sequence[Any]) -> dict[str, float]:
+        """Return the task's metrics of the answers to the validation examples."""
         metrics = self.task.metrics(self.validation)
         return {f"validation_{metric.name}": metric(self.validation, answers) for metric in metrics}
 
@@ -111,7 +129,7 @@ class TaskObjective(ABC, Generic[E, Batch]):
         """Name the examples of a step."""
         epoch, index = divmod(step, self.steps_per_epoch)
         rows = self._epoch(epoch)[index]
-        return f"{step} (epoch {epoch}, examples {', '.join(self.train[row].where for row in rows[:3])} …)"  # type: ignore[attr-defined]
+        return f"{step} (epoch {epoch}, examples {', '.join(self.train[row].where for row in rows[:3])} …)"
 
     def report(self) -> list[str]:
         """Return what a person should know of the examples: how many were cut or windowed, and why."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lucidlm.core.config import Config
 from lucidlm.core.devices import Compute, Precision, choose_compute, describe_machine
@@ -52,7 +53,9 @@ class PretrainConfig(Config):
     Parameters
     ----------
     data: prepared directories and the share of samples drawn from each; shares need not sum to one.
-    objective: "causal" predicts the next token, "masked" the hidden ones.
+    objective: "causal" predicts the next token, "masked" the hidden ones; "hybrid" does both with the same weights, half
+        of the samples each way (Charpentier and Samuel 2024, "GPT or BERT: why not both?", arXiv:2410.24159): a causal
+        model that fine-tuning may let see both ways.
     depth: the dial that sets all sizes: layers, and with them width (64 a layer) and heads; None: what the machine can
         train to good use in the time given.
     shape: sizes set by hand.
@@ -66,7 +69,7 @@ class PretrainConfig(Config):
     """
 
     data: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(min_length=1)
-    objective: Literal["causal", "masked"] = "causal"
+    objective: Literal["causal", "masked", "hybrid"] = "causal"
     depth: int | None = Field(default=None, ge=1, le=100)
     shape: ShapeConfig = ShapeConfig()
     model: ModelConfig | None = None
@@ -83,11 +86,12 @@ class PretrainConfig(Config):
 
 @dataclass
 class TokenBatch:
-    """Tokens and, at each position, what is to be predicted; both (B, T) int64."""
+    """Tokens and, at each position, what is to be predicted, both (B, T) int64; and whether tokens see both ways."""
 
     tokens: Tensor
     targets: Tensor
     counted: int
+    both_ways: bool
 
 
 class TokenObjective:
@@ -112,21 +116,34 @@ class TokenObjective:
 
     def batches(self, first_step: int) -> Iterator[list[TokenBatch]]:
         for step, windows in enumerate(self.loader.iterate(first_step), first_step):
-            batch = self._causal(windows) if self.config.objective == "causal" else self._masked(windows, step)
             size = self.config.micro_batch or self.config.batch_size
-            yield [self._to_device(*parts) for parts in zip(*(part.split(size) for part in batch), strict=True)]
+            micro_batches = []
+            for both_ways, (tokens, targets) in self._views(windows, step):
+                for part in zip(tokens.split(size), targets.split(size), strict=True):
+                    micro_batches.append(self._to_device(*part, both_ways))
+            yield micro_batches
 
-    def _causal(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        return windows[:, :-1], windows[:, 1:]
+    def _views(self, windows: Tensor, step: int) -> Iterator[tuple[bool, tuple[Tensor, Tensor]]]:
+        """Yield what is read and what is to be told, and whether tokens see both ways."""
+        if self.config.objective == "masked":
+            yield True, self._masked(windows, step)
+            return
+        causal = len(windows) if self.config.objective == "causal" else (len(windows) + 1) // 2
+        yield False, (windows[:causal, :-1], windows[:causal, 1:])
+        if causal < len(windows):
+            tokens, hidden = self._masked(windows[causal:], step)
+            # A hidden token is told where a causal model tells it, from the place before it: one head serves both.
+            yield True, (tokens, functional.pad(hidden[:, 1:], (0, 1), value=IGNORED))
 
     def _masked(self, windows: Tensor, step: int | str) -> tuple[Tensor, Tensor]:
         generator = torch_generator(self.config.loop.seed, "mask", step)
         return mask_tokens(windows[:, :-1], self.config.mask_rate, self.tokenizer, generator)
 
-    def _to_device(self, tokens: Tensor, targets: Tensor) -> TokenBatch:
+    def _to_device(self, tokens: Tensor, targets: Tensor, both_ways: bool) -> TokenBatch:
         counted = int((targets != IGNORED).sum())
         device = self.compute.device
-        return TokenBatch(tokens.to(device, non_blocking=True), targets.to(device, non_blocking=True), counted)
+        tokens, targets = tokens.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+        return TokenBatch(tokens, targets, counted, both_ways)
 
     def counted(self, batch: TokenBatch) -> int:
         return batch.counted
@@ -136,12 +153,12 @@ class TokenObjective:
 
     def loss(self, model: nn.Module, batch: TokenBatch) -> Tensor:
         assert isinstance(model, LanguageModel)
-        return model.loss(batch.tokens, batch.targets)[0]
+        return model.loss(batch.tokens, batch.targets, both_ways=batch.both_ways)[0]
 
     def evaluate(self, model: nn.Module, tokens: int | None = None) -> dict[str, float]:
         assert isinstance(model, LanguageModel)
         limit = self.config.validation_tokens if tokens is None else tokens
-        hide = None if self.config.objective == "causal" else self._masked
+        hide = self._masked if self.config.objective == "masked" else None
         return validate(model, self.held_out, self.config.context_length, limit, self.compute.device, hide)
 
     def describe(self, step: int) -> str:
@@ -219,6 +236,8 @@ def resolve(config: PretrainConfig, tokenizer: Tokenizer, compute: Compute) -> P
         shape = config.shape
         depth = config.depth or shape.num_layers or choose_depth(config.loop.minutes, vocab_size, compute)
         model = model_of_depth(depth, vocab_size, config.context_length, width=shape.embedding_dim, masked=masked)
+        if config.objective == "hybrid":
+            model = model.changed(qk_norm=False)  # causal it is a Llama then, and both ways a EuroBERT
         config = config.changed(depth=depth, model=model.changed(**dict(shape)))
     assert config.model is not None
     if config.model.vocab_size < tokenizer.vocab_size:

@@ -1,0 +1,41 @@
+"""What fine-tuning takes over from a pretrained model: the Transformer without its head."""
+
+from __future__ import annotations
+
+from lucidlm.core.errors import InputError
+from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.model.config import ModelConfig
+from lucidlm.model.directory import Loaded
+from lucidlm.model.heads import LanguageModel
+from lucidlm.model.transformer import Transformer
+from lucidlm.train.finetune_config import FinetuneConfig
+
+
+def pretrained_backbone(loaded: Loaded, where: str) -> tuple[Transformer, Tokenizer]:
+    """Return the Transformer of a pretrained language model, and its tokenizer.
+
+    Raises
+    ------
+    InputError: `where` holds another kind of model, or no tokenizer.
+    """
+    if not isinstance(loaded.model, LanguageModel) or loaded.tokenizer is None:
+        raise InputError(
+            "is not a pretrained language model with its tokenizer",
+            where=where,
+            fix="Pass what `lucidlm pretrain` made.",
+        )
+    return loaded.model.model, loaded.tokenizer
+
+
+def backbone_config(shape: ModelConfig, config: FinetuneConfig, *, both_ways: bool = False) -> ModelConfig:
+    """Return the shape of the model to be tuned: the pretrained one's, with the dropout and the attention asked for.
+
+    Parameters
+    ----------
+    both_ways: what "auto" means for a causal model: whether tokens are to see those after them as well.
+    """
+    if config.attention != "auto":
+        causal = config.attention == "causal"
+    else:
+        causal = shape.causal and not both_ways
+    return shape.changed(dropout=config.dropout, causal=causal)

@@ -1,0 +1,119 @@
+"""Learning to classify: cross-entropy of labelled texts, a fresh head on a pretrained backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lucidlm.data.examples import LabelledText
+from lucidlm.data.split import Split
+from lucidlm.model.classify import TextClassifier, pad
+from lucidlm.model.directory import Loaded
+from lucidlm.model.heads import SequenceClassifier
+from lucidlm.tasks.classification import TextClassification
+from lucidlm.train.backbone import backbone_config, pretrained_backbone
+from lucidlm.train.finetune_config import FinetuneConfig
+from lucidlm.train.objective import TaskObjective
+
+
+@dataclass
+class TextBatch:
+    """Token ids (B, T) int64 padded on the right, their lengths (B,), and label numbers (B,)."""
+
+    tokens: Tensor
+    lengths: Tensor
+    labels: Tensor
+
+
+class ClassificationObjective(TaskObjective[LabelledText, TextBatch]):
+    """Cross-entropy of labelled texts.
+
+    Of a text longer than the model reads, training takes another stretch each time, while judging reads all of it, in
+    windows. Where labels are weighted, the weights average to one over the training texts.
+    """
+
+    head: ClassVar[tuple[str, ...]] = ("score", "dense", "classifier")
+
+    @classmethod
+    def build(
+        cls,
+        config: FinetuneConfig,
+        task: TextClassification,
+        loaded: Loaded,
+        examples: dict[Split, list[LabelledText]],
+        device: torch.device,
+    ) -> Self:
+        """Put a fresh classification head on the pretrained backbone.
+
+        Raises
+        ------
+        InputError: the training texts have one label only, or a label of the validation texts is not among theirs.
+        """
+        labels = task.discover_labels(examples["train"])
+        backbone, tokenizer = pretrained_backbone(loaded, config.model)
+        shape = backbone_config(backbone.config, config)
+        model = SequenceClassifier(shape, labels, config.pooling, seed=config.loop.seed)
+        model.model.load_state_dict(backbone.state_dict())
+        classifier = TextClassifier(model.to(device), tokenizer, config.max_length or shape.context_length)
+        task.label_ids(examples["validation"], labels)
+        return cls(config, task, examples, model, tokenizer, classifier)
+
+    def encode(self, examples: Sequence[LabelledText]) -> list[int]:
+        assert isinstance(self.predictor, TextClassifier) and isinstance(self.task, TextClassification)
+        self.classifier = self.predictor
+        self.ids = self.classifier.encode([example.text for example in examples])
+        self.labels = self.task.label_ids(examples, self.classifier.labels)
+        counts = np.bincount(self.labels, minlength=len(self.classifier.labels))
+        weights = len(self.labels) / (len(counts) * counts) if self.config.class_weights == "balanced" else counts**0.0
+        self.weights = torch.tensor(weights, dtype=torch.float32)
+        return [min(len(ids), self.classifier.room) + 1 for ids in self.ids]
+
+    def collate(self, rows: np.ndarray, generator: np.random.Generator) -> TextBatch:
+        windows = [self.classifier.end(self._window(self.ids[row], generator)) for row in rows]
+        tokens, lengths = pad(windows, self.tokenizer.pad_id)
+        device = next(self.model.parameters()).device
+        return TextBatch(tokens.to(device), lengths.to(device), torch.from_numpy(self.labels[rows]).to(device))
+
+    def _window(self, ids: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Return what the model gets to read of a text this time: a stretch of it that fits, with some tokens left out."""
+        room = self.classifier.room
+        if len(ids) > room:
+            start = generator.integers(len(ids) - room + 1)
+            ids = ids[start : start + room]
+        if self.config.token_dropout:
+            ids = ids[generator.random(len(ids)) >= self.config.token_dropout]
+        return ids
+
+    def counted(self, batch: TextBatch) -> int:
+        return len(batch.labels)
+
+    def tokens(self, batch: TextBatch) -> int:
+        return int(batch.lengths.sum())
+
+    def loss(self, model: nn.Module, batch: TextBatch) -> Tensor:
+        logits = model(batch.tokens, batch.lengths).float()
+        smoothing, weights = self.config.label_smoothing, self.weights.to(logits.device)
+        return functional.cross_entropy(logits, batch.labels, weights, reduction="sum", label_smoothing=smoothing)
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Judge the model on the validation texts; their mean loss comes with the task's metrics."""
+        if not self.validation:
+            return {}
+        answers = self.classifier.predict(self.validation)
+        assert isinstance(self.task, TextClassification)
+        truth = self.task.label_ids(self.validation, self.classifier.labels)
+        chosen = np.array([answer.probabilities[label] for answer, label in zip(answers, truth, strict=True)])
+        found = self.judged(answers)
+        return {**found, "validation_loss": float(-np.log(np.maximum(chosen, 1e-12)).mean())}
+
+    def report(self) -> list[str]:
+        room = self.classifier.room
+        long = sum(len(ids) > room for ids in self.ids)
+        names = f"labels {', '.join(self.classifier.labels)}"
+        return [names, f"{long:,} texts are longer than {room:,} tokens: read in stretches of that length"][: 1 + (long > 0)]
