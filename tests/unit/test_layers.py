@@ -22,7 +22,7 @@ LAYERS = (
     {"train"},
     {"evaluate"},
     {"report"},
-    {"demo", "big_language_model"},
+    {"demo", "recipe", "big_language_model"},
     {"cli"},
     {"__main__"},
 )
