@@ -20,15 +20,11 @@ from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.model.classify import TextClassifier
 from lucidlm.model.directory import load_model
 from lucidlm.model.heads import SequenceClassifier
-from lucidlm.tasks import TextClassification, tasks
-from lucidlm.train.finetune import (
-    ClassificationObjective,
-    FinetuneConfig,
-    build_classifier,
-    classification_task,
-    finetune,
-    read_split,
-)
+from lucidlm.tasks import tasks
+from lucidlm.tasks.classification import TextClassification
+from lucidlm.train.classification import ClassificationObjective, TextBatch
+from lucidlm.train.finetune import build_objective, finetune, read_parts
+from lucidlm.train.finetune_config import FinetuneConfig
 from lucidlm.train.loop import LoopConfig
 from lucidlm.train.pretrain import pretrain
 
@@ -40,15 +36,25 @@ def configured(model: Path, data: Path, **fields: Any) -> FinetuneConfig:
 
 
 def sentiment() -> TextClassification:
-    return classification_task("sentiment")
+    task = tasks.get("sentiment")
+    assert isinstance(task, TextClassification)
+    return task
+
+
+def built(config: FinetuneConfig) -> ClassificationObjective:
+    parts = read_parts(config, sentiment())
+    found = build_objective(config, sentiment(), load_model(config.model), parts, torch.device("cpu"))
+    assert isinstance(found, ClassificationObjective)
+    return found
+
+
+def collated(objective: ClassificationObjective, rows: np.ndarray, step: int) -> TextBatch:
+    return objective.collate(rows, np.random.default_rng(step))
 
 
 @pytest.fixture
 def objective(tiny_model: Path, reviews_csv: Path) -> ClassificationObjective:
-    config = configured(tiny_model, reviews_csv, token_dropout=0.5)
-    examples = read_split(config, sentiment())
-    labels = {part: sentiment().label_ids(found, ["negative", "positive"]) for part, found in examples.items()}
-    return ClassificationObjective(config, build_classifier(config, ["negative", "positive"]), examples, labels)
+    return built(configured(tiny_model, reviews_csv, token_dropout=0.5))
 
 
 # ---------------------------------------------------------------------- batches
@@ -69,7 +75,7 @@ def test_every_epoch_has_another_order(objective: ClassificationObjective) -> No
 
 
 def test_texts_of_a_batch_are_of_like_length(objective: ClassificationObjective) -> None:
-    lengths = np.array([len(ids) for ids in objective.train])
+    lengths = np.array([len(ids) for ids in objective.ids])
     spread = [np.ptp(lengths[rows]) for rows in objective._epoch(0)]
     assert np.median(spread) < np.ptp(lengths) / 3
 
@@ -85,33 +91,34 @@ def test_batches_are_the_same_from_any_step_on(objective: ClassificationObjectiv
 
 def test_labels_stay_with_their_texts(objective: ClassificationObjective) -> None:
     for rows in objective._epoch(0)[:3]:
-        assert objective._batch(rows, step=0).labels.tolist() == objective.train_labels[rows].tolist()
+        assert collated(objective, rows, 0).labels.tolist() == objective.labels[rows].tolist()
 
 
 def test_token_dropout_leaves_out_its_share_and_never_the_end(objective: ClassificationObjective) -> None:
     eos = objective.classifier.tokenizer.eos_id
     kept = counted = 0
     for step, rows in enumerate(objective._epoch(0)):
-        batch = objective._batch(rows, step)
+        batch = collated(objective, rows, step)
         for ids, length, row in zip(batch.tokens, batch.lengths, rows, strict=True):
             *seen, end = ids[:length].tolist()
             assert end == eos
-            whole = iter(objective.train[row].tolist())
+            whole = iter(objective.ids[row].tolist())
             assert all(token in whole for token in seen)  # what is left stands in the order of the text
-            kept, counted = kept + len(seen), counted + len(objective.train[row])
+            kept, counted = kept + len(seen), counted + len(objective.ids[row])
     assert kept / counted == pytest.approx(0.5, abs=0.02)
 
 
 def test_nothing_is_hidden_when_it_is_judged(objective: ClassificationObjective) -> None:
     first, second = (objective.evaluate(objective.classifier.model) for _ in range(2))
     assert first == second
-    assert set(first) == {"validation_accuracy", "validation_loss"}
+    names = {"accuracy", "macro_f1", "mcc", "calibration_error", "loss"}
+    assert set(first) == {f"validation_{name}" for name in names}
 
 
 def test_a_batch_that_breaks_can_be_found(objective: ClassificationObjective) -> None:
     said = objective.describe(objective.steps_per_epoch + 1)
     row = objective._epoch(1)[1][0]
-    assert f"epoch 1, texts {objective.where[row]}" in said
+    assert f"epoch 1, examples {objective.train[row].where}" in said
     assert "reviews.csv:" in said
 
 
@@ -119,7 +126,7 @@ def test_a_batch_that_breaks_can_be_found(objective: ClassificationObjective) ->
 
 
 def test_texts_are_parted_by_their_hash(tiny_model: Path, reviews_csv: Path) -> None:
-    parts = read_split(configured(tiny_model, reviews_csv, validation=0.2, test=0.1), sentiment())
+    parts = read_parts(configured(tiny_model, reviews_csv, validation=0.2, test=0.1), sentiment())
     assert sum(map(len, parts.values())) == 400
     for part, examples in parts.items():
         assert examples
@@ -130,7 +137,7 @@ def test_repeated_texts_are_left_out(tmp_path: Path, tiny_model: Path) -> None:
     rows = made_up_reviews(40)
     path = tmp_path / "twice.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *rows[:15]]))
-    parts = read_split(configured(tiny_model, path), sentiment())
+    parts = read_parts(configured(tiny_model, path), sentiment())
     texts = Counter(example.text for examples in parts.values() for example in examples)
     assert len(texts) == 40
     assert set(texts.values()) == {1}
@@ -140,8 +147,8 @@ def test_nothing_left_to_train_on(tmp_path: Path, tiny_model: Path) -> None:
     path = tmp_path / "few.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in made_up_reviews(3)))
     config = configured(tiny_model, path, validation=0.0, test=0.999999)
-    with pytest.raises(InputError, match=r"none of its 3 texts is left to train on.*Hold out less"):
-        read_split(config, sentiment())
+    with pytest.raises(InputError, match=r"none of its 3 examples is left to train on.*Hold out less"):
+        read_parts(config, sentiment())
 
 
 # ---------------------------------------------------------------------- a run
@@ -176,7 +183,7 @@ def test_the_model_knows_its_labels_and_where_it_comes_from(judge: Path, reviews
 
 
 def test_epochs_become_steps(judge: Path, tiny_model: Path, reviews_csv: Path) -> None:
-    training = len(read_split(configured(tiny_model, reviews_csv), sentiment())["train"])
+    training = len(read_parts(configured(tiny_model, reviews_csv), sentiment())["train"])
     saved = FinetuneConfig.load(judge / "config.yaml")
     assert saved.loop.max_steps == 12 * -(-training // 16)
 
@@ -249,7 +256,7 @@ def test_a_missing_label_is_named_by_line(tmp_path: Path, tiny_model: Path) -> N
     path = tmp_path / "reviews.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     refused(tmp_path, configured(tiny_model, path), r"reviews\.jsonl:7: .*label.*--on-error skip")
-    parts = read_split(configured(tiny_model, path, on_error="skip"), sentiment())
+    parts = read_parts(configured(tiny_model, path, on_error="skip"), sentiment())
     assert sum(map(len, parts.values())) == 19
 
 
@@ -258,8 +265,9 @@ def test_the_task_is_in_the_registry() -> None:
 
 
 def test_long_texts_are_read_whole(tiny_model: Path, tiny_data: Path) -> None:
-    classifier = build_classifier(configured(tiny_model, tiny_data, max_length=9), ["a", "b"])
     tokenizer = Tokenizer.load(tiny_data)
+    shape = load_model(tiny_model).model.config
+    classifier = TextClassifier(SequenceClassifier(shape, ["a", "b"], "mean"), tokenizer, max_length=9)
     text = "director calls film wonderful and writer finds plot moving though"
     (ids,) = classifier.encode([text])
     assert ids.tolist() == tokenizer.encode(text)
@@ -277,15 +285,43 @@ def test_long_texts_are_read_whole(tiny_model: Path, tiny_data: Path) -> None:
 
 def test_training_takes_stretches_of_long_texts(tiny_model: Path, reviews_csv: Path) -> None:
     config = configured(tiny_model, reviews_csv, max_length=9, token_dropout=0.0)
-    examples = read_split(config, sentiment())
-    labels = {part: sentiment().label_ids(found, ["negative", "positive"]) for part, found in examples.items()}
-    objective = ClassificationObjective(config, build_classifier(config, ["negative", "positive"]), examples, labels)
+    objective = built(config)
     starts = set()
     for step in range(20):
-        batch = objective._batch(np.array([0]), step)
-        whole, seen = objective.train[0].tolist(), batch.tokens[0, :-1].tolist()
+        batch = collated(objective, np.array([0]), step)
+        whole, seen = objective.ids[0].tolist(), batch.tokens[0, :-1].tolist()
         assert batch.lengths.tolist() == [9]
         found = [start for start in range(len(whole) - 7) if whole[start : start + 8] == seen]
         assert found
         starts.add(found[0])
     assert len(starts) > 3
+
+
+def test_a_causal_model_may_learn_to_see_both_ways(tiny_model: Path, reviews_csv: Path) -> None:
+    objective = built(configured(tiny_model, reviews_csv, attention="bidirectional"))
+    assert not objective.classifier.model.config.causal
+    objective.classifier.model.eval()
+    tokens, lengths = torch.tensor([[7, 8, 9, 10]]), torch.tensor([4])
+    hidden = objective.classifier.model.model(tokens)
+    assert not torch.equal(hidden[0, 0], objective.classifier.model.model(tokens[:, :2])[0, 0])
+    assert torch.isfinite(objective.classifier.model(tokens, lengths)).all()
+
+
+def test_rare_labels_weigh_more_if_asked(tmp_path: Path, tiny_model: Path) -> None:
+    path = tmp_path / "unequal.jsonl"
+    rows = made_up_reviews(80)
+    rare = [row for row in rows if row["label"] == "positive"][:5]
+    path.write_text("".join(json.dumps(r) + "\n" for r in [*rare, *(r for r in rows if r["label"] == "negative")]))
+    objective = built(configured(tiny_model, path, class_weights="balanced", validation=0, test=0))
+    counts = np.bincount(objective.labels)
+    assert (objective.weights.numpy() * counts).tolist() == pytest.approx([sum(counts) / 2] * 2)
+
+
+def test_validation_examples_of_their_own_are_never_trained_on(tmp_path: Path, tiny_model: Path) -> None:
+    rows = made_up_reviews(60)
+    for name, part in (("train.jsonl", rows), ("validation.jsonl", rows[:20])):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in part))
+    config = configured(tiny_model, tmp_path / "train.jsonl", validation_data=str(tmp_path / "validation.jsonl"), test=0)
+    parts = read_parts(config, sentiment())
+    assert (len(parts["train"]), len(parts["validation"]), len(parts["test"])) == (40, 20, 0)
+    assert not {e.text for e in parts["train"]} & {e.text for e in parts["validation"]}

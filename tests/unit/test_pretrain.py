@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.conftest import tiny_pretraining
@@ -12,6 +14,7 @@ from tests.conftest import tiny_pretraining
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import sha256
 from lucidlm.data.cards import CARD
+from lucidlm.data.loader import TokenCorpus
 from lucidlm.data.prepare import PrepareConfig, prepare
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.model.config import ModelConfig
@@ -110,6 +113,24 @@ def test_a_masked_model(tmp_path: Path, tiny_data: Path) -> None:
     assert "bits_per_byte" not in outcome.evaluation
     loaded = load_model(tmp_path / "model")
     assert not loaded.model.config.causal
+
+
+def test_a_model_of_both_kinds(tmp_path: Path, tiny_data: Path) -> None:
+    config = tiny_pretraining(tiny_data, objective="hybrid", batch_size=8, loop={"max_steps": 60, "evaluations": 1})
+    outcome = pretrain(config, tmp_path / "model")
+    assert outcome.evaluation["bits_per_byte"] < 8
+    loaded = load_model(tmp_path / "model")
+    assert isinstance(loaded.model, LanguageModel)
+    assert loaded.tokenizer is not None
+    assert loaded.model.config.causal
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["model_type"] == "llama"
+    # Seeing both ways it fills a gap, told from the place before, better than by chance.
+    corpus = TokenCorpus.open(tiny_data, "train")
+    tokens = torch.from_numpy(np.asarray(corpus.shards[0][:2048], dtype=np.int64)).reshape(-1, 32)
+    seen, targets = tokens.clone(), torch.full_like(tokens, IGNORED)
+    seen[:, 9], targets[:, 8] = loaded.tokenizer.mask_id, tokens[:, 9]
+    nats, counted = loaded.model.loss(seen, targets, both_ways=True)
+    assert nats / counted < 0.8 * math.log(loaded.tokenizer.vocab_size)
 
 
 def test_a_mixture(tmp_path: Path, tiny_data: Path, reviews_zh_jsonl: Path) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from lucidlm.core.errors import InputError
-from lucidlm.tasks import LabelledText, TextClassification, read_examples, tasks
+from lucidlm.data.examples import LabelledText
+from lucidlm.tasks import read_examples, tasks
+from lucidlm.tasks.classification import TextClassification
 
 
 def sentiment() -> TextClassification:
@@ -76,7 +78,7 @@ def test_texts_are_cleaned_but_short_and_monotonous_ones_stay(tmp_path: Path) ->
         {"text": "bad bad bad bad " * 50, "label": "negative"},
         {"text": "好看！", "label": "positive"},
     )
-    found = read_examples(source, sentiment())
+    found = read_examples(sentiment(), source)
     assert [example.text for example in found] == [
         "Good\nfilm — really",
         "ok",
@@ -98,19 +100,31 @@ def test_texts_are_cleaned_but_short_and_monotonous_ones_stay(tmp_path: Path) ->
 def test_rows_that_cannot_be_used_stop_or_are_skipped_and_counted(tmp_path: Path, row: dict, message: str) -> None:
     source = write(tmp_path / "d.jsonl", {"text": "good", "label": "positive"}, row)
     with pytest.raises(InputError, match=message):
-        read_examples(source, sentiment())
+        read_examples(sentiment(), source)
     skipped: Counter[str] = Counter()
-    assert len(read_examples(source, sentiment(), on_error="skip", skipped=skipped)) == 1
+    assert len(read_examples(sentiment(), source, on_error="skip", skipped=skipped)) == 1
     assert skipped.total() == 1
 
 
 def test_fields_can_be_named(tmp_path: Path) -> None:
     source = write(tmp_path / "d.jsonl", {"review": "good", "stars": 5})
-    found = read_examples(source, sentiment(), text_field="review", label_field="stars")
+    found = read_examples(sentiment(), source, fields={"text": "review", "label": "stars"})
     assert (found[0].text, found[0].label) == ("good", "5")
 
 
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     source = write(tmp_path / "d.jsonl", {"text": " ", "label": "positive"})
-    with pytest.raises(InputError, match="holds no labelled texts"):
-        read_examples(source, sentiment(), on_error="skip")
+    with pytest.raises(InputError, match="holds no examples"):
+        read_examples(sentiment(), source, on_error="skip")
+
+
+def test_an_unknown_field_is_named(tmp_path: Path) -> None:
+    source = write(tmp_path / "d.jsonl", {"text": "good", "label": "positive"})
+    with pytest.raises(InputError, match=r"the task sentiment has no field 'label_field'.*text, label"):
+        read_examples(sentiment(), source, fields={"label_field": "stars"})
+
+
+def test_a_renamed_field_is_missed_under_its_own_name(tmp_path: Path) -> None:
+    source = write(tmp_path / "d.jsonl", {"text": "good", "label": "positive"})
+    with pytest.raises(InputError, match=r':1: field "review" is missing \(fields found: text, label\)'):
+        read_examples(sentiment(), source, fields={"text": "review"})

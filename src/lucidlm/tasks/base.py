@@ -145,7 +145,7 @@ def read_examples(
         try:
             examples.append(task.read(row.renamed(names)))
         except InputError as error:
-            rejects.reject(error.what, error.what, where=row.where, fix=error.fix.rstrip("."))
+            rejects.reject(error.what, error.what, where=row.where, fix=(error.fix or "").rstrip("."))
     if not examples:
         needed = ", ".join(f'"{names.get(name, name)}"' for name in task.fields)
         raise InputError("holds no examples", where=source, fix=f"The fields of a row are {needed}.")
