@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Literal, Self
 from uuid import uuid4
@@ -56,7 +56,7 @@ class PrepareConfig(Config):
     """
 
     sources: list[str] = Field(min_length=1, description="files, folders, URLs, pypi:PACKAGE, hf:REPO")
-    text_field: str = Field(default="text", description="the field of json, csv and parquet rows to read")
+    text_field: str | list[str] = Field(default="text", description="the field, or fields, of rows to read as documents")
     encoding: str = Field(default="utf-8", description="of text files")
     on_error: OnError = Field(default="stop", description="at a record that cannot be used")
     clean: CleanConfig = CleanConfig()
@@ -161,10 +161,11 @@ def _collect(config: PrepareConfig, spool: Spool, directory: Path) -> tuple[list
         Task("reading", unit="MB") as task,
         Deduplicator(exact=config.exact, near=threshold, directory=directory) as copies,
     ):
-        for uri in config.sources:
+        fields = [config.text_field] if isinstance(config.text_field, str) else config.text_field
+        for uri, field in product(config.sources, fields):
             source, digest = SourceRecord(uri=uri, documents=0, bytes=0, sha256=""), hashlib.sha256()
             for document in read_documents(
-                uri, text_field=config.text_field, encoding=config.encoding, on_error=config.on_error, skipped=skipped
+                uri, text_field=field, encoding=config.encoding, on_error=config.on_error, skipped=skipped
             ):
                 encoded = document.text.encode()
                 digest.update(len(encoded).to_bytes(8, "little") + encoded)
