@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,19 @@ from lucidlm.data.split import Split, split_of
 from lucidlm.model.directory import Loaded, load_model, save_model
 from lucidlm.tasks.base import Task, read_examples, tasks
 from lucidlm.tasks.classification import TextClassification
+from lucidlm.tasks.sequences import Writing
 from lucidlm.train.classification import ClassificationObjective
 from lucidlm.train.finetune_config import FinetuneConfig
 from lucidlm.train.loop import Loop, Outcome, describe_outcome
 from lucidlm.train.objective import TaskObjective
 from lucidlm.train.pretrain import CONFIG
+from lucidlm.train.sequences import SequenceObjective
+from lucidlm.train.shots import draw_shots
+from lucidlm.train.strategy import apply_strategy, finish_strategy
 
 OBJECTIVES: dict[type[Task[Any, Any]], type[TaskObjective[Any, Any]]] = {
     TextClassification: ClassificationObjective,
+    Writing: SequenceObjective,
 }
 """How each kind of task is learned."""
 
@@ -45,6 +51,8 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
         require_vacant(out)
     task = tasks.get(config.task)
     parts = read_parts(config, task)
+    if config.shots is not None:
+        parts["train"] = draw_shots(parts["train"], config.shots, labels_of(task, parts["train"]), config.loop.seed)
     compute = choose_compute(config.device, config.precision)
     loaded = load_model(config.model)
     config = config.changed(max_length=config.max_length or loaded.model.config.context_length)
@@ -53,14 +61,17 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
         steps = math.ceil(config.epochs * objective.steps_per_epoch)
         config = config.changed(loop=config.loop.changed(max_steps=config.loop.max_steps or steps))
         config.save(out / CONFIG)
+    trained = apply_strategy(objective.model, config, objective.head)
     sizes = ", ".join(f"{len(found):,} {part}" for part, found in parts.items())
-    for line in (f"{config.task}: {sizes}; {compute.device.type}, {compute.reason}", *objective.report()):
+    for line in (f"{config.task}: {sizes}; {compute.device.type}, {compute.reason}", *objective.report(), trained):
         say(line)
-    outcome = Loop(objective.model, objective, config.loop, compute, out).run(resume=resume)
+    loop = Loop(objective.model, objective, config.loop, compute, out, layer_decay=config.layer_decay)
+    outcome = loop.run(resume=resume)
     if outcome.stopped_by is None:
         with torch.inference_mode(), fast_products(compute.device):
             outcome.evaluation = objective.evaluate(objective.model.eval())
-        save_model(objective.model, out, objective.tokenizer, provenance=_provenance(config, outcome))
+        finish_strategy(objective.model, config, objective.head, out)
+        save_model(objective.model, out, objective.tokenizer, provenance={**_provenance(config, outcome), **objective.remembered()})
     return outcome
 
 
@@ -103,6 +114,14 @@ def read_parts(config: FinetuneConfig, task: Task[Any, Any]) -> Parts:
             fix="Hold out less (--validation, --test) or pass more data.",
         )
     return parts
+
+
+def labels_of(task: Task[Any, Any], examples: list[Any]) -> Callable[[Any], str] | None:
+    """Return what tells the label of an example, synonyms taken for one; None where examples have none."""
+    if not isinstance(task, TextClassification):
+        return None
+    labels = task.discover_labels(examples)
+    return lambda example: task.known_as(example.label, labels) or example.label
 
 
 def _distinct(config: FinetuneConfig, task: Task[Any, Any], source: str, seen: set[str]) -> list[Any]:

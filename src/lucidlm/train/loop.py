@@ -126,16 +126,26 @@ class Outcome:
 
 
 class Loop(Generic[Batch]):
-    """Trains `model` on `objective` and leaves `metrics.jsonl` and `checkpoints/` in `directory`."""
+    """Trains `model` on `objective` and leaves `metrics.jsonl` and `checkpoints/` in `directory`.
+
+    `layer_decay` is what `build_optimizer` makes of it.
+    """
 
     def __init__(
-        self, model: nn.Module, objective: Objective[Batch], config: LoopConfig, compute: Compute, directory: Path
+        self,
+        model: nn.Module,
+        objective: Objective[Batch],
+        config: LoopConfig,
+        compute: Compute,
+        directory: Path,
+        *,
+        layer_decay: float = 1.0,
     ) -> None:
         if config.max_steps is None and config.minutes is None:
             raise InputError("neither max_steps nor minutes is given: the run would never end", fix="Pass one of them.")
         self.model, self.objective, self.config, self.compute = model, objective, config, compute
         self.checkpoints = directory / "checkpoints"
-        self.optimizer = build_optimizer(model, config.optimizer)
+        self.optimizer = build_optimizer(model, config.optimizer, layer_decay=layer_decay)
         self.state = LoopState()
         self.directory = directory
         self._best: dict[str, Tensor] | None = None

@@ -9,6 +9,7 @@ product, in the number format that the device multiplies fast in: that makes Muo
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from lucidlm.core.config import Config
 from lucidlm.core.devices import has_bf16_units
+from lucidlm.model.lora import is_adapter
 
 POLAR_EXPRESS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
@@ -36,6 +38,9 @@ SAFETY = 1.01
 
 BATCH_ELEMENTS = 2**26
 """Most matrix entries that are orthogonalised at once, which bounds the memory it takes."""
+
+ABOVE = 2**30
+"""The height of what lies above the blocks: the final norm and the heads."""
 
 
 class OptimizerConfig(Config):
@@ -88,12 +93,12 @@ class Muon(torch.optim.Optimizer):
 
     Parameters
     ----------
-    parameters: matrices, all on one device.
+    parameters: matrices, all on one device, or groups of them with options of their own, as PyTorch's optimisers take.
     """
 
     def __init__(
         self,
-        parameters: Iterable[Tensor],
+        parameters: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float,
         *,
         momentum: float = 0.95,
@@ -178,35 +183,55 @@ class Optimizers:
         return (group for member in self.members for group in member.param_groups)
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizers:
+def build_optimizer(model: nn.Module, config: OptimizerConfig, *, layer_decay: float = 1.0) -> Optimizers:
     """Return the optimiser of all parameters of `model` that are to be trained.
 
     Muon takes the matrices inside the blocks. Embeddings and heads are matrices too, but their rows stand for tokens
-    or classes and are touched unevenly, so AdamW takes them, with the norms and biases.
+    or classes and are touched unevenly, so AdamW takes them, with the norms and biases. AdamW takes the factors of
+    low-rank adapters too: what is to be near-orthogonal is a matrix's change, which is their product, not each of them.
+
+    Parameters
+    ----------
+    layer_decay: factor on the learning rates from each block to the one below it, the embeddings lying lowest (Howard
+        and Ruder 2018, arXiv:1801.06146); 1: all alike.
     """
-    matrices, tables, vectors = [], [], []
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if parameter.dim() < 2:
-            vectors.append(parameter)
-        elif config.name == "muon" and ".layers." in f".{name}" and parameter.dim() == 2:
-            matrices.append(parameter)
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    heights = {name: _height(name) for name, _ in model.named_parameters()}
+    top = 1 + max((height for height in heights.values() if height < ABOVE), default=0)
+    matrices, rest = defaultdict(list), defaultdict(list)  # by their factor on the rate; and on the decay of weights
+    for name, parameter in named:
+        factor = layer_decay ** max(0, top - heights[name])
+        if config.name == "muon" and ".layers." in f".{name}" and parameter.dim() == 2 and not is_adapter(name):
+            matrices[factor].append(parameter)
         else:
-            tables.append(parameter)
-    groups = [{"params": tables, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+            rest[parameter.dim() < 2, factor].append(parameter)
     members: list[torch.optim.Optimizer] = []
     if matrices:
+        rate = config.muon_learning_rate
         members.append(
             Muon(
-                matrices,
-                config.muon_learning_rate,
+                [{"params": group, "lr": factor * rate} for factor, group in sorted(matrices.items())],
+                rate,
                 momentum=config.momentum,
                 weight_decay=config.weight_decay,
                 steps=config.newton_schulz_steps,
             )
         )
-    if tables or vectors:
-        groups = [group for group in groups if group["params"]]
+    if rest:
+        groups = [
+            {
+                "params": group,
+                "lr": factor * config.learning_rate,
+                "weight_decay": 0.0 if vectors else config.weight_decay,
+            }
+            for (vectors, factor), group in sorted(rest.items())
+        ]
         members.append(torch.optim.AdamW(groups, config.learning_rate, config.betas, config.eps, fused=True))
     return Optimizers(members)
+
+
+def _height(name: str) -> int:
+    """Return where in the model a parameter stands: 0 for embeddings, 1 for the lowest block, ABOVE for the top."""
+    if block := re.search(r"(?:^|\.)layers\.(\d+)\.", name):
+        return 1 + int(block[1])
+    return 0 if "embed_" in name else ABOVE

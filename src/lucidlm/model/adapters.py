@@ -1,0 +1,186 @@
+"""Adapters in a directory of their own, in the format of PEFT (github.com/huggingface/peft).
+
+`adapter_config.json` and `adapter_model.safetensors` hold the two factors of each adapted matrix and, where a task has
+one, its head: a few per cent of the model's size, to be shared among those who have the model. PEFT opens what is
+written here on what transformers makes of the model's directory, and what PEFT wrote opens here. The metadata of the
+safetensors file carry a checksum of the matrices that were adapted, so that another model of the same shape is told
+from the right one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from lucidlm.core.config import Config
+from lucidlm.core.errors import InputError
+from lucidlm.core.io import atomic_path, read_json, write_json
+from lucidlm.model.directory import check_fit, load_weights
+from lucidlm.model.heads import LanguageModel, SequenceClassifier, SpanExtractor
+from lucidlm.model.lora import LoraConfig, LoraLinear, attach, is_adapter
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+CHECKSUM = "base_sha256"
+NOTES = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "exclude_modules",
+    "inference_mode",
+    "layers_pattern",
+    "layers_to_transform",
+    "megatron_core",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "target_modules",
+    "task_type",
+}
+"""Fields of adapter_config.json that do not change what adapters compute, once their weights are there."""
+
+
+class _Fields(Config):
+    """The fields of adapter_config.json that do."""
+
+    r: int = Field(ge=1)
+    lora_alpha: float = Field(gt=0)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    modules_to_save: list[str] | None = None
+    init_lora_weights: Literal[True, False, "gaussian", "orthogonal"] = True
+    """Ways to begin that leave the model's own matrices alone; PEFT knows others that do not."""
+
+
+def save_adapter(model: nn.Module, directory: str | Path, *, base: str, head: Sequence[str] = ()) -> None:
+    """Write the adapters of `model`, not merged, and the modules of its head.
+
+    Parameters
+    ----------
+    base: the model that the adapters belong to, as `adapter_config.json` is to name it: a path or a repository.
+    head: the first parts of the names of the parameters that were trained besides.
+
+    Raises
+    ------
+    LucidError: the disk is full.
+    """
+    directory = Path(directory)
+    adapted = {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
+    assert adapted, "there are no adapters"
+    first = next(iter(adapted.values()))
+    saved = sorted({name.split(".")[0] for name, _ in model.named_parameters()} & set(head))
+    state = {
+        f"{PREFIX}{name}": value.detach().cpu().contiguous()
+        for name, value in model.state_dict().items()
+        if is_adapter(name) or name.split(".")[0] in saved
+    }
+    with atomic_path(directory / WEIGHTS) as path:
+        save_file(state, path, {"format": "pt", CHECKSUM: _checksum(model, list(adapted))})
+    fields = {
+        "peft_type": "LORA",
+        "task_type": _task_type(model),
+        "base_model_name_or_path": base,
+        "r": first.lora_A.out_features,
+        "lora_alpha": first.scale * first.lora_A.out_features,
+        "lora_dropout": first.dropout.p,
+        "target_modules": sorted({name.rpartition(".")[2] for name in adapted}),
+        "modules_to_save": saved or None,
+        "bias": "none",
+        "inference_mode": True,
+    }
+    write_json(directory / CONFIG, fields)
+
+
+def apply_adapter(model: nn.Module, directory: str | Path) -> None:
+    """Put the adapters in `directory` on `model`, and the head that was saved with them; `merge` makes them part of it.
+
+    Raises
+    ------
+    InputError: they are no LoRA adapters, damaged, of another model or rank, or use something that is not supported.
+    """
+    directory = Path(directory)
+    where = directory / CONFIG
+    fields = _read_fields(where)
+    tensors = load_weights(directory / WEIGHTS)
+    if foreign := sorted(name for name in tensors if not name.startswith(PREFIX)):
+        raise InputError(
+            f"holds {foreign[0]}, which is no adapter's", where=directory / WEIGHTS, fix="See PEFT's format."
+        )
+    tensors = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
+    names = sorted({name.partition(".lora_")[0] for name in tensors if is_adapter(name)})
+    if not names:
+        raise InputError("holds no LoRA adapters", where=directory / WEIGHTS)
+    maps = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    if unknown := [name for name in names if name not in maps]:
+        raise InputError(
+            f"has adapters for {unknown[0]}, which the model has no plain matrix for",
+            where=directory / WEIGHTS,
+            fix="The adapters are of another model, or the model has adapters already.",
+        )
+    expected = _expected(model, maps, names, fields)
+    check_fit(expected, tensors, directory / WEIGHTS)
+    recorded = _recorded_checksum(directory / WEIGHTS)
+    if recorded is not None and recorded != _checksum(model, names):
+        base = read_json(where).get("base_model_name_or_path")
+        raise InputError(
+            f"belongs to another model of the same shape ({base}): its matrices had other values",
+            where=directory,
+            fix="Pass the model that the adapters were trained on.",
+        )
+    attach(model, names, LoraConfig(rank=fields.r, alpha=fields.lora_alpha, dropout=fields.lora_dropout))
+    model.load_state_dict({name: value.float() for name, value in tensors.items()}, strict=False)
+
+
+def _expected(
+    model: nn.Module, maps: dict[str, nn.Linear], names: Sequence[str], fields: _Fields
+) -> dict[str, torch.Size]:
+    """Return the shapes of the tensors that an adapter of `model` has to hold."""
+    expected = {}
+    for name in names:
+        expected[f"{name}.lora_A.weight"] = torch.Size((fields.r, maps[name].in_features))
+        expected[f"{name}.lora_B.weight"] = torch.Size((maps[name].out_features, fields.r))
+    # PEFT lists the names that heads usually have, of which a model has one or two.
+    heads = set(fields.modules_to_save or ())
+    return expected | {name: value.shape for name, value in model.state_dict().items() if name.split(".")[0] in heads}
+
+
+def _read_fields(where: Path) -> _Fields:
+    """Read adapter_config.json, and refuse whatever would make adapters compute something else than ours do."""
+    found = read_json(where)
+    if found.get("peft_type") != "LORA":
+        raise InputError(f"describes {found.get('peft_type')!r} adapters", where=where, fix="Known are LORA adapters.")
+    known = set(_Fields.model_fields)
+    for name, value in found.items():
+        if name not in NOTES | known and value and not (name == "bias" and value == "none"):
+            raise InputError(f"uses {name} ({value!r}), which is not supported", where=where)
+    return _Fields.parse({name: value for name, value in found.items() if name in known}, where)
+
+
+def _task_type(model: nn.Module) -> str | None:
+    if isinstance(model, SequenceClassifier):
+        return "SEQ_CLS"
+    if isinstance(model, SpanExtractor):
+        return "QUESTION_ANS"
+    # PEFT has no name for masked language models and takes a model without one as it is.
+    return "CAUSAL_LM" if isinstance(model, LanguageModel) and model.config.causal else None
+
+
+def _checksum(model: nn.Module, names: Sequence[str]) -> str:
+    """Return the SHA-256 of the values of the matrices with these names."""
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        weight: Any = model.get_submodule(name).weight
+        digest.update(name.encode() + weight.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _recorded_checksum(path: Path) -> str | None:
+    with safe_open(path, "pt") as file:
+        return (file.metadata() or {}).get(CHECKSUM)

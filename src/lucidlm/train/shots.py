@@ -1,0 +1,35 @@
+"""Few examples of many: what a model is tuned on when labels are scarce."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from lucidlm.core.progress import say
+from lucidlm.core.seeds import numpy_generator
+
+E = TypeVar("E")
+
+
+def draw_shots(examples: Sequence[E], shots: int, label_of: Callable[[E], str] | None, seed: int) -> list[E]:
+    """Return `shots` examples of each label, or in all where there are no labels, in the order they came in.
+
+    With one seed, fewer shots are a part of more shots. A label that has fewer examples gives all it has; that is said.
+
+    Parameters
+    ----------
+    label_of: returns the label of an example; None: examples have none.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, example in enumerate(examples):
+        groups["" if label_of is None else label_of(example)].append(index)
+    chosen: list[int] = []
+    for label, rows in sorted(groups.items()):
+        chosen += [rows[place] for place in numpy_generator(seed, "shots", label).permutation(len(rows))[:shots]]
+    if short := [
+        f"{label or 'the data'} has {len(rows):,}" for label, rows in sorted(groups.items()) if len(rows) < shots
+    ]:
+        rest = f" and {len(short) - 5} others" if len(short) > 5 else ""
+        say(f"fewer than {shots:,} examples: {', '.join(short[:5])}{rest}")
+    return [examples[index] for index in sorted(chosen)]
