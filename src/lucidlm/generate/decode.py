@@ -1,8 +1,6 @@
 """Continue prompts with a causal language model, several at once.
 
-- Prompts of unequal length are padded on the left, with positions and masks that make the padding invisible; prompts
-  of equal length need neither.
-- After the prompts are read, each step reads one new token a row; the rest is in the cache.
+- After the prompts are read (`prompts.PromptBatch`), each step reads one new token a row; the rest is in the cache.
 - A row that has ended leaves the batch, so the last ones do not wait for company they no longer have.
 - A row's randomness comes from the seed and its own prompt: what else is in the batch does not change its text.
 """
@@ -22,7 +20,7 @@ from torch.nn import functional
 from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import torch_generator
 from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.generate.cache import KeyValueCache
+from lucidlm.generate.prompts import PromptBatch
 from lucidlm.generate.sampling import SamplingConfig, choose
 from lucidlm.model.heads import LanguageModel
 
@@ -48,11 +46,11 @@ class Generation:
 def generate(
     model: LanguageModel,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[str | list[int]],
     config: SamplingConfig,
     on_text: Callable[[int, str], None] | None = None,
 ) -> list[Generation]:
-    """Continue each of `prompts`, all in one batch; an empty one begins a new document.
+    """Continue each of `prompts`, texts or token ids, all in one batch; an empty one begins a new document.
 
     The texts end at the model's context: it is not moved on, which would mean reading everything again for each token.
 
@@ -122,10 +120,10 @@ class _Row:
 
 
 def _start_rows(
-    model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], config: SamplingConfig
+    model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str | list[int]], config: SamplingConfig
 ) -> list[_Row]:
     if isinstance(prompts, str):
-        raise TypeError("prompts is a list of strings, not one string")
+        raise TypeError("prompts is a list of prompts, not one string")
     if not model.config.causal:
         raise InputError("a masked language model fills gaps; it cannot continue a text", fix="Use a causal model.")
     if tokenizer.vocab_size > model.config.vocab_size:
@@ -135,7 +133,7 @@ def _start_rows(
         )
     rows, context = [], model.config.context_length
     for index, prompt in enumerate(prompts):
-        ids = tokenizer.encode(prompt) or [tokenizer.eos_id]
+        ids = (tokenizer.encode(prompt) if isinstance(prompt, str) else prompt) or [tokenizer.eos_id]
         if len(ids) > context:
             raise InputError(
                 f"the prompt has {len(ids):,} tokens, the model's context {context:,}",
@@ -158,9 +156,9 @@ def _decode(
     model.eval()
     try:
         batch = _Batch(model, rows, config)
-        ruled_out = _ruled_out(model, tokenizer)
+        ruled_out = never_written(model, tokenizer)
         while batch.rows:
-            logits = functional.linear(batch.read(), model.head).float()  # (B, V)
+            logits = functional.linear(batch.prompts.read(), model.head).float()  # (B, V)
             tokens = batch.choose(logits.masked_fill_(ruled_out, float("-inf")))
             for row, token in zip(batch.rows, tokens.tolist(), strict=True):
                 yield row, row.push(token)
@@ -169,7 +167,7 @@ def _decode(
         model.train(was_training)
 
 
-def _ruled_out(model: LanguageModel, tokenizer: Tokenizer) -> Tensor:
+def never_written(model: LanguageModel, tokenizer: Tokenizer) -> Tensor:
     """Return (V,) bool, the tokens that stand for nothing a text may hold: padding, mask, unknown, unused rows."""
     ruled_out = torch.arange(model.config.vocab_size) >= tokenizer.vocab_size
     with suppress(InputError):  # the tokenizer has no such token
@@ -186,36 +184,16 @@ class _Batch:
     """The rows that are not at their end, and the tensors that go with them, one row each."""
 
     def __init__(self, model: LanguageModel, rows: list[_Row], config: SamplingConfig) -> None:
-        self.model, self.rows, self.config = model, rows, config
-        self.caches = [KeyValueCache() for _ in range(model.config.num_layers)]
+        self.rows, self.config = rows, config
+        self.prompts = PromptBatch(model, [row.prompt for row in rows])
         self.step = 0
         device = model.head.device
-        longest = max(len(row.prompt) for row in rows)
-        padding = [longest - len(row.prompt) for row in rows]
-        self.tokens = torch.tensor(
-            [[0] * pad + row.prompt for pad, row in zip(padding, rows, strict=True)], device=device
-        )
-        self.padding = torch.tensor(padding, device=device)[:, None]  # (B, 1)
-        self.ragged = any(padding)
         self.noise = None if config.greedy else _noise(rows, config).to(device)
         self.seen = None
         if config.repetition_penalty != 1:
             self.seen = torch.zeros(len(rows), model.config.vocab_size, dtype=torch.bool, device=device)
             for seen, row in zip(self.seen, rows, strict=True):
                 seen[row.prompt] = True
-
-    def read(self) -> Tensor:
-        """Let the model read the tokens that it has not; return the last one's hidden state, (B, D)."""
-        past, length = self.caches[0].length, self.tokens.shape[1]
-        columns = torch.arange(past + length, device=self.tokens.device)
-        positions = (columns[past:] - self.padding).clamp_(min=0)  # (B, T)
-        mask = None
-        if self.ragged:
-            mask = (columns >= self.padding)[:, None]  # (B, 1, S)
-            if length > 1:
-                # Padding sees itself, as a softmax has to see something; nothing else sees padding.
-                mask = mask & (columns <= columns[past:, None]) | (columns == columns[past:, None])  # (B, T, S)
-        return self.model.model(self.tokens, positions=positions, mask=mask, caches=self.caches)[:, -1]
 
     def choose(self, logits: Tensor) -> Tensor:
         """Return the next token of each row, (B,), from `logits` (B, V)."""
@@ -225,18 +203,16 @@ class _Batch:
     def append(self, tokens: Tensor) -> None:
         """Put the chosen `tokens` (B,) after each row, and drop the rows that have ended."""
         self.step += 1
-        self.tokens = tokens[:, None]
+        self.prompts.append(tokens)
         if self.seen is not None:
-            self.seen.scatter_(1, self.tokens, True)
+            self.seen.scatter_(1, tokens[:, None], True)
         going = [index for index, row in enumerate(self.rows) if row.reason is None]
         if len(going) < len(self.rows):
             self.rows = [self.rows[index] for index in going]
             kept = torch.tensor(going, dtype=torch.int64, device=tokens.device)
-            self.tokens, self.padding = self.tokens[kept], self.padding[kept]
             self.noise = None if self.noise is None else self.noise[kept]
             self.seen = None if self.seen is None else self.seen[kept]
-            for cache in self.caches:
-                cache.keep(kept)
+            self.prompts.keep(kept)
 
 
 def _noise(rows: list[_Row], config: SamplingConfig) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 IGNORED = -100
 """The target that marks a position as not counted."""
@@ -21,7 +22,7 @@ CHUNK = 2**21
 """Logits held at a time: 8 MB in fp32, within what a processor's last cache keeps."""
 
 
-def token_losses(hidden: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def token_losses(hidden: Tensor, head: Tensor, targets: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
     """Return the summed cross-entropy in nats (fp32) and the number of counted positions, both scalars.
 
     Parameters
@@ -29,17 +30,31 @@ def token_losses(hidden: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor,
     hidden: (B, T, D) final hidden states.
     head: (V, D) output embedding.
     targets: (B, T) int64 token ids, `IGNORED` where nothing is to be predicted.
+    smoothing: share of the target spread evenly over the vocabulary (Szegedy et al. 2015, arXiv:1512.00567).
     """
-    total = _ChunkedCrossEntropy.apply(hidden.flatten(0, 1), head, targets.flatten(), torch.is_grad_enabled())
+    flat = hidden.flatten(0, 1)
+    total = _ChunkedCrossEntropy.apply(flat, head, targets.flatten(), torch.is_grad_enabled(), smoothing)
     assert isinstance(total, Tensor)
     return total, (targets != IGNORED).sum()
+
+
+def token_costs(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy in nats of each of `targets` (N,) int64, fp32 (N,), from `hidden` (N, D); no gradients."""
+    rows = max(1, CHUNK // len(head))
+    parts = [
+        functional.cross_entropy(functional.linear(states, head.to(states.dtype)).float(), target, reduction="none")
+        for states, target in zip(hidden.detach().split(rows), targets.split(rows), strict=True)
+    ]
+    return torch.cat(parts)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Cross-entropy of a linear head; its gradients are taken chunk by chunk along with the loss."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, with_gradients: bool) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, with_gradients: bool, smoothing: float
+    ) -> Tensor:
         counted = targets != IGNORED
         safe = targets.where(counted, 0)
         weight = head.to(hidden.dtype)
@@ -53,14 +68,18 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             logits = (states @ weight.T).float()  # (n, V)
             logits -= logits.amax(-1, keepdim=True)
             chosen = logits.gather(-1, target)
+            if smoothing:
+                chosen = chosen.lerp_(logits.mean(-1, keepdim=True), smoothing)
             shares = logits.exp_()
             norm = shares.sum(-1, keepdim=True)
             total += ((norm.log() - chosen) * counts).sum()
             if d_hidden is None or d_head is None:
                 continue
-            # d loss / d logits is the softmax, less one at the target.
+            # d loss / d logits is the softmax, less one at the target (or less what smoothing makes of that).
             shares *= counts / norm
-            shares.scatter_add_(-1, target, -counts.float())
+            shares.scatter_add_(-1, target, (smoothing - 1) * counts.float())
+            if smoothing:
+                shares -= counts * (smoothing / len(head))
             gradient = shares.to(hidden.dtype)
             torch.mm(gradient, weight, out=d_hidden[part])
             d_head += gradient.T @ states
@@ -68,7 +87,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         (scale,) = outputs
         d_hidden, d_head = ctx.saved_tensors
-        return d_hidden * scale, d_head * scale, None, None
+        return d_hidden * scale, d_head * scale, None, None, None

@@ -131,6 +131,10 @@ class TaskObjective(ABC, Generic[E, Batch]):
         rows = self._epoch(epoch)[index]
         return f"{step} (epoch {epoch}, examples {', '.join(self.train[row].where for row in rows[:3])} …)"
 
+    def remembered(self) -> dict[str, Any]:
+        """Return what the model directory's provenance has to tell the predictor beside the configuration."""
+        return {}
+
     def report(self) -> list[str]:
         """Return what a person should know of the examples: how many were cut or windowed, and why."""
         return []

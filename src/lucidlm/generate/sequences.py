@@ -1,0 +1,187 @@
+"""A language model that answers texts with texts: translations, summaries, replies, continuations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lucidlm.core.progress import track
+from lucidlm.data.examples import Written
+from lucidlm.data.framing import Framed
+from lucidlm.data.tokenizer import CONTROL, Tokenizer
+from lucidlm.generate.beam import search
+from lucidlm.generate.decode import generate, never_written
+from lucidlm.generate.sampling import SamplingConfig
+from lucidlm.model.attention import causal_mask
+from lucidlm.model.classify import bucket_by_length, pad
+from lucidlm.model.heads import LanguageModel
+from lucidlm.model.loss import token_costs
+
+TOKENS_PER_BATCH = 8192
+"""Tokens of prompts, padding and beams included, that are continued together."""
+
+BEYOND = 10
+"""Tokens that are added to a prompt's length before it is multiplied, so that short prompts have room too."""
+
+BEAMS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How long an answer may get: a multiple of its prompt's length, and never more than `longest` tokens."""
+
+    multiple: float
+    longest: int
+
+    @classmethod
+    def learnt(cls, framed: Sequence[Framed]) -> Lengths:
+        """Take both from training examples: nearly all answers there are within the multiple, all within `longest`."""
+        answers = np.array([max(1, len(one.ids) - one.prompt) for one in framed])
+        prompts = np.array([one.prompt for one in framed])
+        return cls(float(np.quantile(answers / (prompts + BEYOND), 0.999)), int(1.5 * answers.max()) + 1)
+
+    def limit(self, prompt: int) -> int:
+        """Return the most tokens that may answer a prompt of so many."""
+        return max(1, min(math.ceil(self.multiple * (prompt + BEYOND)), self.longest))
+
+
+class SequenceWriter:
+    """A causal language model with its tokenizer, and the frame that it was tuned to see examples in.
+
+    Parameters
+    ----------
+    frame: turns examples into prompts (and, where the examples have one, the answer that is right).
+    end: the id that ends an answer.
+    lengths: how long answers may get.
+    both_ways: whether a prompt's tokens see each other; see `PromptBatch`.
+    beams: how many beginnings of an answer are kept at a time; 1 is greedy.
+    sampling: draw the answers by chance instead, and end each at its reference's length.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        frame: Callable[[Sequence[Any]], list[Framed]],
+        *,
+        end: int,
+        lengths: Lengths,
+        both_ways: bool = False,
+        beams: int = BEAMS,
+        sampling: SamplingConfig | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.frame, self.end, self.lengths = model, tokenizer, frame, end, lengths
+        self.both_ways, self.beams, self.sampling = both_ways, beams, sampling
+
+    def predict(self, examples: Sequence[Any], label: str | None = None) -> list[Written]:
+        """Answer each example, and measure what its reference costs, if it has one."""
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            framed = self.frame(examples)
+            nats = self.costs(framed)
+            texts = self.write(framed, label)
+        finally:
+            self.model.train(was_training)
+        counts = [int(one.counted.sum()) for one in framed]
+        return [Written(*row) for row in zip(texts, nats, counts, strict=True)]
+
+    def write(self, framed: Sequence[Framed], label: str | None = None) -> list[str]:
+        """Return what the model writes for each prompt; shows progress if given a `label` for it."""
+        prompts = [one.ids[: one.prompt] for one in framed]
+        widest = self.beams if self.sampling is None else 1
+        batches: Iterable[np.ndarray] = bucket_by_length(prompts, TOKENS_PER_BATCH // widest)
+        if label is not None:
+            batches = track(batches, label, unit="batches")
+        texts = [""] * len(framed)
+        for rows in batches:
+            for row, text in zip(rows, self._continue([framed[row] for row in rows]), strict=True):
+                texts[row] = text
+        return texts
+
+    def _continue(self, framed: Sequence[Framed]) -> list[str]:
+        prompts = [one.ids[: one.prompt].tolist() for one in framed]
+        room = self.model.config.context_length + 1  # the last token to be chosen is never read
+        if self.sampling is not None:
+            limits = [min(room, len(one.ids)) - one.prompt for one in framed]
+            config = self.sampling.changed(length=min(self.sampling.length, max(1, *limits)))
+            found = generate(self.model, self.tokenizer, prompts, config)
+            kept = [one.tokens[:limit] for one, limit in zip(found, limits, strict=True)]
+            return [self.tokenizer.decode(tokens) for tokens in kept]
+        limits = [min(self.lengths.limit(len(prompt)), room - len(prompt)) for prompt in prompts]
+        prefixes = [one.prefix for one in framed] if self.both_ways else None
+        forbidden = self._forbidden()
+        best = search(
+            self.model, prompts, limits, end=self.end, forbidden=forbidden, beams=self.beams, prefixes=prefixes
+        )
+        return [self.tokenizer.decode(one.tokens).strip() for one in best]
+
+    def _forbidden(self) -> Tensor:
+        """Return (V,) bool, the tokens that no answer holds: all control tokens but the one that ends it."""
+        forbidden = never_written(self.model, self.tokenizer).clone()
+        for token in (*(self.tokenizer.core.token_to_id(name) for name in CONTROL), self.tokenizer.eos_id):
+            if token is not None:
+                forbidden[token] = token != self.end
+        return forbidden
+
+    @torch.inference_mode()
+    def costs(self, framed: Sequence[Framed]) -> list[float]:
+        """Return what the tokens that count cost the model, in nats, given all before them (teacher forcing)."""
+        context = self.model.config.context_length
+        windows, owners = [], []
+        for owner, one in enumerate(framed):
+            for start in range(0, max(1, len(one.ids) - 1), context) if one.counted.any() else ():
+                # Windows overlap by a token, which ends one and begins the next: each is predicted once.
+                windows.append(
+                    Framed(one.ids[start : start + context + 1], one.counted[start : start + context + 1], 0)
+                )
+                owners.append((owner, one.prefix if self.both_ways and start == 0 else 0))
+        totals = [0.0] * len(framed)
+        for rows in bucket_by_length([window.ids for window in windows], TOKENS_PER_BATCH):
+            inputs = teacher_forcing([windows[row] for row in rows], self.tokenizer.pad_id)
+            prefixes = torch.tensor([owners[row][1] for row in rows])
+            inputs = inputs.to(self.model.head.device)
+            mask = prefix_mask(prefixes.to(inputs.tokens.device), inputs.tokens.shape[1]) if self.both_ways else None
+            hidden = self.model.model(inputs.tokens, mask=mask).flatten(0, 1).index_select(0, inputs.places)
+            costs = token_costs(hidden, self.model.head, inputs.targets).double().cpu()
+            of = (inputs.places // inputs.tokens.shape[1]).cpu()
+            for row, cost in zip(rows, torch.zeros(len(rows)).double().index_add_(0, of, costs).tolist(), strict=True):
+                totals[owners[row][0]] += cost
+        return totals
+
+
+@dataclass(slots=True)
+class TeacherForcing:
+    """What the model reads, (B, T) int64, and of the B * T states the places (N,) that predict `targets` (N,)."""
+
+    tokens: Tensor
+    places: Tensor
+    targets: Tensor
+    read: int
+    """How many of the tokens are no padding."""
+
+    def to(self, device: torch.device) -> TeacherForcing:
+        """Move it to `device`."""
+        moved = (x.to(device) for x in (self.tokens, self.places, self.targets))
+        return TeacherForcing(*moved, self.read)
+
+
+def teacher_forcing(framed: Sequence[Framed], pad_id: int) -> TeacherForcing:
+    """Put sequences of two tokens or more into one batch, padded on the right."""
+    tokens, lengths = pad([one.ids[:-1] for one in framed], pad_id)
+    width = tokens.shape[1]
+    places = np.concatenate([row * width + np.flatnonzero(one.counted[1:]) for row, one in enumerate(framed)])
+    targets = np.concatenate([one.ids[1:][one.counted[1:]] for one in framed]).astype(np.int64)
+    return TeacherForcing(tokens, torch.from_numpy(places), torch.from_numpy(targets), int(lengths.sum()))
+
+
+def prefix_mask(prefixes: Tensor, length: int) -> Tensor:
+    """Return (B, T, T) bool: each token sees those before it, and the `prefixes` (B,) first ones see each other."""
+    columns = torch.arange(length, device=prefixes.device)
+    return causal_mask(length, device=prefixes.device) | (columns < prefixes[:, None])[:, None]

@@ -1,0 +1,214 @@
+"""Text in, text out, by a causal language model: translation, summarization, answers, replies, continuations."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import torch
+
+from lucidlm.core.errors import InputError
+from lucidlm.data.examples import Example, Pair, Row, Written
+from lucidlm.data.framing import Framed, frame
+from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.generate.sampling import SamplingConfig
+from lucidlm.generate.sequences import BEAMS, Lengths, SequenceWriter
+from lucidlm.metrics.statistics import Metric
+from lucidlm.metrics.text import translation_metrics
+from lucidlm.model.directory import load_model
+from lucidlm.model.heads import LanguageModel
+from lucidlm.tasks.base import Baseline, Predictor, Task
+
+E = TypeVar("E", bound=Example)
+
+UNLIKE = 20
+"""Characters that the longer side of a pair has at least, for its length to make one doubt that the two belong together."""
+
+MANY = 0.03
+"""The share of doubtful pairs from which on a file may be misaligned."""
+
+
+@dataclass(frozen=True)
+class Writing(Task[E, Written], Generic[E]):
+    """A text that is to be written for each example.
+
+    Parameters
+    ----------
+    beams: how many beginnings of an answer are kept while the likeliest one is searched for; 1 is greedy.
+    sampling: draw the answer by chance instead of searching, as long as the reference is.
+    """
+
+    beams: int = BEAMS
+    sampling: SamplingConfig | None = None
+
+    answer: ClassVar[type] = Written
+
+    @abstractmethod
+    def frame(self, examples: Sequence[E], tokenizer: Tokenizer, room: int) -> list[Framed]:
+        """Turn examples into what the model reads and writes, in `room` tokens.
+
+        A task whose sequences may be longer than that is trained on stretches of them.
+        """
+
+    def end(self, tokenizer: Tokenizer) -> int:
+        """Return the id that ends an answer."""
+        return tokenizer.eos_id
+
+    def settings(self) -> dict[str, Any]:
+        """Return the form of the prompt, which the model directory remembers: plain values by the task's field names."""
+        return {}
+
+    def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
+        """Return the tokenizer that goes with the tuned model.
+
+        Raises
+        ------
+        InputError: it lacks a token that the task needs.
+        """
+        return tokenizer
+
+    def doubts(self, examples: Sequence[E]) -> list[str]:
+        """Return what is odd about the training examples, in sentences for a person."""
+        return []
+
+    def writer(
+        self, model: LanguageModel, tokenizer: Tokenizer, room: int, lengths: Lengths, *, both_ways: bool
+    ) -> SequenceWriter:
+        """Return what answers with `model` as it stands at the time of asking."""
+        return SequenceWriter(
+            model,
+            tokenizer,
+            partial(self.frame, tokenizer=tokenizer, room=room),
+            end=self.end(tokenizer),
+            lengths=lengths,
+            both_ways=both_ways,
+            beams=self.beams,
+            sampling=self.sampling,
+        )
+
+    def predictor(self, directory: Path, device: torch.device) -> Predictor[E, Written]:
+        """Open a model that was tuned for a task of this kind, with the prompt that it was tuned with."""
+        loaded = load_model(directory)
+        provenance = loaded.record["provenance"]
+        remembered = provenance.get("writing")
+        if not isinstance(loaded.model, LanguageModel) or loaded.tokenizer is None or remembered is None:
+            raise InputError(
+                "holds no model that was tuned to write",
+                where=directory,
+                fix=f"Fine-tune one: lucidlm finetune {self.name} --model {directory} --data … --out ….",
+            )
+        room = provenance["config"]["max_length"] or loaded.model.config.context_length
+        both_ways = provenance["config"]["attention"] == "bidirectional"
+        task = replace(self, **remembered["settings"])
+        lengths = Lengths(**remembered["lengths"])
+        return task.writer(loaded.model.to(device), loaded.tokenizer, room, lengths, both_ways=both_ways)
+
+
+@dataclass(frozen=True)
+class SequenceToSequence(Writing[Pair]):
+    """A text for a text, from rows with both.
+
+    The model reads `before`, the source, `between` and writes the target. What stands between is the end-of-text token,
+    which no text can contain, unless another text is given. A source that is longer than its share of the room is read
+    from its beginning as far as it fits.
+
+    Parameters
+    ----------
+    source_field, target_field, references_field: what the rows call the text to be read, the one to be written, and the
+        list of all that would be right; rows may lack the last.
+    before, between: texts around the source.
+    source_share: how much of the room the source may take, the rest being the answer's.
+    judged_by: makes the metrics of pairs.
+    beaten_by: makes the baselines.
+    longest_ratio: how many times as long as the other one side usually is at most, in characters; None: nobody knows.
+    """
+
+    source_field: str = "source"
+    target_field: str = "target"
+    references_field: str = "references"
+    before: str = ""
+    between: str = ""
+    source_share: float = 0.5
+    judged_by: Callable[[Sequence[Pair]], list[Metric]] = translation_metrics
+    beaten_by: Callable[[], list[Baseline[Pair, Written]]] = list
+    longest_ratio: float | None = None
+
+    @property
+    def fields(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The fields of a row: those that the task was made with."""
+        return (self.source_field, self.target_field, self.references_field)
+
+    def read(self, row: Row) -> Pair:
+        """Turn a row with two texts, or one and a list of references, into an example."""
+        source = row.text(self.source_field).strip()
+        references = self._references(row)
+        target = row.text(self.target_field).strip() if row.has(self.target_field) or not references else references[0]
+        return Pair(source, target, references or (target,), row.where)
+
+    def _references(self, row: Row) -> tuple[str, ...]:
+        if not row.has(self.references_field):
+            return ()
+        found = row.value(self.references_field)
+        if not isinstance(found, list) or not all(isinstance(one, str) and one.strip() for one in found):
+            called = row.names.get(self.references_field, self.references_field)
+            raise InputError(f'field "{called}" is not a list of texts', where=row.where)
+        return tuple(one.strip() for one in found)
+
+    def key(self, example: Pair) -> str:
+        """Return the source: what is to be written for it stands in one part of the data only."""
+        return example.source
+
+    def texts(self, example: Pair) -> tuple[str, ...]:
+        """Return the source and all that would be right."""
+        return (example.source, *dict.fromkeys((example.target, *example.references)))
+
+    def metrics(self, examples: Sequence[Pair]) -> list[Metric]:
+        """Return what the task was made to be judged by."""
+        return self.judged_by(examples)
+
+    def baselines(self) -> list[Baseline[Pair, Written]]:
+        """Return what the task was made to be compared with."""
+        return self.beaten_by()
+
+    def show(self, example: Pair, prediction: Written) -> dict[str, Any]:
+        """Return the source, what should have been written and what was."""
+        return {"source": example.source, "target": example.target, "written": prediction.text}
+
+    def settings(self) -> dict[str, Any]:
+        """Return the texts around the source, and its share of the room."""
+        return {"before": self.before, "between": self.between, "source_share": self.source_share}
+
+    def frame(self, examples: Sequence[Pair], tokenizer: Tokenizer, room: int) -> list[Framed]:
+        """Return prompt, target and the end of text; a target that does not fit is cut and has no end."""
+        before = tokenizer.encode(self.before)
+        between = tokenizer.encode(self.between) or [tokenizer.eos_id]
+        most = max(1, int(room * self.source_share) - len(before) - len(between))
+        sources = tokenizer.encode_batch([example.source for example in examples])
+        targets = tokenizer.encode_batch([example.target for example in examples])
+        found = []
+        for source, target in zip(sources, targets, strict=True):
+            prompt = [*before, *source[:most], *between]
+            answer = [*target, tokenizer.eos_id] if target else []
+            left_out = max(0, len(source) - most)
+            # The last token is predicted but never read, so it may stand just past the room.
+            found.append(frame([(prompt, False), (answer[: room + 1 - len(prompt)], True)], 1, left_out))
+        return found
+
+    def doubts(self, examples: Sequence[Pair]) -> list[str]:
+        """Return the question whether the file is misaligned, if many pairs are of very unlike lengths."""
+        if self.longest_ratio is None:
+            return []
+        sizes = np.array([(len(pair.source), len(pair.target)) for pair in examples])
+        odd = np.flatnonzero((sizes.max(1) > UNLIKE) & (sizes.max(1) > self.longest_ratio * sizes.min(1)))
+        if len(odd) <= MANY * len(examples):
+            return []
+        share, ratio, first = len(odd) / len(examples), self.longest_ratio, examples[odd[0]].where
+        return [
+            f"of {share:.0%} of the pairs one side is more than {ratio:g} times as long as the other (first: {first}): "
+            "is the file misaligned?"
+        ]

@@ -1,0 +1,147 @@
+"""Learning to write: cross-entropy of the tokens that are the model's to write, given the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lucidlm.core.errors import InputError
+from lucidlm.core.seeds import numpy_generator
+from lucidlm.data.examples import Example
+from lucidlm.data.framing import Framed
+from lucidlm.data.split import Split
+from lucidlm.generate.sequences import Lengths, SequenceWriter, TeacherForcing, prefix_mask, teacher_forcing
+from lucidlm.model.directory import Loaded
+from lucidlm.model.heads import LanguageModel
+from lucidlm.model.loss import token_losses
+from lucidlm.tasks.sequences import Writing
+from lucidlm.train.backbone import pretrained_backbone
+from lucidlm.train.finetune_config import FinetuneConfig
+from lucidlm.train.objective import TaskObjective
+
+JUDGED = 200
+"""Validation examples that texts are written for, greedily, to choose the best weights by; the loss is that of all."""
+
+
+@dataclass(slots=True)
+class SequenceBatch:
+    """Sequences and, where their prompts are read both ways, what each token sees, (B, T, T)."""
+
+    inputs: TeacherForcing
+    mask: Tensor | None
+
+
+class SequenceObjective(TaskObjective[Example, SequenceBatch]):
+    """Cross-entropy of what is to be written.
+
+    With `attention: bidirectional` the tokens before the first one to be written see each other. Of a sequence longer
+    than the model reads, training takes another stretch each time.
+    """
+
+    @classmethod
+    def build(
+        cls,
+        config: FinetuneConfig,
+        task: Writing[Any],
+        loaded: Loaded,
+        examples: dict[Split, list[Any]],
+        device: torch.device,
+    ) -> Self:
+        """Take the pretrained model as it is, head included.
+
+        Raises
+        ------
+        InputError: it is no causal language model, or its tokenizer lacks what the task needs.
+        """
+        backbone, tokenizer = pretrained_backbone(loaded, config.model)
+        if not backbone.config.causal:
+            raise InputError(
+                "is a masked language model, which fills gaps and does not write",
+                where=config.model,
+                fix="Pass a causal one.",
+            )
+        shape = backbone.config if config.dropout is None else backbone.config.changed(dropout=config.dropout)
+        model = LanguageModel(shape, seed=None)
+        model.load_state_dict(loaded.model.state_dict())
+        tokenizer = task.prepare_tokenizer(tokenizer)
+        room = config.max_length or shape.context_length
+        both_ways = config.attention == "bidirectional"
+        writer = task.writer(model.to(device), tokenizer, room, Lengths(1.0, room), both_ways=both_ways)
+        return cls(config, task, examples, model, tokenizer, writer)
+
+    def encode(self, examples: Sequence[Any]) -> list[int]:
+        assert isinstance(self.predictor, SequenceWriter) and isinstance(self.task, Writing)
+        self.writer = self.predictor
+        self.room = self.config.max_length or self.writer.model.config.context_length
+        self.framed = self.writer.frame(examples)
+        self.writer.lengths = Lengths.learnt(self.framed)
+        return [min(len(one.ids) - 1, self.room) for one in self.framed]
+
+    def collate(self, rows: np.ndarray, generator: np.random.Generator) -> SequenceBatch:
+        return self._batch([self._stretch(self.framed[row], generator) for row in rows])
+
+    def _stretch(self, one: Framed, generator: np.random.Generator) -> Framed:
+        """Return as much of a sequence as fits: all of it, or another stretch each time."""
+        if len(one.ids) <= self.room + 1:
+            return one
+        start = int(generator.integers(len(one.ids) - self.room))
+        end = start + self.room + 1
+        return Framed(one.ids[start:end], one.counted[start:end], 0)
+
+    def _batch(self, framed: Sequence[Framed]) -> SequenceBatch:
+        device = next(self.model.parameters()).device
+        inputs = teacher_forcing(framed, self.tokenizer.pad_id).to(device)
+        mask = None
+        if self.writer.both_ways:
+            prefixes = torch.tensor([one.prefix for one in framed], device=device)
+            mask = prefix_mask(prefixes, inputs.tokens.shape[1])
+        return SequenceBatch(inputs, mask)
+
+    def counted(self, batch: SequenceBatch) -> int:
+        return len(batch.inputs.targets)
+
+    def tokens(self, batch: SequenceBatch) -> int:
+        return batch.inputs.read
+
+    def loss(self, model: nn.Module, batch: SequenceBatch) -> Tensor:
+        assert isinstance(model, LanguageModel)
+        hidden = model.model(batch.inputs.tokens, mask=batch.mask)
+        # Only what is to be written goes through the head, the widest product of all.
+        hidden = hidden.flatten(0, 1).index_select(0, batch.inputs.places)
+        total, _ = token_losses(hidden[None], model.head, batch.inputs.targets[None], self.config.label_smoothing)
+        return total
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Judge what the model writes for some of the validation examples, and its loss on all of them."""
+        if not self.validation:
+            return {}
+        chosen = numpy_generator(0, "judged").permutation(len(self.validation))[:JUDGED]
+        examples = [self.validation[row] for row in sorted(chosen)]
+        beams, self.writer.beams = self.writer.beams, 1
+        try:
+            answers = self.writer.predict(examples)
+        finally:
+            self.writer.beams = beams
+        framed = self.writer.frame(self.validation)
+        loss = sum(self.writer.costs(framed)) / max(1, sum(int(one.counted.sum()) for one in framed))
+        metrics = {f"validation_{metric.name}": metric(examples, answers) for metric in self.task.metrics(examples)}
+        return {**metrics, "validation_loss": loss}
+
+    def remembered(self) -> dict[str, Any]:
+        """Return the form of the prompt and the length of answers, which prediction needs."""
+        assert isinstance(self.task, Writing)
+        return {"writing": {"settings": self.task.settings(), "lengths": asdict(self.writer.lengths)}}
+
+    def report(self) -> list[str]:
+        assert isinstance(self.task, Writing)
+        said = list(self.task.doubts(self.train))
+        if cut := sum(one.left_out > 0 for one in self.framed):
+            said.append(f"{cut:,} examples do not fit into {self.room:,} tokens: their prompts are shortened")
+        if long := sum(len(one.ids) > self.room + 1 for one in self.framed):
+            said.append(f"{long:,} texts are longer than {self.room:,} tokens: learned in stretches of that length")
+        return said
