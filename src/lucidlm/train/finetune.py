@@ -71,7 +71,8 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
         with torch.inference_mode(), fast_products(compute.device):
             outcome.evaluation = objective.evaluate(objective.model.eval())
         finish_strategy(objective.model, config, objective.head, out)
-        save_model(objective.model, out, objective.tokenizer, provenance={**_provenance(config, outcome), **objective.remembered()})
+        provenance = {**_provenance(config, outcome), **objective.remembered()}
+        save_model(objective.model, out, objective.tokenizer, provenance=provenance)
     return outcome
 
 
