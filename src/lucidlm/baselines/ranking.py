@@ -23,9 +23,17 @@ AT_ONCE = 2**24
 
 
 class TfidfSearch:
-    """Items by the cosine of their TF-IDF vectors with the query's, the texts of a history taken as one."""
+    """Items by the cosine of their TF-IDF vectors with the query's, the texts of a history taken as one.
+
+    Parameters
+    ----------
+    again: whether an item may be found that is among the texts it is sought with.
+    """
 
     name = "TF-IDF"
+
+    def __init__(self, again: bool = True) -> None:
+        self.again = again
 
     def fit(self, training: Sequence[Match]) -> Self:
         """Learn nothing yet: weights come from the items that are searched."""
@@ -47,8 +55,7 @@ class TfidfSearch:
         rows = max(1, AT_ONCE // len(items))
         for start in range(0, len(examples), rows):
             similarity = (queries[start : start + rows] @ vectors.T).toarray()
-            order = np.argsort(-similarity, axis=1, kind="stable")[:, :DEPTH]
-            found += [Ranking(tuple(items[place] for place in row)) for row in order.tolist()]
+            found += rank(similarity, items, examples[start : start + rows], self.again)
         return found
 
 
@@ -87,6 +94,20 @@ class Popularity:
             owned = set(example.query)
             found.append(Ranking(tuple(sorted(order[: DEPTH + len(owned)], key=owned.__contains__)[:DEPTH])))
         return found
+
+
+def rank(similarity: np.ndarray, items: Sequence[str], examples: Sequence[Match], again: bool) -> list[Ranking]:
+    """Return each example's best `items` by `similarity` (examples, items), best first; of equal ones the first.
+
+    Without `again` those that an example is sought with are left out.
+    """
+    if not again:
+        places, similarity = {item: place for place, item in enumerate(items)}, similarity.copy()
+        for row, example in zip(similarity, examples, strict=True):
+            row[[places[text] for text in example.query if text in places]] = -np.inf
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :DEPTH]
+    kept = np.take_along_axis(similarity, order, axis=1) > -np.inf
+    return [Ranking(tuple(items[place] for place in row[keep])) for row, keep in zip(order, kept, strict=True)]
 
 
 def pool(examples: Sequence[Match]) -> list[str]:

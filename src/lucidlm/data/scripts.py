@@ -18,6 +18,9 @@ _HAN = re.compile(r"[\u3400-\u9fff\U00020000-\U0003ffff]")
 _KANA = re.compile(r"[\u3041-\u3096\u30a1-\u30fa]")
 _LETTER = re.compile(r"[^\W\d_]")
 _UNIT = re.compile(rf"[{_UNSPACED_RANGES}]|[^\W{_UNSPACED_RANGES}]+")
+_TOKEN = re.compile(rf"[{_UNSPACED_RANGES}]|[^\W{_UNSPACED_RANGES}]+(?:['’](?=\w))?|[^\w\s]")
+_NO_SPACE_BEFORE = re.compile(r"\s+(?=[.,!?;:%)\]…])")
+_NO_SPACE_AFTER = re.compile(r"(?<=[(\['’])\s+")
 _SENTENCE_END = re.compile(r"[.!?]+[\"'”’)\]]*(?=\s)|[。！？；…]+[”’」』）]*|\n+")
 FEW = 1000
 """Texts that are looked at to tell the script."""
@@ -45,6 +48,18 @@ def language_of(texts: Sequence[str]) -> Writing:
 def words(text: str) -> list[str]:
     """Return the words of a text in lower case, without punctuation; each character of an unspaced script is one."""
     return _UNIT.findall(text.lower())
+
+
+def tokens(text: str) -> list[str]:
+    """Return words as they are written, apostrophes at their end, and punctuation marks; characters as in `words`."""
+    return _TOKEN.findall(text)
+
+
+def joined(parts: Sequence[str]) -> str:
+    """Put `tokens` together again, with spaces where the script has them."""
+    if separates_no_words(parts):
+        return "".join(parts)
+    return _NO_SPACE_AFTER.sub("", _NO_SPACE_BEFORE.sub("", " ".join(parts)))
 
 
 def sentences(text: str) -> list[tuple[int, int]]:

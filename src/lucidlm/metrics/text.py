@@ -16,10 +16,12 @@ from rouge_score.tokenizers import Tokenizer
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from lucidlm.data.examples import Pair, Written
+from lucidlm.data.examples import Chat, Pair, Written
 from lucidlm.data.scripts import language_of, words
 from lucidlm.metrics.statistics import Metric, mean_of
 
+Writable = Pair | Chat
+"""Examples that something is written for: of a conversation, its last turn."""
 BLEU_TOKENIZERS = {"zh": "zh", "unspaced": "char", "en": "13a"}
 """The tokeniser that sacrebleu recommends, by the writing of the references."""
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
@@ -27,31 +29,36 @@ REPEATED = 4
 """Words: the n-grams that `repetition` counts."""
 
 
-def translation_metrics(examples: Sequence[Pair]) -> list[Metric]:
+def translation_metrics(examples: Sequence[Writable]) -> list[Metric]:
     """Return what translations are judged by: BLEU, chrF++, exact match, perplexity of the reference."""
     return [bleu(examples), chrf(examples), exact_match(), perplexity()]
 
 
-def summarization_metrics(examples: Sequence[Pair]) -> list[Metric]:
+def summarization_metrics(examples: Sequence[Writable]) -> list[Metric]:
     """Return what summaries are judged by: ROUGE-L, ROUGE-1, ROUGE-2, chrF++, perplexity of the reference."""
     first, second, longest = (rouge(kind, examples) for kind in ROUGE_TYPES)
     return [longest, first, second, chrf(examples), perplexity()]
 
 
-def reply_metrics(examples: Sequence[Pair]) -> list[Metric]:
+def reply_metrics(examples: Sequence[Writable]) -> list[Metric]:
     """Return what free answers and replies are judged by: chrF++, BLEU, ROUGE-L, exact match, perplexity, distinct-2."""
     return [chrf(examples), bleu(examples), rouge("rougeL", examples), exact_match(), perplexity(), distinct(2)]
 
 
-def bleu(examples: Sequence[Pair]) -> Metric:
+def references_of(example: Writable) -> tuple[str, ...]:
+    """Return all texts that would be right: a pair's references, or what the last turn of a conversation says."""
+    return example.references if isinstance(example, Pair) else (example.messages[-1].content,)
+
+
+def bleu(examples: Sequence[Writable]) -> Metric:
     """Return BLEU of the corpus (Papineni et al. 2002; sacrebleu: Post 2018), tokenised as the references' script is."""
-    tokenize = BLEU_TOKENIZERS[language_of([example.target for example in examples])]
+    tokenize = BLEU_TOKENIZERS[language_of([references_of(example)[0] for example in examples])]
     scorer = BLEU(tokenize=tokenize)
     signature = _signature(scorer, examples)
     return Metric("bleu", _sacrebleu(scorer), bleu_of, percent=True, signature=signature)
 
 
-def chrf(examples: Sequence[Pair]) -> Metric:
+def chrf(examples: Sequence[Writable]) -> Metric:
     """Return chrF++ of the corpus (Popović 2017): F2 over characters 1–6 and words 1–2."""
     scorer = CHRF(word_order=2)
     signature = _signature(scorer, examples)
@@ -89,18 +96,18 @@ class CharacterWords(Tokenizer):
         return words(text)
 
 
-def rouge(kind: str, examples: Sequence[Pair]) -> Metric:
+def rouge(kind: str, examples: Sequence[Writable]) -> Metric:
     """Return mean F1 of ROUGE (Lin 2004), `kind` one of `ROUGE_TYPES`.
 
     Of several references the one that gives the best F1 counts, as is usual (Lin's script took the mean of leave-one-out
     maxima). English is stemmed by Porter's algorithm; so are other languages in Latin script, whose figures do not compare
     with those of their own stemmers. Where words are not separated, characters are compared.
     """
-    stemmed = language_of([example.target for example in examples]) == "en"
+    stemmed = language_of([references_of(example)[0] for example in examples]) == "en"
     scorer = RougeScorer([kind], use_stemmer=stemmed, tokenizer=None if stemmed else CharacterWords())
 
-    def score(example: Pair, prediction: Written) -> float:
-        return 100 * scorer.score_multi(list(example.references), prediction.text)[kind].fmeasure
+    def score(example: Writable, prediction: Written) -> float:
+        return 100 * scorer.score_multi(list(references_of(example)), prediction.text)[kind].fmeasure
 
     signature = f"rouge-score|refs:best|{'stem:porter' if stemmed else 'tok:characters'}"
     return mean_of(kind, score, percent=True, signature=signature)
@@ -109,8 +116,8 @@ def rouge(kind: str, examples: Sequence[Pair]) -> Metric:
 def exact_match() -> Metric:
     """Return the share of texts that are one of the references, but for the spaces around them."""
 
-    def score(example: Pair, prediction: Written) -> float:
-        return 100.0 * (prediction.text.strip() in {reference.strip() for reference in example.references})
+    def score(example: Writable, prediction: Written) -> float:
+        return 100.0 * (prediction.text.strip() in {reference.strip() for reference in references_of(example)})
 
     return mean_of("exact_match", score, percent=True)
 
@@ -173,8 +180,8 @@ def _measured(sums: np.ndarray) -> np.ndarray:
     return np.where(counted, sums[..., 0] / np.where(counted, sums[..., 1], 1), np.nan)
 
 
-def _sacrebleu(scorer: BLEU | CHRF) -> Callable[[Sequence[Pair], Sequence[Written]], np.ndarray]:
-    def statistics(examples: Sequence[Pair], predictions: Sequence[Written]) -> np.ndarray:
+def _sacrebleu(scorer: BLEU | CHRF) -> Callable[[Sequence[Writable], Sequence[Written]], np.ndarray]:
+    def statistics(examples: Sequence[Writable], predictions: Sequence[Written]) -> np.ndarray:
         texts = [prediction.text for prediction in predictions]
         rows = scorer._extract_corpus_statistics(texts, _streams(examples))
         return np.array(rows, dtype=np.float64)
@@ -182,13 +189,14 @@ def _sacrebleu(scorer: BLEU | CHRF) -> Callable[[Sequence[Pair], Sequence[Writte
     return statistics
 
 
-def _signature(scorer: BLEU | CHRF, examples: Sequence[Pair]) -> str:
+def _signature(scorer: BLEU | CHRF, examples: Sequence[Writable]) -> str:
     """Return sacrebleu's signature, which says how many references there are and so needs to have seen some."""
-    scorer.num_refs = len(_streams(examples)) if len({len(e.references) for e in examples}) < 2 else -1
+    scorer.num_refs = len(_streams(examples)) if len({len(references_of(example)) for example in examples}) < 2 else -1
     return scorer.get_signature().format()
 
 
-def _streams(examples: Sequence[Pair]) -> list[list[str | None]]:
+def _streams(examples: Sequence[Writable]) -> list[list[str | None]]:
     """Return references as sacrebleu takes them: a list of first ones, of second ones …, None where there is none."""
-    longest = max(len(example.references) for example in examples)
-    return [[(*e.references, *[None] * longest)[place] for e in examples] for place in range(longest)]
+    found = [references_of(example) for example in examples]
+    longest = max(map(len, found))
+    return [[one[place] if place < len(one) else None for one in found] for place in range(longest)]
