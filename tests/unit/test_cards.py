@@ -61,7 +61,7 @@ def test_a_missing_file_is_named(data: Path) -> None:
 def test_a_truncated_file_is_named(data: Path) -> None:
     shard = data / "train-00000.npy"
     shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(InputError, match=r"train-00000\.npy: has .* bytes, the data card says .*truncated"):
+    with pytest.raises(InputError, match=r"train-00000\.npy: has .* bytes where the data card says .*truncated"):
         DataCard.load(data)
 
 

@@ -130,6 +130,21 @@ def write_manifest(directory: str | Path, names: Iterable[str], **facts: Any) ->
     write_json(directory / MANIFEST, {**facts, "files": files})
 
 
+def check_file(path: Path, size: int, checksum: str | None, *, record: str, fix: str) -> None:
+    """Hold a file against the size in bytes and, unless it is None, the SHA-256 that a `record` of it says.
+
+    Raises
+    ------
+    InputError: it is missing, truncated or altered; `fix` is what the message advises.
+    """
+    if not path.is_file():
+        raise InputError(f"listed in {record} but missing", where=path, fix=fix)
+    if (found := path.stat().st_size) != size:
+        raise InputError(f"has {found:,} bytes where {record} says {size:,} (truncated?)", where=path, fix=fix)
+    if checksum is not None and sha256(path) != checksum:
+        raise InputError("does not match its checksum: its bytes have changed", where=path, fix=fix)
+
+
 def verify_manifest(directory: str | Path) -> dict[str, Any]:
     """Check every file that `directory/manifest.json` lists against its size and SHA-256; return the manifest.
 
@@ -147,20 +162,8 @@ def verify_manifest(directory: str | Path) -> dict[str, Any]:
             where=directory / MANIFEST,
             fix="The file is damaged; restore it or make it again.",
         ) from None
-    for name, (expected_size, checksum) in files.items():
-        path = directory / name
-        if not path.is_file():
-            raise InputError("listed in the manifest but missing", where=path, fix="Restore it or make it again.")
-        if (size := path.stat().st_size) != expected_size:
-            raise InputError(
-                f"has {size:,} bytes where the manifest says {expected_size:,} (truncated?)",
-                where=path,
-                fix="Restore it or make it again.",
-            )
-        if sha256(path) != checksum:
-            raise InputError(
-                "does not match its checksum: its bytes have changed", where=path, fix="Restore it or make it again."
-            )
+    for name, (size, checksum) in files.items():
+        check_file(directory / name, size, checksum, record="the manifest", fix="Restore it or make it again.")
     return manifest
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lucidlm.core.config import describe
 from lucidlm.core.errors import InputError
-from lucidlm.core.io import read_json, sha256, write_json
+from lucidlm.core.io import check_file, read_json, sha256, write_json
 from lucidlm.data.tokenizer import Kind
 
 CARD = "data_card.json"
@@ -142,19 +142,10 @@ class DataCard(Record):
     def check(self, directory: str | Path, names: Iterable[str], *, verify: bool) -> None:
         """Hold the named files against their recorded sizes and, with `verify`, their checksums."""
         for name in names:
-            path, expected = Path(directory) / name, self.files[name]
-            if not path.is_file():
-                raise InputError("listed in the data card but missing", where=path, fix="Prepare the data again.")
-            if (size := path.stat().st_size) != expected.bytes:
-                raise InputError(
-                    f"has {size:,} bytes, the data card says {expected.bytes:,} (truncated?)",
-                    where=path,
-                    fix="Prepare the data again.",
-                )
-            if verify and sha256(path) != expected.sha256:
-                raise InputError(
-                    "does not match its checksum: its bytes have changed", where=path, fix="Prepare the data again."
-                )
+            expected = self.files[name]
+            checksum = expected.sha256 if verify else None
+            fix = "Prepare the data again."
+            check_file(Path(directory) / name, expected.bytes, checksum, record="the data card", fix=fix)
 
 
 def listed(counts: dict[str, int]) -> str:

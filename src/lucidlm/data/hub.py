@@ -33,9 +33,8 @@ def read_hub(specification: str, reading: Reading) -> Iterator[Document]:
     except Exception as error:  # the hub's client raises errors of many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"cannot be opened ({reason})", where=where, fix="Check its name and the network.") from error
-    label = (rows.features or {}).get(reading.label_field)
-    name_of = getattr(label, "int2str", None)  # a class label's; other kinds of values have none
+    # Class labels have a function that names them; other kinds of values have none.
+    named = {field: kind.int2str for field, kind in (rows.features or {}).items() if hasattr(kind, "int2str")}
     for number, row in enumerate(rows, 1):
-        if name_of is not None and row[reading.label_field] is not None:
-            row[reading.label_field] = name_of(row[reading.label_field])
+        row |= {field: name_of(row[field]) for field, name_of in named.items() if row[field] is not None}
         yield from row_document(row, f"{where}:{number}", reading)

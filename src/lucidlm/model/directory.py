@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lucidlm.core.errors import InputError, LucidError
-from lucidlm.core.io import atomic_path, disk_errors, read_json, require_free_space, sha256, write_json
+from lucidlm.core.io import atomic_path, check_file, disk_errors, read_json, require_free_space, sha256, write_json
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
@@ -185,20 +185,8 @@ def _read_record(directory: Path, verify: bool) -> dict[str, Any]:
         )
     for name, expected in record["files"].items() if verify else ():
         path = directory / _own_file(name, directory / RECORD)
-        if not path.is_file():
-            raise InputError("is part of the model but missing", where=path, fix="Restore it or train again.")
-        if path.stat().st_size != expected["bytes"]:
-            raise InputError(
-                f"has {path.stat().st_size:,} bytes, {expected['bytes']:,} were written (truncated?)",
-                where=path,
-                fix="Restore it or train again.",
-            )
-        if sha256(path) != expected["sha256"]:
-            raise InputError(
-                "does not match its checksum: its bytes have changed since it was saved",
-                where=path,
-                fix="Restore it or train again.",
-            )
+        fix = "Restore it or train again."
+        check_file(path, expected["bytes"], expected["sha256"], record=RECORD, fix=fix)
     return record
 
 
