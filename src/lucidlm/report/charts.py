@@ -26,7 +26,10 @@ class Tick:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line as SVG path data in a plot 1000 wide and 1000 high; `faint` is drawn behind it, `dots` on it."""
+    """A line as SVG path data in a plot 1000 wide and 1000 high; `faint` is drawn behind it, `dots` on it.
+
+    What is faint is the line before it was smoothed, or the intervals of its values.
+    """
 
     name: str
     line: str
@@ -48,45 +51,60 @@ class Plot:
 Line = tuple[str, Sequence[float], Sequence[float], bool, bool]
 """Name, x, y, whether to smooth, whether to mark each value with a dot."""
 
+Intervals = tuple[Sequence[float], Sequence[float]]
+"""The lower and the upper ends of the intervals of a line's values."""
 
-def draw(lines: Sequence[Line], *, log: bool = False) -> Plot:
-    """Lay lines out over axes that hold them all."""
-    kept = []
-    for name, x, y, smooth, marks in lines:
+
+def draw(
+    lines: Sequence[Line], *, log: bool = False, log_x: bool = False, intervals: Sequence[Intervals | None] = ()
+) -> Plot:
+    """Lay lines out over axes that hold them all.
+
+    Parameters
+    ----------
+    log, log_x: whether equal ratios are equally far apart, upwards and along; values that are not positive are left out.
+    intervals: those of each line's values, in the lines' order; none where there are none at all.
+    """
+    kept, whiskers = [], []
+    for (name, x, y, smooth, marks), ends in zip(lines, intervals or [None] * len(lines), strict=True):
         xs, ys = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-        sound = np.isfinite(xs) & np.isfinite(ys) & ((ys > 0) if log else True)
+        sound = np.isfinite(xs) & np.isfinite(ys) & ((ys > 0) if log else True) & ((xs > 0) if log_x else True)
         if sound.any():
             xs, ys = xs[sound], ys[sound]
+            whiskers.append(None if ends is None else np.asarray(ends, dtype=float)[:, sound])
             kept.append((name, xs, ys, running_mean(ys, 1 + len(ys) // 40) if smooth else ys, smooth, marks))
     if not kept:
         return Plot([], [], [])
-    x_low, x_high = _range([xs for _, xs, *_ in kept], margin=0)
+    x_low, x_high = _range([xs for _, xs, *_ in kept], margin=0.05 if log_x else 0, log=log_x)
     # A few outliers may leave the plot, a smoothed line never does.
     inner = [np.quantile(ys, [0.01, 0.99]) if smooth else ys for _, _, ys, _, smooth, _ in kept]
+    inner += [ends for ends in whiskers if ends is not None]
     y_low, y_high = _range([mean for _, _, _, mean, *_ in kept] + inner, margin=0.05, log=log)
 
     def along(x: np.ndarray) -> np.ndarray:
-        return (x - x_low) / (x_high - x_low)
+        return (np.log(x / x_low) / math.log(x_high / x_low)) if log_x else (x - x_low) / (x_high - x_low)
 
     def up(y: np.ndarray) -> np.ndarray:
         return (np.log(y / y_low) / math.log(y_high / y_low)) if log else (y - y_low) / (y_high - y_low)
 
     curves = []
-    for name, xs, ys, mean, smooth, marks in kept:
+    for (name, xs, ys, mean, smooth, marks), ends in zip(kept, whiskers, strict=True):
         every = max(1, len(xs) // POINTS)
         chosen = np.unique(np.append(np.arange(0, len(xs), every), len(xs) - 1))
         extremes = _extremes(ys) if smooth else chosen[:0]
+        bars = "" if ends is None else "".join(_path(along(xs[[i, i]]), up(ends[:, i])) for i in range(len(xs)))
         curves.append(
             Curve(
                 name=name,
                 line=_path(along(xs[chosen]), up(mean[chosen])),
-                faint=_path(along(xs[extremes]), up(ys[extremes])),
+                faint=bars or _path(along(xs[extremes]), up(ys[extremes])),
                 dots="".join(f"M{_point(a, u)}h0" for a, u in zip(along(xs), up(ys), strict=True)) if marks else "",
                 first=short(ys[0]),
                 last=short(mean[-1]),
             )
         )
-    x_ticks = [Tick(float(along(np.array(tick))), short(tick)) for tick in even_ticks(x_low, x_high)]
+    steps = log_ticks(x_low, x_high) if log_x else even_ticks(x_low, x_high)
+    x_ticks = [Tick(float(along(np.array(tick))), short(tick)) for tick in steps]
     ticks = log_ticks(y_low, y_high) if log else even_ticks(y_low, y_high)
     return Plot(curves, x_ticks, [Tick(float(up(np.array(tick))), short(tick)) for tick in ticks])
 

@@ -73,6 +73,16 @@ CHINESE = {
     "norm": "范数",
     "Loss": "损失",
     "from {first} to {last}": "从 {first} 到 {last}",
+    # label efficiency
+    "Few labels: {task}": "少量标注：{task}",
+    "{metric} on {examples} held-out examples, tuned on few labels: with pretraining, from scratch, and by the baseline.": "在 {examples} 条留出样本上的 {metric}；仅用少量标注微调：有预训练、从零开始、以及基线。",
+    "{metric} by number of labelled examples": "{metric} 与标注样本数",
+    "Lines: mean of the seeds. Bars: lowest and highest of them. One seed draws the same examples for all methods.": "线：各随机种子的平均；竖条：其中最低与最高。同一种子下各方法使用相同样本。",
+    "labelled examples": "标注样本数",
+    "pretrained": "有预训练",
+    "from scratch": "从零开始",
+    "Mean of {seeds} seeds, and lowest to highest of them": "{seeds} 个随机种子的平均，及最低至最高",
+    "examples of each label": "每类样本数",
     # tables
     "All metrics": "全部指标",
     "classifier": "分类器",

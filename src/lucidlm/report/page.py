@@ -17,7 +17,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lucidlm.core.io import write_text
-from lucidlm.report.charts import Plot, draw
+from lucidlm.report.charts import Intervals, Plot, draw
 from lucidlm.report.language import Language, percent
 
 
@@ -53,6 +53,7 @@ class Series:
     ----------
     smooth: draw it faintly, and its running mean over it; for what jumps from step to step.
     marks: put a dot at each value; for what is measured now and then.
+    intervals: the lower and the upper ends of the values' intervals, drawn as faint bars.
     """
 
     name: str
@@ -60,11 +61,12 @@ class Series:
     y: Sequence[float]
     smooth: bool = False
     marks: bool = False
+    intervals: Intervals | None = None
 
 
 @dataclass(frozen=True)
 class LineChart:
-    """Curves over a shared axis; values that are not finite are left out."""
+    """Curves over a shared axis; values that are not finite are left out. `log` is the scale upwards, `log_x` along."""
 
     title: str
     series: Sequence[Series]
@@ -72,11 +74,12 @@ class LineChart:
     y_label: str
     log: bool = False
     caption: str = ""
+    log_x: bool = False
 
     def plot(self) -> Plot:
         """Return the geometry that the template draws."""
         lines = [(line.name, line.x, line.y, line.smooth, line.marks) for line in self.series]
-        return draw(lines, log=self.log)
+        return draw(lines, log=self.log, log_x=self.log_x, intervals=[line.intervals for line in self.series])
 
 
 @dataclass(frozen=True)
