@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lucidlm.data.tokenizer import Tokenizer
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Framed:
@@ -30,6 +32,10 @@ class Framed:
         """How many tokens stand before the first one to be predicted: these may all see each other."""
         return int(self.counted.argmax()) if self.counted.any() else self.prompt
 
+    def window(self, start: int, size: int) -> Framed:
+        """Return a stretch of so many tokens, or fewer at the end, without a prompt."""
+        return Framed(self.ids[start : start + size], self.counted[start : start + size], 0)
+
 
 def frame(parts: Sequence[tuple[Sequence[int], bool]], prompt: int | None = None, left_out: int = 0) -> Framed:
     """Join stretches of ids, each with whether the model is to predict them.
@@ -41,3 +47,35 @@ def frame(parts: Sequence[tuple[Sequence[int], bool]], prompt: int | None = None
     ids = np.fromiter((token for part, _ in parts for token in part), dtype=np.int32)
     counted = np.repeat([counts for _, counts in parts], [len(part) for part, _ in parts])
     return Framed(ids, counted.astype(bool), sum(len(part) for part, _ in parts[:prompt]), left_out)
+
+
+def frame_pairs(
+    pairs: Sequence[tuple[str, str]],
+    tokenizer: Tokenizer,
+    room: int,
+    *,
+    before: str = "",
+    between: str = "",
+    source_share: float = 0.5,
+) -> list[Framed]:
+    """Frame sources and targets: `before`, source, `between`, target, end of text; an empty target is left to write.
+
+    Parameters
+    ----------
+    room: the most tokens that are read.
+    between: a text; an empty one is the end-of-text token, which no text can contain.
+    source_share: how much of the room the source may take; of a longer one the beginning is kept. A target that does
+        not fit into what is left is cut, and has no end.
+    """
+    first, second = tokenizer.encode(before), tokenizer.encode(between) or [tokenizer.eos_id]
+    most = max(1, int(room * source_share) - len(first) - len(second))
+    sources = tokenizer.encode_batch([source for source, _ in pairs])
+    targets = tokenizer.encode_batch([target for _, target in pairs])
+    found = []
+    for source, target in zip(sources, targets, strict=True):
+        prompt = [*first, *source[:most], *second]
+        answer = [*target, tokenizer.eos_id] if target else []
+        # The last token is predicted but never read, so it may stand just past the room.
+        parts = [(prompt, False), (answer[: room + 1 - len(prompt)], True)]
+        found.append(frame(parts, 1, max(0, len(source) - most)))
+    return found

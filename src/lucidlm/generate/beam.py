@@ -52,10 +52,11 @@ def search(
     batch = PromptBatch(model, prompts, prefixes)
     hunt = _Hunt(limits, beams, model.head.device)
     while len(hunt.rows):
-        logits = functional.linear(batch.read(), model.head).float().masked_fill_(forbidden, float("-inf"))
+        logits = functional.linear(batch.read(), model.head).float()  # (R * K, V)
+        costs = logits.log_softmax(-1).masked_fill_(forbidden, float("-inf"))
         if not hunt.length:
-            logits[:, end] = float("-inf")
-        kept, tokens = hunt.step(logits.log_softmax(-1), end)
+            costs[:, end] = float("-inf")
+        kept, tokens = hunt.step(costs, end)
         if len(kept):
             if len(kept) != len(logits) or not torch.equal(kept, torch.arange(len(kept), device=kept.device)):
                 batch.keep(kept)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lucidlm.core.errors import InputError
 from lucidlm.core.progress import track
 from lucidlm.data.examples import Written
 from lucidlm.data.framing import Framed
@@ -57,6 +58,7 @@ class SequenceWriter:
     Parameters
     ----------
     frame: turns examples into prompts (and, where the examples have one, the answer that is right).
+    room: the most tokens that the model reads at once.
     end: the id that ends an answer.
     lengths: how long answers may get.
     both_ways: whether a prompt's tokens see each other; see `PromptBatch`.
@@ -70,13 +72,21 @@ class SequenceWriter:
         tokenizer: Tokenizer,
         frame: Callable[[Sequence[Any]], list[Framed]],
         *,
+        room: int,
         end: int,
         lengths: Lengths,
         both_ways: bool = False,
         beams: int = BEAMS,
         sampling: SamplingConfig | None = None,
     ) -> None:
-        self.model, self.tokenizer, self.frame, self.end, self.lengths = model, tokenizer, frame, end, lengths
+        if room > model.config.context_length:
+            raise InputError(
+                f"{room:,} tokens are more than the model's context of {model.config.context_length:,}",
+                where="max_length",
+                fix=f"Pass at most {model.config.context_length}.",
+            )
+        self.model, self.tokenizer, self.frame, self.room = model, tokenizer, frame, room
+        self.end, self.lengths = end, lengths
         self.both_ways, self.beams, self.sampling = both_ways, beams, sampling
 
     def predict(self, examples: Sequence[Any], label: str | None = None) -> list[Written]:
@@ -107,7 +117,7 @@ class SequenceWriter:
 
     def _continue(self, framed: Sequence[Framed]) -> list[str]:
         prompts = [one.ids[: one.prompt].tolist() for one in framed]
-        room = self.model.config.context_length + 1  # the last token to be chosen is never read
+        room = self.room + 1  # the last token to be chosen is never read
         if self.sampling is not None:
             limits = [min(room, len(one.ids)) - one.prompt for one in framed]
             config = self.sampling.changed(length=min(self.sampling.length, max(1, *limits)))
@@ -133,14 +143,11 @@ class SequenceWriter:
     @torch.inference_mode()
     def costs(self, framed: Sequence[Framed]) -> list[float]:
         """Return what the tokens that count cost the model, in nats, given all before them (teacher forcing)."""
-        context = self.model.config.context_length
         windows, owners = [], []
         for owner, one in enumerate(framed):
-            for start in range(0, max(1, len(one.ids) - 1), context) if one.counted.any() else ():
+            for start in range(0, len(one.ids) - 1, self.room) if one.counted.any() else ():
                 # Windows overlap by a token, which ends one and begins the next: each is predicted once.
-                windows.append(
-                    Framed(one.ids[start : start + context + 1], one.counted[start : start + context + 1], 0)
-                )
+                windows.append(one.window(start, self.room + 1))
                 owners.append((owner, one.prefix if self.both_ways and start == 0 else 0))
         totals = [0.0] * len(framed)
         for rows in bucket_by_length([window.ids for window in windows], TOKENS_PER_BATCH):

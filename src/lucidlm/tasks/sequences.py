@@ -14,7 +14,7 @@ import torch
 
 from lucidlm.core.errors import InputError
 from lucidlm.data.examples import Example, Pair, Row, Written
-from lucidlm.data.framing import Framed, frame
+from lucidlm.data.framing import Framed, frame_pairs
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.generate.sampling import SamplingConfig
 from lucidlm.generate.sequences import BEAMS, Lengths, SequenceWriter
@@ -84,6 +84,7 @@ class Writing(Task[E, Written], Generic[E]):
             model,
             tokenizer,
             partial(self.frame, tokenizer=tokenizer, room=room),
+            room=room,
             end=self.end(tokenizer),
             lengths=lengths,
             both_ways=both_ways,
@@ -134,7 +135,7 @@ class SequenceToSequence(Writing[Pair]):
     before: str = ""
     between: str = ""
     source_share: float = 0.5
-    judged_by: Callable[[Sequence[Pair]], list[Metric]] = translation_metrics
+    judged_by: Callable[[Sequence[Any]], list[Metric]] = translation_metrics
     beaten_by: Callable[[], list[Baseline[Pair, Written]]] = list
     longest_ratio: float | None = None
 
@@ -184,20 +185,9 @@ class SequenceToSequence(Writing[Pair]):
         return {"before": self.before, "between": self.between, "source_share": self.source_share}
 
     def frame(self, examples: Sequence[Pair], tokenizer: Tokenizer, room: int) -> list[Framed]:
-        """Return prompt, target and the end of text; a target that does not fit is cut and has no end."""
-        before = tokenizer.encode(self.before)
-        between = tokenizer.encode(self.between) or [tokenizer.eos_id]
-        most = max(1, int(room * self.source_share) - len(before) - len(between))
-        sources = tokenizer.encode_batch([example.source for example in examples])
-        targets = tokenizer.encode_batch([example.target for example in examples])
-        found = []
-        for source, target in zip(sources, targets, strict=True):
-            prompt = [*before, *source[:most], *between]
-            answer = [*target, tokenizer.eos_id] if target else []
-            left_out = max(0, len(source) - most)
-            # The last token is predicted but never read, so it may stand just past the room.
-            found.append(frame([(prompt, False), (answer[: room + 1 - len(prompt)], True)], 1, left_out))
-        return found
+        """Return prompt, target and the end of text (see `frame_pairs`)."""
+        pairs = [(example.source, example.target) for example in examples]
+        return frame_pairs(pairs, tokenizer, room, **self.settings())
 
     def doubts(self, examples: Sequence[Pair]) -> list[str]:
         """Return the question whether the file is misaligned, if many pairs are of very unlike lengths."""

@@ -75,9 +75,9 @@ class SequenceObjective(TaskObjective[Example, SequenceBatch]):
         return cls(config, task, examples, model, tokenizer, writer)
 
     def encode(self, examples: Sequence[Any]) -> list[int]:
-        assert isinstance(self.predictor, SequenceWriter) and isinstance(self.task, Writing)
+        assert isinstance(self.predictor, SequenceWriter)
         self.writer = self.predictor
-        self.room = self.config.max_length or self.writer.model.config.context_length
+        self.room = self.writer.room
         self.framed = self.writer.frame(examples)
         self.writer.lengths = Lengths.learnt(self.framed)
         return [min(len(one.ids) - 1, self.room) for one in self.framed]
@@ -89,9 +89,7 @@ class SequenceObjective(TaskObjective[Example, SequenceBatch]):
         """Return as much of a sequence as fits: all of it, or another stretch each time."""
         if len(one.ids) <= self.room + 1:
             return one
-        start = int(generator.integers(len(one.ids) - self.room))
-        end = start + self.room + 1
-        return Framed(one.ids[start:end], one.counted[start:end], 0)
+        return one.window(int(generator.integers(len(one.ids) - self.room)), self.room + 1)
 
     def _batch(self, framed: Sequence[Framed]) -> SequenceBatch:
         device = next(self.model.parameters()).device

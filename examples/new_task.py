@@ -1,0 +1,38 @@
+"""A task of your own in one file: titles for articles, from rows like {"article": "…", "title": "…"}.
+
+    python examples/new_task.py MODEL ARTICLES.jsonl OUT
+
+MODEL is a directory that `lucidlm pretrain` made. To have the task on the command line (`lucidlm finetune title …`),
+put it into a package and name it as an entry point:
+
+    [project.entry-points."lucidlm.task"]
+    title = "my_package.new_task:TITLE"
+"""
+
+import sys
+
+import torch
+
+from lucidlm.data.examples import Pair
+from lucidlm.metrics.text import summarization_metrics
+from lucidlm.tasks.base import tasks
+from lucidlm.tasks.sequences import SequenceToSequence
+
+TITLE = tasks.register("title")(
+    SequenceToSequence(
+        name="title",
+        description="a title for an article",
+        source_field="article",
+        target_field="title",
+        source_share=0.9,
+        judged_by=summarization_metrics,
+    )
+)
+
+if __name__ == "__main__":
+    from lucidlm.train.finetune import FinetuneConfig, finetune
+
+    model, articles, out = sys.argv[1:]
+    finetune(FinetuneConfig(task="title", model=model, data=articles), out)
+    [answer] = TITLE.predictor(out, torch.device("cpu")).predict([Pair("Rain fell on the city all day.", "", (), "")])
+    print(answer.text)

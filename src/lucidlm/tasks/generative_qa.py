@@ -1,0 +1,90 @@
+"""Generative question answering: an answer in the model's words to a question about a context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lucidlm.baselines.spans import SentenceOverlap
+from lucidlm.core.errors import InputError
+from lucidlm.data.examples import Answer, Question, Row, Written
+from lucidlm.data.framing import Framed, frame_pairs
+from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.metrics.spans import span_metrics
+from lucidlm.metrics.statistics import Metric
+from lucidlm.metrics.text import perplexity
+from lucidlm.tasks.base import Baseline, tasks
+from lucidlm.tasks.sequences import Writing
+
+SOURCE_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class GenerativeQuestionAnswering(Writing[Question]):
+    """An answer to a question about a context.
+
+    The model reads the question, a new line and the context: where they are too long, the end of the context is missing.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ("context", "question", "answers", "id")
+
+    def read(self, row: Row) -> Question:
+        """Turn a row into a question.
+
+        The answers are a text, a list of texts or of objects with a "text", or SQuAD's object with a list of texts.
+        """
+        context, question = row.text("context").strip(), row.text("question").strip()
+        found = row.value("answers")
+        called = row.names.get("answers", "answers")
+        found = found.get("text") if isinstance(found, dict) else found
+        listed = found if isinstance(found, list) else [found]
+        texts = [one.get("text") if isinstance(one, dict) else one for one in listed]
+        if not texts:
+            raise InputError(
+                f'field "{called}" has no answer',
+                where=row.where,
+                fix="Leave the question out: what is written is never empty.",
+            )
+        if not all(isinstance(text, str) and text.strip() for text in texts):
+            raise InputError(f'field "{called}" holds an answer that is no text, or empty', where=row.where)
+        answers = tuple(Answer(text.strip(), context.find(text.strip())) for text in texts)
+        name = str(row.value("id")) if row.has("id") else row.where
+        return Question(name, context, question, answers, row.where)
+
+    def key(self, example: Question) -> str:
+        """Return context and question: one question about a context is answered in one part of the data."""
+        return f"{example.context}\n{example.question}"
+
+    def texts(self, example: Question) -> tuple[str, ...]:
+        """Return context, question and answers."""
+        return (example.context, example.question, *(answer.text for answer in example.answers))
+
+    def metrics(self, examples: Sequence[Question]) -> list[Metric]:
+        """Return SQuAD's F1 and exact match of the answer's text, and the perplexity of the first right answer."""
+        return [*span_metrics(examples), perplexity()]
+
+    def baselines(self) -> list[Baseline[Question, Any]]:
+        """Return the sentence of the context that is most like the question."""
+        return [SentenceOverlap()]
+
+    def show(self, example: Question, prediction: Written) -> dict[str, Any]:
+        """Return the question, the answers that are right and the one written."""
+        right = [answer.text for answer in example.answers]
+        return {"question": example.question, "answers": right, "written": prediction.text}
+
+    def frame(self, examples: Sequence[Question], tokenizer: Tokenizer, room: int) -> list[Framed]:
+        """Return question and context, then the first answer (see `frame_pairs`)."""
+        pairs = [
+            (f"{example.question}\n{example.context}", example.answers[0].text if example.answers else "")
+            for example in examples
+        ]
+        return frame_pairs(pairs, tokenizer, room, source_share=SOURCE_SHARE)
+
+
+GENERATIVE_QUESTION_ANSWERING = tasks.register("generative-question-answering")(
+    GenerativeQuestionAnswering(
+        name="generative-question-answering",
+        description="an answer in the model's own words to a question about a text",
+    )
+)
