@@ -120,6 +120,18 @@ def test_our_adapters_of_classifiers_open_there_with_their_head(tmp_path: Path) 
         close(model(ids(), LENGTHS), theirs.eval()(ids(), attention_mask=torch.ones(3, 12).long()).logits)
 
 
+def test_a_head_that_transformers_reads_otherwise_is_not_offered_as_a_classifier(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = base(ModelConfig(**SIZE), tmp_path / "base")
+    for pooling, kind in (("last", "SEQ_CLS"), ("mean", None)):
+        save_adapter(tuned(path, "classifier", pooling=pooling), tmp_path / pooling, base=str(path), head=("score",))
+        assert json.loads((tmp_path / pooling / CONFIG).read_text())["task_type"] == kind
+    said = capsys.readouterr().err
+    assert str(tmp_path / "mean") in said
+    assert str(tmp_path / "last") not in said
+
+
 @torch.no_grad()
 def test_our_adapters_of_span_models_open_there(tmp_path: Path) -> None:
     path = base(ModelConfig(**SIZE), tmp_path / "base")

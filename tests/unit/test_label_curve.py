@@ -64,7 +64,8 @@ def test_every_method_is_measured_at_every_number_with_every_seed(measured: Path
     assert all(0 <= point.low <= point.value <= point.high <= 1 for point in curve.points)
     assert curve.baseline is not None
     assert curve.baseline.startswith("TF-IDF")
-    assert [path.name for path in measured.iterdir()] == [CURVE]
+    assert {path.name for path in measured.iterdir()} == {CURVE, "config.yaml"}
+    assert LabelCurveConfig.load(measured / "config.yaml").seeds == 2
 
 
 def test_the_same_call_measures_nothing_and_more_seeds_add(

@@ -46,7 +46,7 @@ def label_curve(
     Examples:
 
       lucidlm label-curve sentiment --model model --data train.jsonl --test-data test.jsonl --out curve
-      lucidlm label-curve --config again.yaml --shots 8,16 --seeds 5 --out curve
+      lucidlm label-curve --config curve/config.yaml --seeds 5 --out curve
     """
     import signal
 

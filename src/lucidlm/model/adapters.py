@@ -23,8 +23,10 @@ from torch import nn
 from lucidlm.core.config import Config
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import atomic_path, read_json, write_json
-from lucidlm.model.directory import check_fit, load_weights
+from lucidlm.core.progress import say
+from lucidlm.model.directory import BACKBONES, check_fit, load_weights
 from lucidlm.model.heads import LanguageModel, SequenceClassifier, SpanExtractor
+from lucidlm.model.hf import family
 from lucidlm.model.lora import LoraConfig, LoraLinear, attach, is_adapter
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -96,6 +98,8 @@ def save_adapter(model: nn.Module, directory: str | Path, *, base: str, head: Se
         "inference_mode": True,
     }
     write_json(directory / CONFIG, fields)
+    if isinstance(model, SequenceClassifier) and not pools_as_transformers(model):
+        say(f"{directory}: opens here; classifiers of transformers read a text's class elsewhere, and would be wrong")
 
 
 def apply_adapter(model: nn.Module, directory: str | Path) -> None:
@@ -165,11 +169,16 @@ def _read_fields(where: Path) -> _Fields:
 
 def _task_type(model: nn.Module) -> str | None:
     if isinstance(model, SequenceClassifier):
-        return "SEQ_CLS"
+        return "SEQ_CLS" if pools_as_transformers(model) else None
     if isinstance(model, SpanExtractor):
         return "QUESTION_ANS"
-    # PEFT has no name for masked language models and takes a model without one as it is.
+    # PEFT has no name for masked language models and takes what has none as it is.
     return "CAUSAL_LM" if isinstance(model, LanguageModel) and model.config.causal else None
+
+
+def pools_as_transformers(model: SequenceClassifier) -> bool:
+    """Return whether transformers has a classifier that reads a text's class from the same state as `model` does."""
+    return family(model.config) in BACKBONES and (model.pooling == "last") == model.config.causal
 
 
 def _checksum(model: nn.Module, names: Sequence[str]) -> str:

@@ -33,6 +33,7 @@ from lucidlm.tasks.base import Task, tasks
 from lucidlm.train.finetune import build_objective, labels_of, read_parts
 from lucidlm.train.finetune_config import FinetuneConfig
 from lucidlm.train.loop import Loop, LoopConfig
+from lucidlm.train.pretrain import CONFIG
 from lucidlm.train.shots import draw_shots
 from lucidlm.train.strategy import apply_strategy
 
@@ -166,6 +167,7 @@ def label_curve(config: LabelCurveConfig, out: str | Path) -> tuple[Curve, int |
         machine=describe_machine().as_dict(),
     )
     _go_on(curve, out / CURVE)
+    config.save(out / CONFIG)
     methods = (PRETRAINED, SCRATCH, BASELINE) if task.baselines() else (PRETRAINED, SCRATCH)
     done = {(point.method, point.shots, point.seed) for point in curve.points}
     wanted = [(m, k, s) for k in sorted(set(config.shots)) for s in range(config.seeds) for m in methods]
