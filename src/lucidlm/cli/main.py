@@ -7,7 +7,21 @@ import sys
 
 import typer
 
-from lucidlm.cli import data, demo, evaluate, finetune, generate, label_curve, pretrain, recipe, report, tasks
+from lucidlm.cli import (
+    compare,
+    data,
+    demo,
+    evaluate,
+    finetune,
+    generate,
+    label_curve,
+    pretrain,
+    recipe,
+    report,
+    results,
+    search,
+    tasks,
+)
 from lucidlm.core.errors import LucidError
 from lucidlm.version import __version__
 
@@ -19,7 +33,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data.app, name="data")
-for command in (pretrain, finetune, label_curve, evaluate, generate, tasks, report, recipe, demo):
+for command in (
+    pretrain,
+    finetune,
+    label_curve,
+    evaluate,
+    compare,
+    generate,
+    search,
+    tasks,
+    report,
+    results,
+    recipe,
+    demo,
+):
     command.register(app)
 
 

@@ -15,6 +15,7 @@ import torch
 from lucidlm.core.errors import InputError
 
 Precision = Literal["auto", "fp32", "bf16"]
+FEWEST_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,23 @@ def describe_machine() -> Machine:
         python=platform.python_version(),
         torch=torch.__version__,
     )
+
+
+def tokens_at_once(device: torch.device, bytes_per_token: int, enough: int) -> int:
+    """Return how many tokens to read at once where only answers are wanted.
+
+    They take a quarter of the free memory at most.
+
+    Parameters
+    ----------
+    bytes_per_token: what a token's activations take while a block is computed.
+    enough: as many keep a CPU busy; more would not be faster. A GPU gets eight times as many.
+    """
+    if device.type == "cuda":
+        free, most = torch.cuda.mem_get_info(device)[0], 8 * enough
+    else:
+        free, most = psutil.virtual_memory().available, enough
+    return max(FEWEST_TOKENS, min(most, free // 4 // max(1, bytes_per_token)))
 
 
 def usable_cores() -> int:

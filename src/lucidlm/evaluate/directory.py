@@ -1,28 +1,35 @@
-"""Judge what a model directory holds: a classifier on labelled texts, a language model on prepared tokens."""
+"""Judge what a model directory holds: on the examples of a task, or a language model on prepared tokens."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 
 from lucidlm.core.config import Config
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError
+from lucidlm.core.io import read_json, sha256
 from lucidlm.core.products import fast_products
 from lucidlm.core.progress import say
+from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.document import OnError
 from lucidlm.data.loader import TokenCorpus
 from lucidlm.data.split import Split
 from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.evaluate.runner import Evaluation, Prediction, evaluate_classifier
-from lucidlm.model.classify import TextClassifier
-from lucidlm.model.directory import load_model
+from lucidlm.evaluate.leakage import Leak, fine_tuning_leak, pretraining_leak
+from lucidlm.evaluate.record import Evaluation
+from lucidlm.evaluate.runner import evaluate_task
+from lucidlm.model.directory import RECORD, load_model
 from lucidlm.model.heads import LanguageModel
-from lucidlm.tasks import LabelledText
-from lucidlm.train.finetune import FinetuneConfig, classification_task, read_split
+from lucidlm.tasks.base import Task, read_examples, tasks
+from lucidlm.train.finetune import OBJECTIVES, labels_of, read_parts
+from lucidlm.train.finetune_config import FinetuneConfig
+from lucidlm.train.shots import draw_shots
 from lucidlm.train.validation import validate
 
 Part = Literal["auto", "all", "train", "validation", "test"]
@@ -35,77 +42,168 @@ class EvaluateConfig(Config):
     ----------
     split: the part of `data` to judge on, as `split_of` cuts it with the shares the model was fine-tuned with. "auto" is
         "test" for the data that the model was fine-tuned on, and "all" for any other.
-    baselines: also fit the baselines on the model's own training texts, which takes reading them again.
+    fields: the names that fields have in the data, by the names that the task knows them by; what is left out is called
+        as it was in fine-tuning.
+    limit: judge on so many examples only, drawn at random.
+    baselines: also fit the baselines on the examples the model was fine-tuned on, which takes reading them again.
+    training: examples for the baselines of a model that was not fine-tuned for the task.
+    leakage: look for the examples in what the model was fine-tuned and pretrained on.
     """
 
     task: str
     data: str
     split: Part = "auto"
-    text_field: str | None = None
-    label_field: str | None = None
+    fields: dict[str, str] = Field(default={})
+    limit: int | None = Field(default=None, ge=1)
     encoding: str = "utf-8"
     on_error: OnError = "stop"
     baselines: bool = True
+    training: str | None = None
+    leakage: bool = True
     device: str = "auto"
     seed: int = 0
 
 
-def evaluate_directory(directory: str | Path, config: EvaluateConfig) -> tuple[Evaluation, list[Prediction]]:
-    """Judge the classifier in `directory` on labelled texts.
+class Suite(Config):
+    """Several evaluations of one model; the results stand in folders named by the keys."""
+
+    evaluations: dict[str, EvaluateConfig] = Field(min_length=1)
+
+
+def evaluate_directory(
+    directory: str | Path, config: EvaluateConfig, out: str | Path | None = None, *, resume: bool = True
+) -> Evaluation:
+    """Judge the model in `directory` on the examples of a task, and write what was found into `out`.
+
+    Parameters
+    ----------
+    out: where eval.json, predictions.jsonl and statistics.npz go; None: the model's directory.
+    resume: go on after the answers that an evaluation which was stopped left in `out`.
 
     Raises
     ------
     InputError: model or data cannot be used, a label is unknown, or the part asked for is empty.
     """
-    task = classification_task(config.task)
-    classifier = TextClassifier.from_pretrained(directory, choose_compute(config.device).device)
-    tuned = _finetuning(directory, config.task)
-    own = _same_source(config.data, tuned.data)
+    directory = Path(directory)
+    task = tasks.get(config.task)
+    tuned = _fine_tuning(directory, task)
+    compute = choose_compute(config.device)
+    predictor = task.predictor(directory, compute.device)
+    examples, training, part = _examples(task, config, tuned, directory)
+    leakage: list[Leak] = []
+    if config.leakage:
+        if tuned is not None and training is not None:
+            leakage.append(fine_tuning_leak(task, examples, training))
+        elif tuned is not None:
+            reason = f"{tuned.data} cannot be read any more"
+            leakage.append(Leak(against="fine-tuning", checked=False, reason=reason))
+        leakage.append(pretraining_leak(task, examples, directory))
+    with fast_products(compute.device):
+        return evaluate_task(
+            task,
+            predictor,
+            examples,
+            name=directory.resolve().name,
+            data=f"{config.data} ({part})",
+            training=(training or ()) if config.baselines else (),
+            leakage=leakage,
+            out=directory if out is None else out,
+            fingerprint=_fingerprint(directory),
+            resume=resume,
+            settings={"model": str(directory), **config.model_dump(mode="json"), "split": part},
+            seed=config.seed,
+        )
+
+
+def _examples(
+    task: Task[Any, Any], config: EvaluateConfig, tuned: FinetuneConfig | None, directory: Path
+) -> tuple[list[Any], list[Any] | None, str]:
+    """Return the examples to judge on, those that the model learned from, if they can be had, and the part's name."""
+    own = tuned is not None and _same_source(config.data, tuned.data)
     part = ("test" if own else "all") if config.split == "auto" else config.split
-    reading = tuned.changed(
-        data=config.data,
-        text_field=config.text_field,
-        label_field=config.label_field,
-        encoding=config.encoding,
-        on_error=config.on_error,
-    )
-    parts = read_split(reading, task)
-    examples = [example for found in parts.values() for example in found] if part == "all" else parts[part]
+    if tuned is None and part != "all":
+        raise InputError(
+            f"was not fine-tuned for {task.name}, so nothing says how data are split",
+            where=directory,
+            fix="Judge it on all of a file: --split all.",
+        )
+    fields = {**(tuned.fields if tuned is not None else {}), **config.fields}
+    parts = None
+    if tuned is not None and (own or part != "all"):
+        changes = {"data": config.data, "fields": fields, "encoding": config.encoding, "on_error": config.on_error}
+        reading = tuned.model_copy(update={**changes, **({} if own else {"validation_data": None})})
+        parts = read_parts(reading, task)
+    if parts is None:
+        examples = read_examples(task, config.data, fields=fields, encoding=config.encoding, on_error=config.on_error)
+    elif part == "all":
+        examples = [example for found in parts.values() for example in found]
+    else:
+        examples = parts[part]  # pyright: ignore[reportArgumentType]
     if not examples:
         raise InputError(
-            f"its part {part!r} holds no texts",
+            f"its part {part!r} holds no examples",
             where=config.data,
             fix="Choose another --split; the model was fine-tuned with nothing held out there.",
         )
+    found = len(examples)
+    if config.limit is not None and config.limit < found:
+        rows = numpy_generator(config.seed, "limit").permutation(found)[: config.limit]
+        examples = [examples[row] for row in sorted(rows)]
     say(
-        f"{config.data}: {len(examples):,} texts ({part})"
+        f"{config.data}: {len(examples):,} examples ({part})"
+        + (f" of {found:,}" if len(examples) < found else "")
         + (", held out when the model was fine-tuned" if own and part == "test" else "")
     )
-    training: list[LabelledText] = []
-    if config.baselines:
-        training = parts["train"] if own else read_split(tuned, task)["train"]
-    with fast_products(classifier.model.model.embed_tokens.weight.device):
-        return evaluate_classifier(
-            classifier,
-            examples,
-            task,
-            name=Path(directory).name or str(directory),
-            data=f"{config.data} ({part})",
-            training=training,
-            seed=config.seed,
-        )
+    return examples, _training(task, config, tuned, parts if own else None), part
+
+
+def _training(
+    task: Task[Any, Any], config: EvaluateConfig, tuned: FinetuneConfig | None, parts: dict[Split, list[Any]] | None
+) -> list[Any] | None:
+    """Return the examples that the model learned from, the same few where it was given few; None if nobody can."""
+    if not (config.baselines or config.leakage):
+        return None
+    if tuned is None:
+        if config.training is None:
+            return None
+        return read_examples(task, config.training, fields=config.fields, encoding=config.encoding)
+    try:
+        training = (parts or read_parts(tuned, task))["train"]
+    except InputError as error:
+        say(f"No baselines, and no look for examples that the model was fine-tuned on: {error}")
+        return None
+    if tuned.shots is not None:
+        training = draw_shots(training, tuned.shots, labels_of(task, training), tuned.loop.seed)
+    return training
 
 
 def _same_source(one: str, other: str) -> bool:
     return one == other or (os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other))
 
 
-def _finetuning(directory: str | Path, task: str) -> FinetuneConfig:
-    """Return the configuration that the model in `directory` was fine-tuned with."""
-    provenance = load_model(directory, verify=False).record["provenance"]
-    if provenance.get("task") != task:
-        raise InputError(f"was fine-tuned for {provenance.get('task', 'nothing')}, not for {task}", where=directory)
-    return FinetuneConfig.parse(provenance["config"], where=directory)
+def _fine_tuning(directory: Path, task: Task[Any, Any]) -> FinetuneConfig | None:
+    """Return the configuration that the model in `directory` was fine-tuned for `task` with; None if it was not.
+
+    Raises
+    ------
+    InputError: it was fine-tuned for something else, and `task` is one that models are fine-tuned for.
+    """
+    record = directory / RECORD
+    provenance = read_json(record).get("provenance", {}) if record.exists() else {}
+    made_for = provenance.get("task")
+    if made_for == task.name:
+        return FinetuneConfig.parse(provenance["config"], where=record)
+    if made_for in set(tasks) and isinstance(task, tuple(OBJECTIVES)):
+        raise InputError(f"was fine-tuned for {made_for}, not for {task.name}", where=directory)
+    return None
+
+
+def _fingerprint(directory: Path) -> str:
+    """Return what tells this model from any other: the checksum of its record, which has those of its files."""
+    if (directory / RECORD).exists():
+        return str(read_json(directory / RECORD)["checksum"])
+    files = sorted(directory.glob("*.safetensors"))
+    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
 
 
 def evaluate_language_model(

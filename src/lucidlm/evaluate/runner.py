@@ -1,7 +1,6 @@
-"""Judge a classifier on labelled texts, beside its baselines, and write down what was found.
+"""Judge a model on the examples of a task, beside its baselines, and write down what was found.
 
-`evaluate_classifier` takes anything that has label names and gives probabilities, so the model, the baselines and
-whatever a plug-in brings are judged by the same lines of code on the same examples.
+Model, baselines and whatever a plug-in brings are judged by the same lines of code on the same examples.
 """
 
 from __future__ import annotations
@@ -9,210 +8,167 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
 
 from lucidlm.core.devices import describe_machine
 from lucidlm.core.errors import InputError, LucidError
-from lucidlm.core.io import atomic_path, write_text
-from lucidlm.evaluate.baselines import BASELINES
-from lucidlm.evaluate.metrics import (
-    METRICS,
-    Estimate,
-    confusion_matrix,
-    estimate_mean,
-    estimate_metric,
-    expected_calibration_error,
-)
-from lucidlm.tasks.classification import LabelledText, TextClassification
-
-EVALUATION = "eval.json"
-PREDICTIONS = "predictions.jsonl"
+from lucidlm.core.progress import say
+from lucidlm.data.examples import Judgement
+from lucidlm.evaluate.answers import PARTIAL, answer_all
+from lucidlm.evaluate.leakage import Leak
+from lucidlm.evaluate.record import Evaluation, Measure, Score, digest, write_evaluation
+from lucidlm.metrics.statistics import Metric, compare, estimate
+from lucidlm.tasks.base import Predictor, Task
+from lucidlm.tasks.classification import TextClassification
 
 
-class Classifier(Protocol):
-    """What can be judged: it knows its labels by name and gives each text a probability for each of them."""
+@dataclass
+class _Judged:
+    """A model's figures, and what each example contributed to each metric."""
 
-    @property
-    def labels(self) -> Sequence[str]:
-        """The label names, in the order of the probabilities."""
-        ...
-
-    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the probabilities of the labels, float (n, k), each row summing to 1."""
-        ...
+    score: Score
+    statistics: dict[str, np.ndarray]
 
 
-class Score(BaseModel):
-    """How one classifier did: its metrics with intervals, and how long it took.
-
-    Parameters
-    ----------
-    advantage: share of examples the model under test gets right beyond this one (paired bootstrap); None for itself.
-    seconds: time to fit, for a baseline, and to predict all examples.
-    """
-
-    name: str
-    metrics: dict[str, Estimate]
-    calibration_error: float
-    advantage: Estimate | None = None
-    seconds: float
-
-
-class Evaluation(BaseModel):
-    """What eval.json holds.
-
-    Parameters
-    ----------
-    data: the source as it was named; `data_sha256` is that of the texts and labels themselves, in order.
-    confusion: counts, row i being the examples whose label is `labels[i]`, column j those predicted as `labels[j]`.
-    """
-
-    task: str
-    data: str
-    data_sha256: str
-    examples: int
-    labels: list[str]
-    model: Score
-    confusion: list[list[int]]
-    baselines: list[Score]
-    machine: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One line of predictions.jsonl."""
-
-    text: str
-    label: str
-    predicted: str
-    probabilities: dict[str, float]
-    where: str
-
-
-def evaluate_classifier(
-    classifier: Classifier,
-    examples: Sequence[LabelledText],
-    task: TextClassification,
+def evaluate_task(
+    task: Task[Any, Any],
+    predictor: Predictor[Any, Any],
+    examples: Sequence[Any],
     *,
     name: str,
     data: str,
-    training: Sequence[LabelledText] = (),
+    training: Sequence[Any] = (),
+    leakage: Sequence[Leak] = (),
+    out: str | Path | None = None,
+    fingerprint: str = "",
+    resume: bool = True,
+    settings: Mapping[str, Any] | None = None,
     seed: int = 0,
-) -> tuple[Evaluation, list[Prediction]]:
-    """Judge `classifier` on `examples`, beside baselines fitted on `training`.
+) -> Evaluation:
+    """Judge `predictor` on `examples`, beside the task's baselines fitted on `training`.
 
     Parameters
     ----------
     name: what the model is called in the report.
     data: the source the examples were read from, as the user named it.
-    training: what the classifier was trained on; without it there are no baselines.
-    seed: of the bootstrap.
+    training: what baselines learn from; without it there are none.
+    leakage: what is known of examples that the model has seen, for the record.
+    out: where eval.json, predictions.jsonl and statistics.npz are written; None: nowhere.
+    fingerprint: says which model this is, so that the answers of an evaluation that was stopped are used again with
+        this one only.
+    resume: use such answers; without it they are thrown away.
+    settings: what was asked for, for the record.
+    seed: of the bootstrap and of approximate randomisation.
 
     Raises
     ------
-    InputError: there are no examples, or a label is not one the classifier knows.
-    LucidError: the classifier's probabilities are not finite.
+    InputError: there are no examples, or a label is not one the classifier knows (file and line are named).
+    LucidError: the model's answers are not finite; the disk is full.
     """
+    began = time.perf_counter()
     if not examples:
         raise InputError("there are no examples to evaluate on", where=data, fix="Pass data that has some.")
-    labels, texts = list(classifier.labels), [example.text for example in examples]
-    truth = task.label_ids(examples, labels)
+    data_sha256 = digest(examples)
+    labels: list[str] = list(getattr(predictor, "labels", ())) if isinstance(task, TextClassification) else []
+    if isinstance(task, TextClassification):
+        task.label_ids([*examples, *training], labels)
+    partial = None if out is None else Path(out) / PARTIAL
+    if partial is not None and not resume:
+        partial.unlink(missing_ok=True)
+    key = hashlib.sha256(json.dumps([task.name, fingerprint, data_sha256]).encode()).hexdigest()
     start = time.perf_counter()
-    probabilities = _probabilities(classifier, texts)
-    model = _score(name, probabilities, truth, time.perf_counter() - start, seed)
-    predicted = probabilities.argmax(1)
+    answers = answer_all(task, predictor, examples, label=f"{task.name}: {name}", partial=partial, fingerprint=key)
+    metrics = task.metrics(examples)
+    model = _judge(name, metrics, examples, answers, start, seed)
 
     baselines = []
-    for baseline in BASELINES if training else ():
+    for baseline in task.baselines() if training else ():
         start = time.perf_counter()
-        rival = baseline(labels).fit([example.text for example in training], task.label_ids(training, labels))
-        rivals = rival.predict_proba(texts)
-        score = _score(rival.name, rivals, truth, time.perf_counter() - start, seed)
-        better = (predicted == truth).astype(int) - (rivals.argmax(1) == truth)
-        baselines.append(score.model_copy(update={"advantage": estimate_mean(better, seed=seed)}))
+        found = baseline.fit(training).predict(examples)
+        if isinstance(task, TextClassification):
+            found = [_aligned(answer, labels, task) for answer in found]
+        rival = _judge(baseline.name, metrics, examples, found, start, seed)
+        first = metrics[0].name
+        difference = compare(metrics[0].value, model.statistics[first], rival.statistics[first], seed=seed)
+        baselines.append(rival.score.model_copy(update={"comparison": difference}))
 
+    long = getattr(predictor, "long_inputs", None)
     evaluation = Evaluation(
         task=task.name,
         data=data,
-        data_sha256=_digest(examples),
+        data_sha256=data_sha256,
         examples=len(examples),
-        labels=labels,
-        model=model,
-        confusion=confusion_matrix(truth, predicted, len(labels)).tolist(),
+        measures=[
+            Measure(name=m.name, higher_is_better=m.higher_is_better, percent=m.percent, signature=m.signature)
+            for m in metrics
+        ],
+        model=model.score,
         baselines=baselines,
+        labels=labels or None,
+        confusion=_confusion(task, examples, answers, labels) if isinstance(task, TextClassification) else None,
+        leakage=list(leakage),
+        counts=long(examples) if long is not None else {},
         machine=describe_machine().as_dict(),
+        seconds=time.perf_counter() - began,
+        settings=dict(settings or {}),
     )
-    predictions = [
-        Prediction(
-            text=example.text,
-            label=labels[truth[index]],
-            predicted=labels[predicted[index]],
-            probabilities=dict(zip(labels, probabilities[index].round(6).tolist(), strict=True)),
-            where=example.where,
-        )
-        for index, example in enumerate(examples)
-    ]
-    return evaluation, predictions
+    if out is not None:
+        scores = np.round(metrics[0].value(model.statistics[metrics[0].name]), 6).tolist()
+        rows = [
+            {**task.show(example, answer), "score": score, "where": example.where}
+            for example, answer, score in zip(examples, answers, scores, strict=True)
+        ]
+        write_evaluation(evaluation, rows, model.statistics, out)
+        assert partial is not None
+        partial.unlink(missing_ok=True)
+    for leak in leakage:
+        if leak.overlapping or leak.copies:
+            say(f"Careful: {leak}; the first is {leak.named[0].where}." if leak.named else f"Careful: {leak}.")
+    return evaluation
 
 
-def _probabilities(classifier: Classifier, texts: Sequence[str]) -> np.ndarray:
-    probabilities = np.asarray(classifier.predict_proba(texts), dtype=np.float64)
-    if probabilities.shape != (len(texts), len(classifier.labels)):
-        raise ValueError(f"probabilities have the shape {probabilities.shape}, not (texts, labels)")
-    if not np.isfinite(probabilities).all():
-        raise LucidError(
-            "the model gives probabilities that are not finite", fix="Its weights are damaged: train again."
-        )
-    return probabilities
+def _judge(
+    name: str, metrics: Sequence[Metric], examples: Sequence[Any], answers: Sequence[Any], start: float, seed: int
+) -> _Judged:
+    seconds = time.perf_counter() - start
+    for example, answer in zip(examples, answers, strict=True):
+        if isinstance(answer, Judgement) and not np.isfinite(answer.probabilities).all():
+            raise LucidError(
+                f"{name} gives probabilities that are not finite",
+                where=example.where,
+                fix="Its weights are damaged: train again.",
+            )
+    shared: dict[Any, np.ndarray] = {}
+    statistics = {}
+    for metric in metrics:
+        if metric.statistics not in shared:
+            shared[metric.statistics] = metric.statistics(examples, answers)
+        statistics[metric.name] = shared[metric.statistics]
+        if not np.isfinite(statistics[metric.name]).all():
+            raise LucidError(f"the {metric.name} of {name} is not finite", fix="Its weights are damaged: train again.")
+    figures = {metric.name: estimate(metric.value, statistics[metric.name], seed=seed) for metric in metrics}
+    return _Judged(Score(name=name, metrics=figures, seconds=seconds), statistics)
 
 
-def _score(name: str, probabilities: np.ndarray, truth: np.ndarray, seconds: float, seed: int) -> Score:
-    matrix = confusion_matrix(truth, probabilities.argmax(1), probabilities.shape[1])
-    return Score(
-        name=name,
-        metrics={metric: estimate_metric(function, matrix, seed=seed) for metric, function in METRICS.items()},
-        calibration_error=expected_calibration_error(probabilities, truth),
-        seconds=seconds,
-    )
+def _aligned(answer: Judgement, labels: Sequence[str], task: TextClassification) -> Judgement:
+    """Return a baseline's answer in terms of the model's labels: in their order, and none by another spelling."""
+    shares = dict.fromkeys(labels, 0.0)
+    for label, probability in zip(answer.labels, answer.probabilities, strict=True):
+        found = task.known_as(label, labels)
+        assert found is not None  # all training labels were checked
+        shares[found] += probability
+    return Judgement(tuple(labels), tuple(shares.values()))
 
 
-def _digest(examples: Sequence[LabelledText]) -> str:
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(json.dumps([example.text, example.label], ensure_ascii=False).encode() + b"\n")
-    return digest.hexdigest()
-
-
-def write_evaluation(evaluation: Evaluation, predictions: Sequence[Prediction], directory: str | Path) -> None:
-    """Write predictions.jsonl and then eval.json into `directory`, each whole or not at all.
-
-    Raises
-    ------
-    LucidError: the disk is full.
-    """
-    directory = Path(directory)
-    with atomic_path(directory / PREDICTIONS) as path, path.open("w", encoding="utf-8") as file:
-        for prediction in predictions:
-            file.write(json.dumps(vars(prediction), ensure_ascii=False) + "\n")
-    write_text(directory / EVALUATION, evaluation.model_dump_json(indent=2) + "\n")
-
-
-def read_evaluation(path: str | Path) -> Evaluation:
-    """Read an eval.json.
-
-    Raises
-    ------
-    InputError: it is missing, damaged, or another version's.
-    """
-    try:
-        return Evaluation.model_validate_json(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise InputError("file not found", where=path) from None
-    except ValueError as error:
-        raise InputError(f"is not an evaluation ({error})", where=path, fix="Run `lucidlm evaluate` again.") from None
+def _confusion(
+    task: TextClassification, examples: Sequence[Any], answers: Sequence[Judgement], labels: Sequence[str]
+) -> list[list[int]]:
+    counts = [[0] * len(labels) for _ in labels]
+    for row, answer in zip(task.label_ids(examples, labels), answers, strict=True):
+        counts[row][labels.index(answer.label)] += 1
+    return counts

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lucidlm.core.devices import tokens_at_once
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import track
 from lucidlm.data.examples import Judgement, LabelledText
@@ -17,7 +18,7 @@ from lucidlm.model.directory import load_model
 from lucidlm.model.heads import SequenceClassifier
 
 TOKENS_PER_BATCH = 16_384
-"""How many tokens, padding included, are read at once."""
+"""How many tokens, padding included, are read at once where memory allows it."""
 
 
 class TextClassifier:
@@ -91,7 +92,7 @@ class TextClassifier:
             for part in np.array_split(ids, max(1, math.ceil(len(ids) / self.room))):
                 windows.append(self.end(part))
                 owners.append(owner)
-        batches: Iterable[np.ndarray] = bucket_by_length(windows, TOKENS_PER_BATCH)
+        batches: Iterable[np.ndarray] = bucket_by_length(windows, self._tokens_at_once())
         if label is not None:
             batches = track(batches, label, unit="batches")
         was_training = self.model.training
@@ -105,6 +106,16 @@ class TextClassifier:
                 np.add.at(weights, of, sizes)
         self.model.train(was_training)
         return torch.from_numpy(totals / weights).softmax(-1).numpy()
+
+    def long_inputs(self, examples: Sequence[LabelledText]) -> dict[str, int]:
+        """Return how many texts are longer than a window, by what is done with them."""
+        encoded = self.encode([example.text for example in examples])
+        return {"inputs read in windows": sum(len(ids) > self.room for ids in encoded)}
+
+    def _tokens_at_once(self) -> int:
+        config = self.model.config
+        widths = 8 * config.embedding_dim + 3 * config.ff_dim + config.num_heads * self.max_length
+        return tokens_at_once(self.model.model.embed_tokens.weight.device, 4 * widths, TOKENS_PER_BATCH)
 
     def _logits(self, windows: Sequence[np.ndarray]) -> np.ndarray:
         tokens, lengths = pad(windows, self.tokenizer.pad_id)

@@ -14,15 +14,16 @@ from lucidlm.core.config import describe, read_yaml
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json, sha256
 from lucidlm.data.cards import CARD, DataCard
-from lucidlm.evaluate.runner import EVALUATION, PREDICTIONS, Evaluation, read_evaluation
+from lucidlm.evaluate.record import EVALUATION, PREDICTIONS, Evaluation, read_evaluation
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.directory import RECORD
 from lucidlm.train.metrics import METRICS
 from lucidlm.train.pretrain import CONFIG
 
 SAMPLES = "samples.jsonl"
+LOSS = "validation_loss"
 
-Kind = Literal["language", "classifier"]
+Kind = Literal["language", "tuned"]
 Row = dict[str, Any]
 
 
@@ -54,9 +55,18 @@ class Run:
 
     @property
     def kind(self) -> Kind:
-        """What was trained, from the record or, while there is none yet, from what was measured."""
-        judged = self.evaluation is not None or any("validation_accuracy" in row for row in self.evaluations)
-        return "classifier" if self.record.get("kind") == "classifier" or judged else "language"
+        """What was trained, from the record or, while there is none yet, from settings and what was measured."""
+        if self.record:
+            tuned = self.record.get("kind") != "language" or "task" in self.provenance.get("config", {})
+        else:
+            tuned = "task" in self.config or self.evaluation is not None or bool(self.validated)
+        return "tuned" if tuned else "language"
+
+    @property
+    def validated(self) -> list[str]:
+        """The metrics that were measured on validation examples in training, the loss apart."""
+        names = dict.fromkeys(name for row in self.evaluations for name in row)
+        return [name.removeprefix("validation_") for name in names if name.startswith("validation_") and name != LOSS]
 
     @property
     def provenance(self) -> Row:
@@ -104,7 +114,7 @@ def read_run(directory: str | Path) -> Run:
         record=record,
         cards=_read_cards(record.get("provenance", {}).get("data")),
         evaluation=read_evaluation(directory / EVALUATION) if (directory / EVALUATION).exists() else None,
-        predictions=_read_lines(directory / PREDICTIONS, ("text", "label", "predicted", "probabilities", "where")),
+        predictions=_read_lines(directory / PREDICTIONS, ("where",)),
         samples=_read_lines(directory / SAMPLES, ("prompt", "text")),
     )
 

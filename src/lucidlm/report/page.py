@@ -112,12 +112,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that is sorted by clicking on the head of a column."""
+    """A table that is sorted by clicking on the head of a column; a `filtered` one has a field to search its rows."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     caption: str = ""
+    filtered: bool = False
 
 
 @dataclass(frozen=True)

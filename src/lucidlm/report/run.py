@@ -9,18 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from lucidlm.data.cards import DataCard
-from lucidlm.evaluate.metrics import Estimate
-from lucidlm.evaluate.runner import Evaluation, Score
 from lucidlm.model.counts import count_parameters
 from lucidlm.report.energy import estimate_energy
+from lucidlm.report.evaluation import evaluation_blocks, figure, key_figures
 from lucidlm.report.files import Kind, Run, read_run
-from lucidlm.report.language import Language, count, percent, size
+from lucidlm.report.language import Language, count, size
 from lucidlm.report.page import (
-    Bar,
-    BarChart,
     Block,
     Cell,
-    ConfusionMatrix,
     Facts,
     Heading,
     KeyFigure,
@@ -32,11 +28,6 @@ from lucidlm.report.page import (
     Table,
 )
 from lucidlm.version import __version__
-
-MISTAKES = 8
-"""How many of the most confident mistakes are shown."""
-EXCERPT = 280
-"""Characters of a text shown in a table."""
 
 
 def report_run(
@@ -59,7 +50,7 @@ def build_page(runs: Sequence[Run], language: Language, title: str | None = None
     """Return the page that tells of `runs`, the most important first."""
     t = language.text
     groups: dict[Kind, list[Run]] = {
-        "classifier": [run for run in runs if run.kind == "classifier"],
+        "tuned": [run for run in runs if run.kind == "tuned"],
         "language": [run for run in runs if run.kind == "language"],
     }
     compared = any(sum(bool(run.steps or run.record) for run in group) > 1 for group in groups.values())
@@ -70,14 +61,14 @@ def build_page(runs: Sequence[Run], language: Language, title: str | None = None
         blocks.append(_run_table(runs, language))
     for run in runs:
         if run.evaluation is not None:
-            blocks += _evaluation(run, run.evaluation, language)
+            blocks += evaluation_blocks(run.name, run.evaluation, run.predictions, language)
     written = [(run, run.samples) for run in runs if run.samples]
     if written:
         blocks.append(
             Heading(t("What it writes"), t("Each text begins with the prompt, in bold; the rest is the model's."))
         )
         blocks += [Samples(run.name, [(row["prompt"], _rest(row)) for row in rows]) for run, rows in written]
-    for kind in ("language", "classifier"):
+    for kind in ("language", "tuned"):
         if charts := list(_charts(groups[kind], language)):
             stage = t("Pretraining") if kind == "language" else t("Fine-tuning")
             lead = t("Faint: each step. Bold: running mean. Dots: measured on held-out text.")
@@ -105,7 +96,7 @@ def _key_figures(runs: Sequence[Run], language: Language) -> Iterator[KeyFigure]
     t = language.text
     for run in runs:
         if run.evaluation is not None:
-            yield from _accuracy_figures(run.evaluation, language)
+            yield from key_figures(run.evaluation, language)
     for run in runs:
         if run.kind == "language":
             if (bits := run.latest("bits_per_byte")) is not None:
@@ -131,27 +122,6 @@ def _key_figures(runs: Sequence[Run], language: Language) -> Iterator[KeyFigure]
             yield KeyFigure(f"{energy:.1f} Wh", t("electricity (estimate)"), detail)
 
 
-def _accuracy_figures(evaluation: Evaluation, language: Language) -> Iterator[KeyFigure]:
-    t = language.text
-    found = evaluation.model.metrics["accuracy"]
-    detail = t("{low} to {high} with 95 % confidence", low=percent(found.low), high=percent(found.high))
-    yield KeyFigure(percent(found.value), t("accuracy"), detail)
-    rivals = [rival for rival in evaluation.baselines if rival.advantage is not None]
-    if rivals:
-        best = max(rivals, key=lambda rival: rival.metrics["accuracy"].value)
-        assert best.advantage is not None
-        low, high = _points(best.advantage.low), _points(best.advantage.high)
-        name = language.name(best.name)
-        detail = t(
-            "percentage points above {name}; {low} to {high} with 95 % confidence", name=name, low=low, high=high
-        )
-        yield KeyFigure(_points(best.advantage.value), t("against the best baseline"), detail)
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")
-
-
 def _run_table(runs: Sequence[Run], language: Language) -> Table:
     t = language.text
     columns = (
@@ -164,17 +134,16 @@ def _run_table(runs: Sequence[Run], language: Language) -> Table:
         "validation loss",
         "bits per byte",
         "perplexity",
-        "validation accuracy",
-        "test accuracy",
+        "validation result",
+        "test result",
     )
     rows = []
     for run in runs:
         parameters = count_parameters(run.model) if run.model is not None and run.kind == "language" else None
-        accuracy = run.evaluation.model.metrics["accuracy"].value if run.evaluation is not None else None
         rows.append(
             [
                 Cell(run.name),
-                Cell(t("language model") if run.kind == "language" else t("classifier")),
+                Cell(t("language model") if run.kind == "language" else t("fine-tuned model")),
                 _cell(parameters, count),
                 _cell(run.latest("step"), count),
                 _cell(run.latest("tokens"), count),
@@ -182,8 +151,8 @@ def _run_table(runs: Sequence[Run], language: Language) -> Table:
                 _cell(run.latest("validation_loss"), "{:.4f}".format),
                 _cell(run.latest("bits_per_byte"), "{:.4f}".format),
                 _cell(run.latest("perplexity"), "{:,.2f}".format),
-                _cell(run.latest("validation_accuracy"), percent),
-                _cell(accuracy, percent),
+                _validated(run, language),
+                _tested(run, language),
             ]
         )
     shared_kind = len({run.kind for run in runs}) == 1
@@ -195,58 +164,24 @@ def _run_table(runs: Sequence[Run], language: Language) -> Table:
     return Table(t("All runs"), [t(columns[index]) for index in kept], [[row[index] for index in kept] for row in rows])
 
 
+def _validated(run: Run, language: Language) -> Cell:
+    """Return the first of a run's validation metrics, the loss apart."""
+    for name in run.validated:
+        if (value := run.latest(f"validation_{name}")) is not None:
+            return Cell(f"{language.name(name)} {value:.3f}", value)
+    return Cell("–", float("-inf"))
+
+
+def _tested(run: Run, language: Language) -> Cell:
+    if run.evaluation is None:
+        return Cell("–", float("-inf"))
+    first = run.evaluation.first
+    value = run.evaluation.model.metrics[first.name].value
+    return Cell(f"{language.name(first.name)} {figure(value, first)}", value)
+
+
 def _cell(value: float | None, write: Any) -> Cell:
     return Cell("–", float("-inf")) if value is None else Cell(write(value), float(value))
-
-
-def _evaluation(run: Run, evaluation: Evaluation, language: Language) -> Iterator[Block]:
-    t = language.text
-    scores = [evaluation.model, *evaluation.baselines]
-    task, number = language.name(evaluation.task), f"{evaluation.examples:,}"
-    about = t("{task} on {examples} texts from {data}", task=task, examples=number, data=evaluation.data)
-    yield Heading(f"{t('How good it is')} · {run.name}", about)
-    bars = [_bar(score, language, primary=score is evaluation.model) for score in scores]
-    yield BarChart(t("Accuracy beside the baselines"), bars, t("Whiskers are 95 % bootstrap intervals."))
-    caption = t("Rows: true label. Columns: predicted label. Percentages are of the row.")
-    yield ConfusionMatrix(t("Confusion matrix"), evaluation.labels, evaluation.confusion, caption)
-    columns = ("classifier", "accuracy", "macro F1", "Matthews' correlation", "calibration error", "seconds")
-    rows = [
-        [
-            Cell(language.name(score.name)),
-            *(_interval(score.metrics[name]) for name in ("accuracy", "macro_f1", "mcc")),
-            Cell(f"{score.calibration_error:.3f}", score.calibration_error),
-            Cell(f"{score.seconds:,.1f}", score.seconds),
-        ]
-        for score in scores
-    ]
-    caption = t(
-        "In brackets: 95 % bootstrap intervals. Seconds: to predict all texts, and for the baselines to fit as well."
-    )
-    yield Table(t("All metrics"), [t(column) for column in columns], rows, caption)
-    wrong = [row for row in run.predictions if row["predicted"] != row["label"]]
-    if wrong:
-        wrong.sort(key=lambda row: -max(row["probabilities"].values()))
-        columns = ("text", "label", "predicted", "confidence", "where")
-        rows = [
-            [
-                Cell(row["text"] if len(row["text"]) <= EXCERPT else row["text"][:EXCERPT].rstrip() + " …"),
-                Cell(row["label"]),
-                Cell(row["predicted"]),
-                Cell(percent(max(row["probabilities"].values())), max(row["probabilities"].values())),
-                Cell(row["where"].rsplit("/", 1)[-1]),  # the file and line; predictions.jsonl has the whole path
-            ]
-            for row in wrong[:MISTAKES]
-        ]
-        yield Table(t("Most confident mistakes"), [t(column) for column in columns], rows)
-
-
-def _bar(score: Score, language: Language, *, primary: bool) -> Bar:
-    accuracy = score.metrics["accuracy"]
-    return Bar(language.name(score.name), accuracy.value, accuracy.low, accuracy.high, primary)
-
-
-def _interval(estimate: Estimate) -> Cell:
-    return Cell(f"{estimate.value:.3f} ({estimate.low:.3f} – {estimate.high:.3f})", estimate.value)
 
 
 def _rest(sample: Mapping[str, str]) -> str:
@@ -276,13 +211,15 @@ def _charts(runs: Sequence[Run], language: Language) -> Iterator[LineChart]:
     for title, lines, unit in (
         *((title, lines, "nats") for title, lines in losses),
         ("Bits per byte of held-out text", series("bits_per_byte", logged="evaluations", marks=True), "bits"),
-        ("Validation accuracy", series("validation_accuracy", logged="evaluations", marks=True), "share"),
         ("Learning rate", series("learning_rate"), ""),
         ("Gradient norm", series("grad_norm", smooth=True), "norm"),
         ("Throughput", series("tokens_per_second", smooth=True), "tokens per second"),
     ):
         if lines:
             yield LineChart(t(title), lines, t("step"), t(unit) if unit else "")
+    for name in dict.fromkeys(name for run in runs for name in run.validated):
+        lines = series(f"validation_{name}", logged="evaluations", marks=True)
+        yield LineChart(f"{t('Validation')} · {language.name(name)}", lines, t("step"), "")
 
 
 def _data_card(card: DataCard, language: Language) -> Iterator[Block]:

@@ -9,3 +9,11 @@ for (const table of document.querySelectorAll("table.sortable")) {
     body.append(...[...body.rows].sort((a, b) => down ? order(a, b) : order(b, a)));
   }));
 }
+for (const field of document.querySelectorAll(".filter input")) {
+  const section = field.closest("section"), rows = [...section.querySelector("tbody").rows];
+  field.addEventListener("input", () => {
+    const wanted = field.value.toLowerCase();
+    for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+    section.querySelector("output").textContent = rows.filter(row => !row.hidden).length;
+  });
+}

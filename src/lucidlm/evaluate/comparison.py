@@ -1,0 +1,130 @@
+"""Whether two evaluated models differ: a paired test on the same examples, from what `evaluate` left behind.
+
+The p-value is that of approximate randomisation; among more than two models each pair is tested, and the p-values are
+raised by Holm's method (1979), so that many comparisons do not find a difference by their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from lucidlm.core.errors import InputError
+from lucidlm.evaluate.record import EVALUATION, STATISTICS, Evaluation, Measure, read_evaluation, read_statistics
+from lucidlm.metrics.statistics import Comparison, compare
+from lucidlm.tasks.base import tasks
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How the models called `first` and `second` differ in `measure`."""
+
+    first: str
+    second: str
+    measure: Measure
+    comparison: Comparison
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return f"{self.first} against {self.second}, {self.measure.name}: {verdict(self.comparison, self.measure)}"
+
+
+def verdict(comparison: Comparison, measure: Measure) -> str:
+    """Return what a comparison says of the first model: "better", "worse" or "no difference shown"."""
+    found, form = comparison.difference, "+.2f" if measure.percent else "+.4f"
+    figures = f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
+    word = {1: "better", 0: "no difference shown", -1: "worse"}[sign(comparison, measure)]
+    return f"{word} ({figures}, p = {comparison.p_value:.2g})"
+
+
+def sign(comparison: Comparison, measure: Measure) -> int:
+    """Return 1 where the first model is shown to be better, -1 where it is shown to be worse, and 0 otherwise."""
+    if not comparison.shown:
+        return 0
+    return 1 if (comparison.difference.value > 0) == measure.higher_is_better else -1
+
+
+def compare_evaluations(
+    directories: Sequence[str | Path], metric: str | None = None, seed: int = 0
+) -> list[Difference]:
+    """Compare each two of the models evaluated in `directories`.
+
+    Parameters
+    ----------
+    metric: the one to compare by; None: the first of the task's.
+
+    Raises
+    ------
+    InputError: fewer than two evaluations, or they are not of the same task and data; a file is missing or damaged.
+    """
+    if len(directories) < 2:
+        raise InputError("a comparison takes two evaluations or more", fix="Pass the folders that hold eval.json.")
+    found = [(Path(directory), read_evaluation(Path(directory) / EVALUATION)) for directory in directories]
+    _, reference = found[0]
+    for directory, evaluation in found[1:]:
+        if (evaluation.task, evaluation.data_sha256) != (reference.task, reference.data_sha256):
+            raise InputError(
+                f"was judged on {evaluation.task}: {evaluation.data}, {directories[0]} on {reference.task}: "
+                f"{reference.data}, and those are not the same examples",
+                where=directory / EVALUATION,
+                fix="Evaluate both on the same data.",
+            )
+    measure = _measure(reference, metric, found[0][0])
+    value = {known.name: known.value for known in tasks.get(reference.task).metrics(())}.get(measure.name)
+    if value is None:
+        raise InputError(f"this version knows no metric {measure.name!r}", where=found[0][0] / EVALUATION)
+    statistics = []
+    for directory, evaluation in found:
+        rows = read_statistics(directory).get(measure.name)
+        stated = evaluation.model.metrics.get(measure.name)
+        if (
+            rows is None
+            or stated is None
+            or len(rows) != evaluation.examples
+            or not np.isclose(value(rows.sum(0)), stated.value)
+        ):
+            what = f"does not agree with {EVALUATION}"
+            raise InputError(what, where=directory / STATISTICS, fix="Run `lucidlm evaluate` again.")
+        statistics.append(rows)
+    names = _names([directory for directory, _ in found])
+    pairs = list(combinations(range(len(found)), 2))
+    tests = [_paired(value, statistics[a], statistics[b], seed, directories[b]) for a, b in pairs]
+    raised = holm([test.p_value for test in tests])
+    return [
+        Difference(names[a], names[b], measure, test.model_copy(update={"p_value": p}))
+        for (a, b), test, p in zip(pairs, tests, raised, strict=True)
+    ]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values raised for there being several (Holm 1979, "A Simple Sequentially Rejective Test")."""
+    raised, least = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        least = raised[index] = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
+    return raised
+
+
+def _paired(value: object, first: np.ndarray, second: np.ndarray, seed: int, where: str | Path) -> Comparison:
+    if first.shape != second.shape:
+        raise InputError("the models know different labels", where=where, fix="Compare models of the same labels.")
+    return compare(value, first, second, seed=seed)  # pyright: ignore[reportArgumentType]
+
+
+def _measure(evaluation: Evaluation, metric: str | None, directory: Path) -> Measure:
+    if metric is None:
+        return evaluation.first
+    for measure in evaluation.measures:
+        if measure.name == metric:
+            return measure
+    names = ", ".join(measure.name for measure in evaluation.measures)
+    raise InputError(f"has no metric {metric!r}", where=directory / EVALUATION, fix=f"Choose one of: {names}.")
+
+
+def _names(directories: Sequence[Path]) -> list[str]:
+    """Return the folders' own names, or all of their paths where those are not distinct."""
+    names = [directory.resolve().name for directory in directories]
+    return names if len(set(names)) == len(names) else [str(directory) for directory in directories]

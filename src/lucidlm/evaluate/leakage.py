@@ -1,0 +1,138 @@
+"""Whether a model has seen the examples it is judged on: in fine-tuning, or in the text it was pretrained on.
+
+An example counts as seen if half of the n-grams of one of its texts or more (eight words; thirteen characters where a
+script separates no words) stand in the training texts too; exact copies are counted apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from lucidlm.core.io import read_json, sha256
+from lucidlm.core.progress import track
+from lucidlm.data.cards import CARD
+from lucidlm.data.overlap import SKETCH, NgramSketch, ngram_hashes
+from lucidlm.model.directory import RECORD
+from lucidlm.tasks.base import Task
+
+THRESHOLD = 0.5
+NAMED = 5
+"""How many of the examples that were seen are named."""
+EXCERPT = 120
+
+
+class SeenExample(BaseModel):
+    """An example that shares wording with training texts: where it stands, how it begins, what share of its n-grams."""
+
+    where: str
+    text: str
+    share: float
+
+
+class Leak(BaseModel):
+    """What of the data was found in training texts.
+
+    Parameters
+    ----------
+    against: "fine-tuning" or "pretraining".
+    checked: whether the training texts could be had; `reason` says why not.
+    overlapping, share: number and share of the examples that share half of their n-grams or more.
+    copies: examples that are training examples, word for word; counted for fine-tuning only.
+    named: the first few, those that share most.
+    """
+
+    against: str
+    checked: bool = True
+    reason: str = ""
+    examples: int = 0
+    overlapping: int = 0
+    share: float = 0.0
+    copies: int = 0
+    named: list[SeenExample] = []
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        if not self.checked:
+            return f"{self.against} data: not checked: {self.reason}"
+        line = (
+            f"{self.against} data: {self.overlapping:,} of {self.examples:,} examples ({self.share:.1%}) share wording"
+        )
+        return line + (f", {self.copies:,} are copies" if self.copies else "")
+
+
+def fine_tuning_leak(task: Task[Any, Any], examples: Sequence[Any], training: Sequence[Any]) -> Leak:
+    """Look for `examples` among the training examples."""
+    sketch = NgramSketch.of(text for example in training for text in task.texts(example))
+    known = {task.key(example) for example in training}
+    copies = [task.key(example) in known for example in examples]
+    return _leak("fine-tuning", task, examples, [sketch], copies)
+
+
+def pretraining_leak(task: Task[Any, Any], examples: Sequence[Any], directory: str | Path) -> Leak:
+    """Look for `examples` in the texts that the model in `directory`, or the one it was made from, was pretrained on."""
+    sketches, reason = pretraining_sketches(Path(directory))
+    if not sketches:
+        return Leak(against="pretraining", checked=False, reason=reason)
+    return _leak("pretraining", task, examples, sketches, [False] * len(examples))
+
+
+def pretraining_sketches(directory: Path) -> tuple[list[NgramSketch], str]:
+    """Return the sketches of the data a model was pretrained on, or none and the reason.
+
+    They are looked for in the model's directory, in that of the model it was fine-tuned from, and in the prepared data
+    that those name, which must be as they were then.
+    """
+    seen: set[Path] = set()
+    while True:
+        if (directory / SKETCH).exists():
+            return [NgramSketch.load(directory)], ""
+        if directory in seen or not (directory / RECORD).exists():
+            return [], f"no sketch of the data in {directory}, nor a record of what it was trained on"
+        seen.add(directory)
+        provenance = read_json(directory / RECORD).get("provenance", {})
+        if isinstance(data := provenance.get("data"), dict):
+            break
+        if not isinstance(base := provenance.get("config", {}).get("model"), str):
+            return [], f"{directory} does not say what it was trained on"
+        directory = Path(base)
+    sketches = []
+    for place, checksum in data.items():
+        card = Path(place) / CARD
+        if not (Path(place) / SKETCH).exists():
+            return [], f"no sketch: {Path(place) / SKETCH} is not there"
+        if not card.exists() or sha256(card) != checksum:
+            return [], f"no sketch: {place} is not what the model was trained on any more"
+        sketches.append(NgramSketch.load(place))
+    return sketches, "" if sketches else f"{directory} names no data"
+
+
+def _leak(
+    against: str, task: Task[Any, Any], examples: Sequence[Any], sketches: Sequence[NgramSketch], copies: Sequence[bool]
+) -> Leak:
+    shares = [_share(task.texts(example), sketches) for example in track(examples, f"looking in {against} data")]
+    order = sorted(range(len(examples)), key=lambda index: -shares[index])
+    hits = [index for index in order if shares[index] >= THRESHOLD]
+    named = [
+        SeenExample(
+            where=examples[index].where, text=task.key(examples[index])[:EXCERPT], share=round(shares[index], 4)
+        )
+        for index in hits[:NAMED]
+    ]
+    return Leak(
+        against=against,
+        examples=len(examples),
+        overlapping=len(hits),
+        share=len(hits) / max(1, len(examples)),
+        copies=sum(copies),
+        named=named,
+    )
+
+
+def _share(texts: Sequence[str], sketches: Sequence[NgramSketch]) -> float:
+    """Return the greatest share of the n-grams of a text; "yes" is in every corpus, so short texts count together."""
+    long = [text for text in texts if len(ngram_hashes(text)) > 1]
+    return max(sketch.shared(text) for text in long or ["\n".join(texts)] for sketch in sketches)

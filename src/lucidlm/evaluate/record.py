@@ -1,0 +1,148 @@
+"""What an evaluation leaves behind: `eval.json`, the answers, and the statistics that two evaluations are compared by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field, ValidationError
+
+from lucidlm.core.config import describe
+from lucidlm.core.errors import InputError
+from lucidlm.core.io import atomic_path, read_json, write_text
+from lucidlm.data.examples import Example
+from lucidlm.evaluate.leakage import Leak
+from lucidlm.metrics.statistics import Comparison, Estimate
+
+EVALUATION, PREDICTIONS, STATISTICS = "eval.json", "predictions.jsonl", "statistics.npz"
+FORMAT = 2
+
+
+class Measure(BaseModel):
+    """A metric as eval.json names it; the fields are those of `lucidlm.metrics.statistics.Metric`."""
+
+    name: str
+    higher_is_better: bool = True
+    percent: bool = False
+    signature: str = ""
+
+
+class Score(BaseModel):
+    """How one model or baseline did.
+
+    Parameters
+    ----------
+    comparison: the model under test against this baseline, on the first metric; None for the model itself.
+    seconds: time to answer all examples, and for a baseline to fit as well.
+    """
+
+    name: str
+    metrics: dict[str, Estimate]
+    comparison: Comparison | None = None
+    seconds: float
+
+
+class Evaluation(BaseModel):
+    """What eval.json holds.
+
+    Parameters
+    ----------
+    data: the source as it was named, and the part of it; `data_sha256` is that of the examples themselves, in order.
+    measures: the metrics; the first decides between two models.
+    labels, confusion: of a classifier; row i counts the examples whose label is `labels[i]`, column j those predicted
+        as `labels[j]`.
+    leakage: how much of the data the model may have seen before, in fine-tuning and in pretraining.
+    counts: inputs longer than the model reads at once, by what was done with them.
+    settings: what the evaluation was asked for; with the same ones it can be made again.
+    """
+
+    format: Literal[2] = FORMAT
+    task: str
+    data: str
+    data_sha256: str
+    examples: int = Field(ge=1)
+    measures: list[Measure] = Field(min_length=1)
+    model: Score
+    baselines: list[Score]
+    labels: list[str] | None = None
+    confusion: list[list[int]] | None = None
+    leakage: list[Leak] = []
+    counts: dict[str, int] = {}
+    machine: dict[str, Any]
+    seconds: float
+    settings: dict[str, Any] = {}
+
+    @property
+    def first(self) -> Measure:
+        """The metric that decides between two models."""
+        return self.measures[0]
+
+
+def write_evaluation(
+    evaluation: Evaluation,
+    predictions: Sequence[Mapping[str, Any]],
+    statistics: Mapping[str, np.ndarray],
+    directory: str | Path,
+) -> None:
+    """Write predictions.jsonl, statistics.npz and, last, eval.json into `directory`, each whole or not at all.
+
+    Raises
+    ------
+    LucidError: the disk is full.
+    """
+    directory = Path(directory)
+    with atomic_path(directory / PREDICTIONS) as path, path.open("w", encoding="utf-8") as file:
+        for prediction in predictions:
+            file.write(json.dumps(prediction, ensure_ascii=False) + "\n")
+    with atomic_path(directory / STATISTICS) as path, path.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **statistics)
+    write_text(directory / EVALUATION, evaluation.model_dump_json(indent=2) + "\n")
+
+
+def read_evaluation(path: str | Path) -> Evaluation:
+    """Read an eval.json.
+
+    Raises
+    ------
+    InputError: it is missing, damaged, or another version's.
+    """
+    fields = read_json(path)
+    if fields.get("format") != FORMAT:
+        what = f"has format {fields.get('format', 'none')}, this version reads {FORMAT}"
+        raise InputError(what, where=path, fix="Run `lucidlm evaluate` again.")
+    try:
+        return Evaluation.model_validate(fields)
+    except ValidationError as error:
+        what = f"is not an evaluation ({describe(error)})"
+        raise InputError(what, where=path, fix="Run `lucidlm evaluate` again.") from None
+
+
+def read_statistics(directory: str | Path) -> dict[str, np.ndarray]:
+    """Read what each example contributed to each metric, float64 (n, s) by the metric's name.
+
+    Raises
+    ------
+    InputError: the file is missing or damaged.
+    """
+    path = Path(directory) / STATISTICS
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except FileNotFoundError:
+        raise InputError("file not found", where=path, fix="Run `lucidlm evaluate` again.") from None
+    except (ValueError, OSError, EOFError, KeyError) as error:
+        raise InputError(f"is damaged ({error})", where=path, fix="Run `lucidlm evaluate` again.") from None
+
+
+def digest(examples: Sequence[Example]) -> str:
+    """Return the SHA-256 of what the examples hold, wherever they were read."""
+    found = hashlib.sha256()
+    for example in examples:
+        fields = {name: value for name, value in asdict(example).items() if name != "where"}  # pyright: ignore
+        found.update(json.dumps(fields, ensure_ascii=False, sort_keys=True).encode() + b"\n")
+    return found.hexdigest()
