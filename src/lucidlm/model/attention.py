@@ -56,7 +56,7 @@ class Attention(nn.Module):
             k, v = cache.extend(k, v)  # (B, G, S, d)
         length, seen = q.shape[2], k.shape[2]
         if self.causal and mask is None and 1 < length < seen:
-            mask = causal_mask(length, seen - length, q.device)
+            mask = causal_mask(length, seen - length, q.device)[None, None]
         # A single new token may see all that came before it, so it needs no causal pattern.
         causal = self.causal and mask is None and length > 1
         y = attend(q, k, v, mask, causal)  # (B, H, T, d)
