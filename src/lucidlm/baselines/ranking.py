@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples import Match, Ranking
-from lucidlm.data.scripts import separates_no_words, words
+from lucidlm.data.scripts import separates_no_words
 
 DEPTH = 100
 """Items in a ranking."""
@@ -45,7 +45,7 @@ class TfidfSearch:
         by_character = separates_no_words(items)
         self.name = f"TF-IDF ({'character 1–2-grams' if by_character else 'words'})"
         vectorizer = TfidfVectorizer(
-            analyzer="char" if by_character else words,
+            analyzer="char" if by_character else "word",
             ngram_range=(1, 2) if by_character else (1, 1),
             sublinear_tf=True,
         )
@@ -105,9 +105,11 @@ def rank(similarity: np.ndarray, items: Sequence[str], examples: Sequence[Match]
         places, similarity = {item: place for place, item in enumerate(items)}, similarity.copy()
         for row, example in zip(similarity, examples, strict=True):
             row[[places[text] for text in example.query if text in places]] = -np.inf
-    order = np.argsort(-similarity, axis=1, kind="stable")[:, :DEPTH]
-    kept = np.take_along_axis(similarity, order, axis=1) > -np.inf
-    return [Ranking(tuple(items[place] for place in row[keep])) for row, keep in zip(order, kept, strict=True)]
+    found = []
+    for scores in similarity:
+        order: list[int] = np.argsort(-scores, kind="stable")[:DEPTH].tolist()
+        found.append(Ranking(tuple(items[place] for place in order if scores[place] > -np.inf)))
+    return found
 
 
 def pool(examples: Sequence[Match]) -> list[str]:

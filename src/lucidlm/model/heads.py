@@ -63,6 +63,19 @@ class LanguageModel(nn.Module):
         return token_losses(hidden, self.head, targets)
 
 
+def text_states(backbone: Transformer, tokens: Tensor, lengths: Tensor, pooling: Pooling) -> Tensor:
+    """Return one state (B, D) a text: the "last" token's, or the "mean" of all.
+
+    `tokens` (B, T) int64 are padded on the right to T from `lengths` (B,) int64.
+    """
+    within = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]  # (B, T)
+    # What pads the right is invisible to causal attention anyway, and to any where nothing is padded.
+    hidden = backbone(tokens, mask=None if backbone.config.causal else within[:, None])  # (B, T, D)
+    if pooling == "last":
+        return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
+    return (hidden * within[..., None]).sum(1) / lengths[:, None]
+
+
 class SequenceClassifier(nn.Module):
     """One class for a whole text.
 
@@ -76,7 +89,8 @@ class SequenceClassifier(nn.Module):
 
     def __init__(self, config: ModelConfig, labels: Sequence[str], pooling: Pooling, seed: int | None = 0) -> None:
         super().__init__()
-        self.config, self.labels, self.pooling = config, list(labels), pooling
+        self.config, self.labels = config, list(labels)
+        self.pooling: Pooling = pooling
         self.model = Transformer(config)
         self.dropout = nn.Dropout(config.dropout)
         width = config.embedding_dim
@@ -90,15 +104,7 @@ class SequenceClassifier(nn.Module):
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Return logits (B, labels) for `tokens` (B, T) int64, padded on the right to T from `lengths` (B,) int64."""
-        within = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]  # (B, T)
-        # What pads the right is invisible to causal attention anyway, and to any where nothing is padded.
-        mask = None if self.config.causal else within[:, None]
-        hidden = self.model(tokens, mask=mask)  # (B, T, D)
-        if self.pooling == "last":
-            pooled = hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]  # (B, D)
-        else:
-            pooled = (hidden * within[..., None]).sum(1) / lengths[:, None]
-        pooled = self.dropout(pooled)
+        pooled = self.dropout(text_states(self.model, tokens, lengths, self.pooling))
         if self.config.causal:
             return self.score(pooled)
         return self.classifier(functional.gelu(self.dense(pooled)))

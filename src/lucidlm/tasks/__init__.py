@@ -5,6 +5,8 @@ from lucidlm.tasks import (  # noqa: F401  (they register themselves)
     dialogue,
     generation,
     generative_qa,
+    recommendation,
+    search,
     sentiment,
     summarization,
     translation,

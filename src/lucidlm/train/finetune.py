@@ -19,10 +19,12 @@ from lucidlm.data.split import Split, split_of
 from lucidlm.model.directory import Loaded, load_model, save_model
 from lucidlm.tasks.base import Task, read_examples, tasks
 from lucidlm.tasks.classification import TextClassification
+from lucidlm.tasks.matching import Matching
 from lucidlm.tasks.sequences import Writing
 from lucidlm.train.classification import ClassificationObjective
 from lucidlm.train.finetune_config import FinetuneConfig
 from lucidlm.train.loop import Loop, Outcome, describe_outcome
+from lucidlm.train.matches import MatchObjective
 from lucidlm.train.objective import TaskObjective
 from lucidlm.train.pretrain import CONFIG
 from lucidlm.train.sequences import SequenceObjective
@@ -32,6 +34,7 @@ from lucidlm.train.strategy import apply_strategy, finish_strategy
 OBJECTIVES: dict[type[Task[Any, Any]], type[TaskObjective[Any, Any]]] = {
     TextClassification: ClassificationObjective,
     Writing: SequenceObjective,
+    Matching: MatchObjective,
 }
 """How each kind of task is learned."""
 
@@ -73,6 +76,7 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
         finish_strategy(objective.model, config, objective.head, out)
         provenance = {**_provenance(config, outcome), **objective.remembered()}
         save_model(objective.model, out, objective.tokenizer, provenance=provenance)
+        objective.complete(out)
     return outcome
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
@@ -134,6 +135,9 @@ class TaskObjective(ABC, Generic[E, Batch]):
     def remembered(self) -> dict[str, Any]:
         """Return what the model directory's provenance has to tell the predictor beside the configuration."""
         return {}
+
+    def complete(self, directory: Path) -> None:
+        """Add to the saved model directory what other software needs to use the model for this task."""
 
     def report(self) -> list[str]:
         """Return what a person should know of the examples: how many were cut or windowed, and why."""

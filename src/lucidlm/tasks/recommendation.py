@@ -1,0 +1,41 @@
+"""Recommendation: which item comes next for one who chose these; items are told by their texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lucidlm.baselines.ranking import Popularity, RandomOrder, TfidfSearch
+from lucidlm.core.errors import InputError
+from lucidlm.data.examples import Match, Ranking, Row
+from lucidlm.tasks.base import Baseline, tasks
+from lucidlm.tasks.matching import Matching, cleaned
+
+
+@dataclass(frozen=True)
+class Recommendation(Matching):
+    """The items that somebody chose, and the next one; a new one is recommended, never one of the history."""
+
+    fields: ClassVar[tuple[str, ...]] = ("history", "item")
+    again: ClassVar[bool] = False
+
+    def read(self, row: Row) -> Match:
+        """Turn a row with a history, a list of items' texts (each counts once), and the next item's into an example."""
+        called, history, item = row.names.get("history", "history"), row.value("history"), cleaned(row, "item")
+        if not isinstance(history, list) or not history:
+            found = "an empty list" if history == [] else f"a {type(history).__name__}"
+            raise InputError(f'field "{called}" holds {found}, not a list of texts', where=row.where)
+        numbered = Row({f"{called}[{place}]": text for place, text in enumerate(history)}, row.where)
+        query = tuple(dict.fromkeys(cleaned(numbered, name) for name in numbered.fields))
+        if item in query:
+            raise InputError("the next item is one of the history, which is never recommended again", where=row.where)
+        return Match(query, item, row.where)
+
+    def baselines(self) -> list[Baseline[Match, Ranking]]:
+        """Return search by TF-IDF, what most chose, and chance."""
+        return [TfidfSearch(again=self.again), Popularity(), RandomOrder()]
+
+
+RECOMMENDATION = tasks.register("recommendation")(
+    Recommendation(name="recommendation", description="which item, told by its text, comes next after a history")
+)

@@ -1,0 +1,32 @@
+"""Semantic search: the text that a query asks for; a question's paragraph, a sentence's translation, a summary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lucidlm.data.examples import Match, Row
+from lucidlm.tasks.base import tasks
+from lucidlm.tasks.matching import Matching, cleaned
+
+
+@dataclass(frozen=True)
+class SemanticSearch(Matching):
+    """A query and the text it should find.
+
+    A row without a query is a text that is to be told from all others: one can learn from it (Gao et al. 2021,
+    arXiv:2104.08821), but to judge by it is to ask whether a text finds itself.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ("query", "text")
+
+    def read(self, row: Row) -> Match:
+        """Turn a row with a text and, unless it stands for itself, a query into an example."""
+        text = cleaned(row, "text")
+        query = cleaned(row, "query") if "query" in row.fields or "query" in row.names else text
+        return Match((query,), text, row.where)
+
+
+SEMANTIC_SEARCH = tasks.register("semantic-search")(
+    SemanticSearch(name="semantic-search", description="which of many texts a query asks for, by meaning")
+)
