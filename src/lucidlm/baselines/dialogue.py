@@ -15,7 +15,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from lucidlm.core.errors import InputError
 from lucidlm.data.examples import Chat, Written
-from lucidlm.data.scripts import separates_no_words, words
+from lucidlm.data.scripts import separates_no_words
 
 AT_ONCE = 2**24
 """Similarities held at a time."""
@@ -46,7 +46,7 @@ class NearestReply:
         turns, replies = zip(*_exchanges(training), strict=True)
         by_character = separates_no_words(turns)
         self.vectorizer = TfidfVectorizer(
-            analyzer="char" if by_character else words,
+            analyzer="char" if by_character else "word",
             ngram_range=(1, 2) if by_character else (1, 1),
             sublinear_tf=True,
         )

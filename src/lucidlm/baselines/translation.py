@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-import numpy as np
+from nltk.translate import AlignedSent, IBMModel1
 
 from lucidlm.data.examples import Pair, Written
 from lucidlm.data.scripts import joined, tokens
 
 ROUNDS = 5
 """Of expectation maximisation; what is likeliest hardly changes after them."""
-PAIRS = 100_000
-"""The dictionary is learnt from so many at most, evenly taken: memory grows with the words of both sides multiplied."""
+PAIRS = 30_000
+"""The dictionary is learnt from so many at most, evenly taken, which takes half a minute where sentences are short."""
 LONGEST = 100
 """Words of a side that are looked at."""
 
@@ -43,47 +43,23 @@ class Dictionary:
     name = "dictionary (IBM Model 1)"
 
     def fit(self, training: Sequence[Pair]) -> Self:
-        """Learn the probability of each target word given a source word. 29,000 sentences take about ten seconds."""
-        sources, targets = _Vocabulary(), _Vocabulary()
-        sources.number("")  # the empty word
-        left, right, slots, slot = [], [], [], 0
-        for example in training[:: -(-len(training) // PAIRS)]:
-            source = np.array([0, *map(sources.number, tokens(example.source)[:LONGEST])])
-            target = np.array([targets.number(word) for word in tokens(example.target)[:LONGEST]], dtype=np.int64)
-            left.append(np.tile(source, len(target)))
-            right.append(np.repeat(target, len(source)))
-            slots.append(np.repeat(np.arange(slot, slot + len(target)), len(source)))
-            slot += len(target)
-        # Every word that may explain one: `cells` are the word pairs that occur, `cell` says which each is.
-        size = len(targets.words)
-        cells, cell = np.unique(np.concatenate(left) * size + np.concatenate(right), return_inverse=True)
-        place, source = np.concatenate(slots), cells // size
-        probability = np.ones(len(cells))
-        for _ in range(ROUNDS):
-            share = probability[cell]
-            share /= np.bincount(place, share)[place]
-            counts = np.bincount(cell, share)
-            probability = counts / np.bincount(source, counts)[source]
-        best = np.lexsort((-probability, source))
-        found, first = np.unique(source[best], return_index=True)
-        words = (cells[best[first]] % size).tolist()
-        self.best = {sources.words[s]: targets.words[t] for s, t in zip(found.tolist(), words, strict=True) if s}
+        """Learn the probability of each target word given a source word: 34 s for 29,000 captions, on one core."""
+        model = IBMModel1(
+            [
+                AlignedSent(tokens(example.target)[:LONGEST], tokens(example.source)[:LONGEST])
+                for example in training[:: -(-len(training) // PAIRS)]
+            ],
+            ROUNDS,
+        )
+        likeliest: dict[str, tuple[float, str]] = {}
+        for target, sources in model.translation_table.items():
+            for source, probability in sources.items():
+                if source is not None:  # the empty word
+                    # Of equally likely words the last of the alphabet: their order here changes from run to run.
+                    likeliest[source] = max(likeliest.get(source, (0.0, "")), (probability, target))
+        self.best = {source: target for source, (_, target) in likeliest.items() if target}
         return self
 
     def predict(self, examples: Sequence[Pair]) -> list[Written]:
         """Return each source with its words replaced."""
         return [Written(joined([self.best.get(word, word) for word in tokens(example.source)])) for example in examples]
-
-
-class _Vocabulary:
-    """Words and their numbers, in the order they are met."""
-
-    def __init__(self) -> None:
-        self.words: list[str] = []
-        self.numbers: dict[str, int] = {}
-
-    def number(self, word: str) -> int:
-        """Return the number of `word`, a new one if need be."""
-        if (number := self.numbers.setdefault(word, len(self.words))) == len(self.words):
-            self.words.append(word)
-        return number

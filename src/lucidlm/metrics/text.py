@@ -59,7 +59,11 @@ def bleu(examples: Sequence[Writable]) -> Metric:
 
 
 def chrf(examples: Sequence[Writable]) -> Metric:
-    """Return chrF++ of the corpus (Popović 2017): F2 over characters 1–6 and words 1–2."""
+    """Return chrF++ of the corpus (Popović 2017): F2 over characters 1–6 and words 1–2.
+
+    Where words are not separated a word is what stands between two spaces, so its n-grams count for little or nothing; as
+    they come and go with the sample, intervals of such texts are wide.
+    """
     scorer = CHRF(word_order=2)
     signature = _signature(scorer, examples)
     return Metric("chrf++", _sacrebleu(scorer), chrf_of, percent=True, signature=signature)
@@ -183,7 +187,7 @@ def _measured(sums: np.ndarray) -> np.ndarray:
 def _sacrebleu(scorer: BLEU | CHRF) -> Callable[[Sequence[Writable], Sequence[Written]], np.ndarray]:
     def statistics(examples: Sequence[Writable], predictions: Sequence[Written]) -> np.ndarray:
         texts = [prediction.text for prediction in predictions]
-        rows = scorer._extract_corpus_statistics(texts, _streams(examples))
+        rows = scorer._extract_corpus_statistics(texts, _streams(examples))  # pyright: ignore[reportArgumentType]
         return np.array(rows, dtype=np.float64)
 
     return statistics

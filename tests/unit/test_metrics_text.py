@@ -1,0 +1,92 @@
+"""Metrics of written text by hand; agreement with sacrebleu and rouge-score is in the parity tests."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from lucidlm.data.examples import Chat, Message, Pair, Written
+from lucidlm.data.scripts import joined, language_of, sentences, tokens, words
+from lucidlm.metrics import text as metrics
+from lucidlm.metrics.statistics import estimate
+
+
+def pair(target: str, *others: str) -> Pair:
+    return Pair("a source", target, (target, *others), "a.jsonl:1")
+
+
+def test_writing_is_told_from_the_letters() -> None:
+    assert language_of(["A sentence.", "Une phrase 中"]) == "en"
+    assert language_of(["今天天气很好。", "OK"]) == "zh"
+    assert language_of(["今日はとても天気がいいです。"]) == "unspaced"
+    assert language_of(["วันนี้อากาศดี"]) == "unspaced"
+    assert language_of([""]) == "en"
+
+
+def test_texts_are_cut_into_words_and_sentences() -> None:
+    assert words("The GPT-4 模型, isn't it?") == ["the", "gpt", "4", "模", "型", "isn", "t", "it"]
+    text = 'It costs 3.5 euros. "Really?" Yes\n他来了。“好！”走吧'
+    assert [text[a:b] for a, b in sentences(text)] == [
+        "It costs 3.5 euros.",
+        '"Really?"',
+        "Yes",
+        "他来了。",
+        "“好！”",
+        "走吧",
+    ]
+    assert joined(tokens("L'homme (grand) court, vite !")) == "L'homme (grand) court, vite!"
+    assert joined(tokens("他来了。")) == "他来了。"
+
+
+def test_exact_match_takes_any_reference() -> None:
+    examples = [pair("one", "two"), pair("three")]
+    assert metrics.exact_match()(examples, [Written(" two "), Written("four")]) == 50
+
+
+def test_rouge_takes_the_best_reference_and_cuts_chinese_into_characters() -> None:
+    english = [pair("nothing alike", "the cat sat")]
+    assert metrics.rouge("rouge1", english)(english, [Written("the cats sat")]) == pytest.approx(100)
+    chinese = [pair("猫坐在垫子上")]
+    assert metrics.rouge("rouge1", chinese)(chinese, [Written("猫坐在")]) == pytest.approx(100 * 2 * 3 / 9)
+    assert metrics.rouge("rougeL", chinese)(chinese, [Written("上子垫")]) == pytest.approx(100 * 2 * 1 / 9)
+
+
+def test_the_last_turn_is_the_reference_of_a_conversation() -> None:
+    chat = Chat((Message("user", "How are you?"), Message("assistant", "I am very well.")), "a.jsonl:1")
+    found = {m.name: m([chat], [Written("I am very well.", 2.0, 4)]) for m in metrics.reply_metrics([chat])}
+    assert found["chrf++"] == found["exact_match"] == pytest.approx(100)
+    assert found["perplexity"] == pytest.approx(math.exp(0.5))
+
+
+def test_costs_that_nobody_measured_are_not_numbers() -> None:
+    bits = metrics.bits_per_byte(lambda example: example.target)
+    examples = [pair("好"), pair("ab")]
+    assert bits(examples, [Written("", math.log(2) * 6, 1), Written("")]) == pytest.approx(2)
+    assert math.isnan(bits(examples, [Written("")] * 2))
+    assert math.isnan(metrics.perplexity()(examples, [Written("")] * 2))
+
+
+def test_repetition_and_distinct_ngrams() -> None:
+    written = [Written("a b a b a b"), Written("x")]
+    assert metrics.distinct(2)(written, written) == pytest.approx(2 / 5)
+    assert metrics.repetition()(written, written) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("texts", [["", ""], ["zzz", "qqq"], ["the cat", ""]])
+def test_poor_texts_have_a_score(texts: list[str]) -> None:
+    examples = [pair("the cat sat on the mat"), pair("a dog")]
+    for metric in metrics.translation_metrics(examples)[:3]:
+        assert 0 <= metric(examples, [Written(text) for text in texts]) < 60
+
+
+def test_thousands_of_resamples_have_the_shape_of_one() -> None:
+    examples = [pair(f"the cat number {n} sat on the mat") for n in range(50)]
+    written = [Written(f"a cat number {n % 7} sat on a mat") for n in range(50)]
+    for metric in (metrics.bleu(examples), metrics.chrf(examples)):
+        statistics = metric.statistics(examples, written)
+        stack = np.stack([statistics[:20].sum(0), statistics[20:].sum(0)])[None]
+        assert metric.value(stack).shape == (1, 2)
+        found = estimate(metric.value, statistics)
+        assert found.low < found.value < found.high
