@@ -5,6 +5,7 @@ from lucidlm.tasks import (  # noqa: F401  (they register themselves)
     dialogue,
     generation,
     generative_qa,
+    question_answering,
     recommendation,
     search,
     sentiment,

@@ -20,6 +20,7 @@ from lucidlm.model.directory import Loaded, load_model, save_model
 from lucidlm.tasks.base import Task, read_examples, tasks
 from lucidlm.tasks.classification import TextClassification
 from lucidlm.tasks.matching import Matching
+from lucidlm.tasks.question_answering import QuestionAnswering
 from lucidlm.tasks.sequences import Writing
 from lucidlm.train.classification import ClassificationObjective
 from lucidlm.train.finetune_config import FinetuneConfig
@@ -29,11 +30,13 @@ from lucidlm.train.objective import TaskObjective
 from lucidlm.train.pretrain import CONFIG
 from lucidlm.train.sequences import SequenceObjective
 from lucidlm.train.shots import draw_shots
+from lucidlm.train.spans import SpanObjective
 from lucidlm.train.strategy import apply_strategy, finish_strategy
 
 OBJECTIVES: dict[type[Task[Any, Any]], type[TaskObjective[Any, Any]]] = {
     TextClassification: ClassificationObjective,
     Writing: SequenceObjective,
+    QuestionAnswering: SpanObjective,
     Matching: MatchObjective,
 }
 """How each kind of task is learned."""

@@ -1,0 +1,216 @@
+"""A reader as its users see it: questions about contexts in, stretches of the contexts out.
+
+What the model reads is `<end> question <end> context <end>`, the context in overlapping windows where it is long (Devlin
+et al. 2019, arXiv:1810.04805). A span that starts and ends at the first token says that the window holds no answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lucidlm.core.errors import InputError
+from lucidlm.core.progress import say, track
+from lucidlm.data.examples import Question, Span
+from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.model.classify import TOKENS_PER_BATCH, bucket_by_length, pad
+from lucidlm.model.directory import load_model
+from lucidlm.model.heads import SpanExtractor
+
+LONGEST = 30
+"""The most tokens that an answer may have."""
+
+SHORTEST_INPUT = 16
+"""The fewest tokens that a reader must be able to read at once for a question and something of a context."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedQuestion:
+    """A question and its context as tokens.
+
+    Parameters
+    ----------
+    question, context: token ids, int32, the question's cut to the room it may take.
+    offsets: (context tokens, 2) int64, the characters of the context that each token covers; a token that is a part
+        of a character covers all of it.
+    cut: how many tokens of the question were left out.
+    """
+
+    question: np.ndarray
+    context: np.ndarray
+    offsets: np.ndarray
+    cut: int
+
+    def tokens_of(self, start: int, end: int) -> tuple[int, int]:
+        """Return the first and the last of the context's tokens that cover its characters `start` to `end` - 1."""
+        first = int(np.searchsorted(self.offsets[:, 1], start, side="right"))
+        last = int(np.searchsorted(self.offsets[:, 0], end, side="left")) - 1
+        return first, max(first, last)
+
+    def text_of(self, context: str, first: int, last: int) -> tuple[str, int]:
+        """Return what the tokens `first` to `last` cover of `context`, without white space around it, and its start."""
+        start, end = int(self.offsets[first, 0]), int(self.offsets[last, 1])
+        text = context[start:end]
+        return text.strip(), start + len(text) - len(text.lstrip())
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What the model reads at once: its token ids, and where in them the context's tokens `start` … begin."""
+
+    ids: np.ndarray
+    begin: int
+    start: int
+
+    @property
+    def answers(self) -> np.ndarray:
+        """Which positions an answer may start or end at, bool: the context's, and the first, which says there is none."""
+        allowed = np.zeros(len(self.ids), dtype=bool)
+        allowed[0], allowed[self.begin : -1] = True, True
+        return allowed
+
+
+class SpanReader:
+    """A `SpanExtractor` with its tokenizer.
+
+    A context that does not fit beside its question is read in windows, each overlapping the next by half. Of all spans
+    of at most `LONGEST` tokens in all windows the one is taken whose start and end logits together surpass its window's
+    for "no answer here" the most; that is its score.
+
+    Parameters
+    ----------
+    threshold: answers whose score is not above it are left empty; None: there always is an answer.
+    """
+
+    def __init__(
+        self, model: SpanExtractor, tokenizer: Tokenizer, max_length: int, threshold: float | None = None
+    ) -> None:
+        if not SHORTEST_INPUT <= max_length <= model.config.context_length:
+            raise InputError(
+                f"{max_length:,} tokens at once are not what this model can read questions and contexts with",
+                where="max_length",
+                fix=f"Pass {SHORTEST_INPUT} to {model.config.context_length}, the model's context.",
+            )
+        self.model, self.tokenizer, self.max_length, self.threshold = model, tokenizer, max_length, threshold
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path, device: torch.device | None = None) -> SpanReader:
+        """Open a model directory that fine-tuning left.
+
+        Raises
+        ------
+        InputError: it is not a model directory, or not a reader's.
+        """
+        loaded = load_model(directory)
+        if not isinstance(loaded.model, SpanExtractor):
+            raise InputError(
+                f"holds a {loaded.record['kind']} model, not one that finds answers",
+                where=directory,
+                fix="Fine-tune it first: lucidlm finetune question-answering --model … --data … --out ….",
+            )
+        if loaded.tokenizer is None:
+            raise InputError("has no tokenizer.json", where=directory, fix="Restore it beside the weights.")
+        provenance = loaded.record["provenance"]
+        length = provenance.get("config", {}).get("max_length") or loaded.model.config.context_length
+        model = loaded.model.to(device or torch.device("cpu"))
+        return cls(model, loaded.tokenizer, length, provenance.get("threshold"))
+
+    @property
+    def room(self) -> int:
+        """How many tokens of question and context a window holds, beside the three around them."""
+        return self.max_length - 3
+
+    def encode(self, questions: Sequence[Question]) -> list[EncodedQuestion]:
+        """Return each question and its context as tokens; a question takes at most half of the room."""
+        contexts = list(dict.fromkeys(question.context for question in questions))
+        encodings = self.tokenizer.core.encode_batch(contexts, add_special_tokens=False)
+        known = {
+            context: (np.array(found.ids, dtype=np.int32), np.array(found.offsets, dtype=np.int64).reshape(-1, 2))
+            for context, found in zip(contexts, encodings, strict=True)
+        }
+        most = self.room // 2
+        asked = self.tokenizer.encode_batch([question.question for question in questions])
+        return [
+            EncodedQuestion(np.array(ids[:most], dtype=np.int32), *known[question.context], max(0, len(ids) - most))
+            for question, ids in zip(questions, asked, strict=True)
+        ]
+
+    def width(self, encoded: EncodedQuestion) -> int:
+        """Return how many tokens of its context a window of a question holds."""
+        return self.room - len(encoded.question)
+
+    def window(self, encoded: EncodedQuestion, start: int) -> Window:
+        """Return the window whose first token of the context is `start`."""
+        end = np.array([self.tokenizer.eos_id], dtype=np.int32)
+        part = encoded.context[start : start + self.width(encoded)]
+        return Window(np.concatenate([end, encoded.question, end, part, end]), len(encoded.question) + 2, start)
+
+    def windows(self, encoded: EncodedQuestion) -> list[Window]:
+        """Return all windows of a question: one, if its context fits, else as many as cover it, half overlapping."""
+        width, size = self.width(encoded), len(encoded.context)
+        stride = max(1, width // 2)
+        count = 1 + max(0, -(-(size - width) // stride))
+        return [self.window(encoded, min(index * stride, max(0, size - width))) for index in range(count)]
+
+    def predict(self, examples: Sequence[Question], label: str | None = None) -> list[Span]:
+        """Answer each question; shows progress if given a `label` for it, and says how many questions were cut."""
+        encoded = self.encode(examples)
+        if label is not None and (cut := sum(question.cut > 0 for question in encoded)):
+            say(f"{cut:,} questions are longer than {self.room // 2:,} tokens: cut there")
+        answers = []
+        for example, question, (score, first, last) in zip(examples, encoded, self._best(encoded, label), strict=True):
+            if self.threshold is not None and score <= self.threshold:
+                answers.append(Span("", 0, score))
+            else:
+                answers.append(Span(*question.text_of(example.context, first, last), score))
+        return answers
+
+    def _best(self, encoded: Sequence[EncodedQuestion], label: str | None) -> list[tuple[float, int, int]]:
+        """Return each question's best span: its score, and its first and last token in the context."""
+        owners, windows = [], []
+        for owner, question in enumerate(encoded):
+            for window in self.windows(question):
+                owners.append(owner)
+                windows.append(window)
+        found = [(float("-inf"), 0, 0)] * len(encoded)
+        batches: Iterable[np.ndarray] = bucket_by_length([window.ids for window in windows], TOKENS_PER_BATCH)
+        if label is not None:
+            batches = track(batches, label, unit="batches")
+        was_training = self.model.training
+        self.model.eval()
+        with torch.inference_mode():
+            for rows in batches:
+                scores, firsts, lasts = self._spans([windows[row] for row in rows])
+                for row, score, first, last in zip(rows, scores, firsts, lasts, strict=True):
+                    shift = windows[row].start - windows[row].begin
+                    found[owners[row]] = max(found[owners[row]], (score, first + shift, last + shift))
+        self.model.train(was_training)
+        return found
+
+    def _spans(self, windows: Sequence[Window]) -> tuple[list[float], list[int], list[int]]:
+        """Return the best span of each window, its score over "no answer here" and its first and last position."""
+        tokens, lengths = pad([window.ids for window in windows], self.tokenizer.pad_id)
+        device = self.model.qa_outputs.weight.device
+        logits = self.model(tokens.to(device), lengths.to(device))
+        starts, ends = (part.double().cpu() for part in logits)  # (B, T)
+        none = starts[:, 0] + ends[:, 0]
+        allowed = allowed_positions(windows)
+        allowed[:, 0] = False
+        starts, ends = (part.masked_fill(~allowed, float("-inf")) for part in (starts, ends))
+        reach = torch.nn.functional.pad(ends, (0, LONGEST - 1), value=float("-inf")).unfold(1, LONGEST, 1)
+        best, place = (starts[..., None] + reach).flatten(1).max(-1)  # of (B, T, LONGEST)
+        firsts, lengths = place // LONGEST, place % LONGEST
+        return (best - none).tolist(), firsts.tolist(), (firsts + lengths).tolist()
+
+
+def allowed_positions(windows: Sequence[Window]) -> Tensor:
+    """Return where an answer may start or end, (B, T) bool, nowhere in the padding: see `Window.answers`."""
+    allowed = torch.zeros(len(windows), max(len(window.ids) for window in windows), dtype=torch.bool)
+    for row, window in enumerate(windows):
+        allowed[row, : len(window.ids)] = torch.from_numpy(window.answers)
+    return allowed
