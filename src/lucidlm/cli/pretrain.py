@@ -29,6 +29,7 @@ class Objective(StrEnum):
 
     causal = "causal"
     masked = "masked"
+    hybrid = "hybrid"
 
 
 class OptimizerName(StrEnum):
@@ -58,7 +59,7 @@ def pretrain(
     minutes: Minutes = None,
     max_steps: MaxSteps = None,
     resume: Resume = False,
-    objective: Annotated[Objective | None, typer.Option(help="causal (GPT-style) or masked (BERT-style).")] = None,
+    objective: Annotated[Objective | None, typer.Option(help="causal (GPT-style), masked (BERT-style), or hybrid: both.")] = None,
     depth: Annotated[
         int | None, typer.Option(help="The dial for all sizes; set from the time given if left out.")
     ] = None,
