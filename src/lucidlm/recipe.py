@@ -11,6 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from lucidlm.core.config import Config
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import say
@@ -45,7 +47,7 @@ class Recipe(Config):
     prepare: dict[str, Any] | None = None
     pretrain: dict[str, Any] | None = None
     finetune: dict[str, Any] | None = None
-    evaluate: dict[str, dict[str, Any]] = {}
+    evaluate: dict[str, dict[str, Any]] = Field(default={})
 
 
 def run_recipe(path: str | Path, out: str | Path, data: str | Path | None = None) -> Outcome | Path:

@@ -321,7 +321,9 @@ def test_validation_examples_of_their_own_are_never_trained_on(tmp_path: Path, t
     rows = made_up_reviews(60)
     for name, part in (("train.jsonl", rows), ("validation.jsonl", rows[:20])):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in part))
-    config = configured(tiny_model, tmp_path / "train.jsonl", validation_data=str(tmp_path / "validation.jsonl"), test=0)
+    config = configured(
+        tiny_model, tmp_path / "train.jsonl", validation_data=str(tmp_path / "validation.jsonl"), test=0
+    )
     parts = read_parts(config, sentiment())
     assert (len(parts["train"]), len(parts["validation"]), len(parts["test"])) == (40, 20, 0)
     assert not {e.text for e in parts["train"]} & {e.text for e in parts["validation"]}

@@ -78,7 +78,9 @@ def test_a_damaged_sketch_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_excluded_texts_stay_out_of_training_data(tmp_path: Path) -> None:
-    fillers = [f"Filler number {n} says that {n * n} is the square of {n}, and nothing else of note." for n in range(200)]
+    fillers = [
+        f"Filler number {n} says that {n * n} is the square of {n}, and nothing else of note." for n in range(200)
+    ]
     (tmp_path / "corpus.txt").mkdir()
     for number, text in enumerate([*fillers, f"Someone wrote: {ENGLISH.lower()} How nice."]):
         (tmp_path / "corpus.txt" / f"{number:03}.txt").write_text(text, encoding="utf-8")

@@ -82,9 +82,15 @@ def finetune(
     pooling: Annotated[Pooling | None, typer.Option(help="Read a text from its last state or from their mean.")] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="Share of a target spread over the others.")] = None,
     class_weights: Annotated[ClassWeights | None, typer.Option(help="balanced: rare labels weigh more.")] = None,
-    layer_decay: Annotated[float | None, typer.Option(help="Factor on the rates from each block to the next below.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Of the softmax over similarities (embeddings only).")] = None,
-    synthetic: Annotated[str | None, typer.Option(help="Plain text to make questions from first (questions only).")] = None,
+    layer_decay: Annotated[
+        float | None, typer.Option(help="Factor on the rates from each block to the next below.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of the softmax over similarities (embeddings only).")
+    ] = None,
+    synthetic: Annotated[
+        str | None, typer.Option(help="Plain text to make questions from first (questions only).")
+    ] = None,
     learning_rate: LearningRate = None,
     resume: Resume = False,
     encoding: Encoding = None,

@@ -50,7 +50,8 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps."
 PrecisionOption = Annotated[Precision | None, typer.Option(help="auto takes bf16 on GPUs and fp32 on CPUs.")]
 Seed = Annotated[int | None, typer.Option(help="What all randomness is drawn from.")]
 Fields = Annotated[
-    list[str] | None, typer.Option("--field", metavar="NAME=FIELD", help="A field of the task and its name in the data.")
+    list[str] | None,
+    typer.Option("--field", metavar="NAME=FIELD", help="A field of the task and its name in the data."),
 ]
 LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
 

@@ -59,7 +59,9 @@ def pretrain(
     minutes: Minutes = None,
     max_steps: MaxSteps = None,
     resume: Resume = False,
-    objective: Annotated[Objective | None, typer.Option(help="causal (GPT-style), masked (BERT-style), or hybrid: both.")] = None,
+    objective: Annotated[
+        Objective | None, typer.Option(help="causal (GPT-style), masked (BERT-style), hybrid (both).")
+    ] = None,
     depth: Annotated[
         int | None, typer.Option(help="The dial for all sizes; set from the time given if left out.")
     ] = None,

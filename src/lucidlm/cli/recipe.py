@@ -14,7 +14,9 @@ def register(app: typer.Typer) -> None:
 
 def recipe(
     files: Annotated[list[Path], typer.Argument(help="Recipes, YAML files.")],
-    out: Annotated[Path, typer.Option(help="Folder to work in; what is finished there is not done again.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Folder to work in; what is finished there is not done again.")] = Path(
+        "runs"
+    ),
     data: Annotated[Path | None, typer.Option(help="The folder that ${data} stands for in the recipes.")] = None,
 ) -> None:
     """Prepare, pretrain, fine-tune and evaluate as a recipe says.

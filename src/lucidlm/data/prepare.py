@@ -56,7 +56,9 @@ class PrepareConfig(Config):
     """
 
     sources: list[str] = Field(min_length=1, description="files, folders, URLs, pypi:PACKAGE, hf:REPO")
-    text_field: str | list[str] = Field(default="text", description="the field, or fields, of rows to read as documents")
+    text_field: str | list[str] = Field(
+        default="text", description="the field, or fields, of rows to read as documents"
+    )
     encoding: str = Field(default="utf-8", description="of text files")
     on_error: OnError = Field(default="stop", description="at a record that cannot be used")
     clean: CleanConfig = CleanConfig()
@@ -105,7 +107,9 @@ def prepare(config: PrepareConfig, out: str | Path) -> DataCard:
             total = spool.bytes.total()
             require_free_space(directory, total * dtype_for(tokenizer.vocab_size).itemsize)
             splits, unknown = pack(_documents(config, spool, split_by), tokenizer, directory, total_bytes=total)
-            NgramSketch.of(text for split, text in _documents(config, spool, split_by) if split == "train").save(directory)
+            NgramSketch.of(text for split, text in _documents(config, spool, split_by) if split == "train").save(
+                directory
+            )
         tokenizer.save(directory)
         card = DataCard(
             name=out.name,

@@ -27,26 +27,27 @@ from lucidlm.metrics.statistics import Metric
 
 E = TypeVar("E", bound=Example)
 P = TypeVar("P")
+Asked = TypeVar("Asked", bound=Example, contravariant=True)
 
 
-class Predictor(Protocol[E, P]):
+class Predictor(Protocol[Asked, P]):
     """A model that answers examples of one kind."""
 
-    def predict(self, examples: Sequence[E], label: str | None = None) -> list[P]:
+    def predict(self, examples: Sequence[Asked], label: str | None = None) -> list[P]:
         """Return an answer to each example, in order; shows progress if given a `label` for it."""
         ...
 
 
-class Baseline(Protocol[E, P]):
+class Baseline(Protocol[Asked, P]):
     """What a model has to beat: it learns from the training examples, if at all, and answers like a model."""
 
     name: str
 
-    def fit(self, training: Sequence[E]) -> Self:
+    def fit(self, training: Sequence[Asked]) -> Self:
         """Learn from the training examples."""
         ...
 
-    def predict(self, examples: Sequence[E]) -> list[P]:
+    def predict(self, examples: Sequence[Asked]) -> list[P]:
         """Return an answer to each example, in order."""
         ...
 

@@ -34,8 +34,6 @@ def backbone_config(shape: ModelConfig, config: FinetuneConfig, *, both_ways: bo
     ----------
     both_ways: what "auto" means for a causal model: whether tokens are to see those after them as well.
     """
-    if config.attention != "auto":
-        causal = config.attention == "causal"
-    else:
-        causal = shape.causal and not both_ways
+    auto = shape.causal and not both_ways
+    causal = auto if config.attention == "auto" else config.attention == "causal"
     return shape.changed(dropout=config.dropout, causal=causal)

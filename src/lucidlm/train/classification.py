@@ -65,7 +65,8 @@ class ClassificationObjective(TaskObjective[LabelledText, TextBatch]):
         return cls(config, task, examples, model, tokenizer, classifier)
 
     def encode(self, examples: Sequence[LabelledText]) -> list[int]:
-        assert isinstance(self.predictor, TextClassifier) and isinstance(self.task, TextClassification)
+        assert isinstance(self.predictor, TextClassifier)
+        assert isinstance(self.task, TextClassification)
         self.classifier = self.predictor
         self.ids = self.classifier.encode([example.text for example in examples])
         self.labels = self.task.label_ids(examples, self.classifier.labels)
@@ -116,4 +117,6 @@ class ClassificationObjective(TaskObjective[LabelledText, TextBatch]):
         room = self.classifier.room
         long = sum(len(ids) > room for ids in self.ids)
         names = f"labels {', '.join(self.classifier.labels)}"
-        return [names, f"{long:,} texts are longer than {room:,} tokens: read in stretches of that length"][: 1 + (long > 0)]
+        return [names, f"{long:,} texts are longer than {room:,} tokens: read in stretches of that length"][
+            : 1 + (long > 0)
+        ]

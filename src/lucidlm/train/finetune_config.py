@@ -49,7 +49,7 @@ class FinetuneConfig(Config):
     task: str
     model: str
     data: str
-    fields: dict[str, str] = {}
+    fields: dict[str, str] = Field(default={})
     validation_data: str | None = None
     encoding: str = "utf-8"
     on_error: OnError = "stop"

@@ -21,6 +21,7 @@ from lucidlm.data.examples import Example
 from lucidlm.data.split import Split
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.model.directory import Loaded
+from lucidlm.model.heads import Model
 from lucidlm.tasks.base import Predictor, Task
 from lucidlm.train.finetune_config import FinetuneConfig
 
@@ -49,7 +50,7 @@ class TaskObjective(ABC, Generic[E, Batch]):
         config: FinetuneConfig,
         task: Task[Any, Any],
         examples: dict[Split, list[E]],
-        model: nn.Module,
+        model: Model,
         tokenizer: Tokenizer,
         predictor: Predictor[Any, Any],
     ) -> None:
