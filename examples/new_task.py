@@ -2,14 +2,14 @@
 
     python examples/new_task.py MODEL ARTICLES.jsonl OUT
 
-MODEL is a directory that `lucidlm pretrain` made. To have the task on the command line (`lucidlm finetune title …`),
-put it into a package and name it as an entry point:
+MODEL is what `lucidlm pretrain` made. For `lucidlm finetune title …` put this into a package with an entry point:
 
     [project.entry-points."lucidlm.task"]
     title = "my_package.new_task:TITLE"
 """
 
 import sys
+from pathlib import Path
 
 import torch
 
@@ -34,5 +34,7 @@ if __name__ == "__main__":
 
     model, articles, out = sys.argv[1:]
     finetune(FinetuneConfig(task="title", model=model, data=articles), out)
-    [answer] = TITLE.predictor(out, torch.device("cpu")).predict([Pair("Rain fell on the city all day.", "", (), "")])
+    [answer] = TITLE.predictor(Path(out), torch.device("cpu")).predict(
+        [Pair("Rain fell on the city all day.", "", (), "")]
+    )
     print(answer.text)

@@ -53,12 +53,16 @@ def tokenizer() -> Tokenizer:
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
     """A model whose weights are large enough to say something else at every step."""
-    shape = {"embedding_dim": 32, "num_heads": 4, "num_kv_heads": 2, "ff_dim": 48, "num_layers": 2}
+    shape: dict[str, Any] = {"embedding_dim": 32, "num_heads": 4, "num_kv_heads": 2, "ff_dim": 48, "num_layers": 2}
     made = LanguageModel(ModelConfig(vocab_size=300, context_length=64, tied_embeddings=False, **shape))
     with torch.no_grad():
         for index, parameter in enumerate(made.parameters()):
             parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index))
     return made.eval()
+
+
+def known(name: str) -> Any:
+    return tasks.get(name)
 
 
 def translation(**fields: Any) -> SequenceToSequence:
@@ -82,7 +86,7 @@ def test_only_the_target_and_its_end_count(tokenizer: Tokenizer) -> None:
     assert decoded(tokenizer, one, counted=False) == "A man<|endoftext|>"
     assert one.prompt == one.prefix == len(tokenizer.encode("A man")) + 1
     inputs = teacher_forcing([one, one], tokenizer.pad_id)
-    assert tokenizer.decode(inputs.targets, skip_special=False) == "Un homme<|endoftext|>" * 2
+    assert tokenizer.decode(inputs.targets.tolist(), skip_special=False) == "Un homme<|endoftext|>" * 2
     assert inputs.places.tolist()[0] == one.prompt - 1
 
 
@@ -102,7 +106,7 @@ def test_what_does_not_fit_is_cut_and_counted(tokenizer: Tokenizer) -> None:
 
 
 def test_only_the_assistant_counts(tokenizer: Tokenizer) -> None:
-    [one] = tasks.get("dialogue").frame([CHAT], tokenizer, 500)
+    [one] = known("dialogue").frame([CHAT], tokenizer, 500)
     assert decoded(tokenizer, one) == "On a bench.<|im_end|>Un manteau rouge.<|im_end|>"
     prompt = tokenizer.decode(one.ids[: one.prompt], skip_special=False)
     assert prompt.endswith("<|im_start|>user\nA red coat?<|im_end|>\n<|im_start|>assistant\n")
@@ -110,7 +114,7 @@ def test_only_the_assistant_counts(tokenizer: Tokenizer) -> None:
 
 
 def test_the_oldest_turns_are_dropped(tokenizer: Tokenizer) -> None:
-    dialogue = tasks.get("dialogue")
+    dialogue = known("dialogue")
     [whole] = dialogue.frame([CHAT], tokenizer, 500)
     [one] = dialogue.frame([CHAT], tokenizer, len(whole.ids) - 4)
     assert decoded(tokenizer, one) == "Un manteau rouge.<|im_end|>"
@@ -125,7 +129,7 @@ def test_the_oldest_turns_are_dropped(tokenizer: Tokenizer) -> None:
 
 
 def test_a_reply_is_due_where_the_user_has_the_last_word(tokenizer: Tokenizer) -> None:
-    [one] = tasks.get("dialogue").frame([Chat(CHAT.messages[:2], "")], tokenizer, 500)
+    [one] = known("dialogue").frame([Chat(CHAT.messages[:2], "")], tokenizer, 500)
     assert tokenizer.decode(one.ids, skip_special=False).endswith("<|im_start|>assistant\n")
     assert not one.counted.any()
     assert one.prompt == one.prefix == len(one.ids)
@@ -133,7 +137,7 @@ def test_a_reply_is_due_where_the_user_has_the_last_word(tokenizer: Tokenizer) -
 
 def test_transformers_applies_the_same_template(tokenizer: Tokenizer, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    dialogue = tasks.get("dialogue")
+    dialogue = known("dialogue")
     dialogue.prepare_tokenizer(tokenizer).save(tmp_path)
     other = transformers.AutoTokenizer.from_pretrained(tmp_path)
     messages = [{"role": message.role, "content": f" {message.content}\n"} for message in CHAT.messages]
@@ -145,7 +149,7 @@ def test_transformers_applies_the_same_template(tokenizer: Tokenizer, tmp_path: 
 
 
 def test_all_of_a_text_is_learned_in_stretches(tokenizer: Tokenizer, model: LanguageModel) -> None:
-    task = tasks.get("generation")
+    task = known("generation")
     text = TEXT * 3
     writer = task.writer(model, tokenizer, 32, Lengths(1, 8), both_ways=False)
     [one] = writer.frame([Passage(text, "")])
@@ -179,7 +183,9 @@ def test_the_cache_gives_what_teacher_forcing_gives(
     mask = prefix_mask(prefixes, inputs.tokens.shape[1]) if both_ways else None
     with torch.inference_mode():
         together = model.model(inputs.tokens, mask=mask)
-        batch = PromptBatch(model, [one.ids[: one.prompt].tolist() for one in framed], prefixes if both_ways else None)
+        batch = PromptBatch(
+            model, [one.ids[: one.prompt].tolist() for one in framed], prefixes.tolist() if both_ways else None
+        )
         states = [batch.read()]
         for step in range(3):
             batch.append(torch.tensor([int(one.ids[min(one.prompt + step, len(one.ids) - 1)]) for one in framed]))
@@ -282,11 +288,11 @@ def row(fields: dict[str, Any], names: dict[str, str] | None = None) -> Row:
 
 
 def test_rows_of_pairs() -> None:
-    task = tasks.get("translation")
+    task = known("translation")
     assert task.read(row({"source": " a ", "target": "b"})) == Pair("a", "b", ("b",), "data.jsonl:7")
     turned = task.read(row({"source": "a", "target": "b"}, {"source": "target", "target": "source"}))
     assert (turned.source, turned.target) == ("b", "a")
-    summary = tasks.get("summarization").read(row({"document": "d", "references": ["x", "y"]}))
+    summary = known("summarization").read(row({"document": "d", "references": ["x", "y"]}))
     assert (summary.target, summary.references) == ("x", ("x", "y"))
 
 
@@ -315,12 +321,12 @@ def test_rows_of_pairs() -> None:
 )
 def test_rows_that_cannot_be_used_are_named(task: str, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=r"data\.jsonl:7") as caught:
-        tasks.get(task).read(row(fields))
+        known(task).read(row(fields))
     assert message in str(caught.value)
 
 
 def test_chats_come_in_several_forms() -> None:
-    dialogue = tasks.get("dialogue")
+    dialogue = known("dialogue")
     sharegpt = dialogue.read(row({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}))
     transcript = dialogue.read(row({"document": "#Person1#: a\n#Person2#: b\n#Person1#: note: bye\n"}))
     assert sharegpt == transcript == Chat((Message("user", "a"), Message("assistant", "b")), "data.jsonl:7")
@@ -329,14 +335,14 @@ def test_chats_come_in_several_forms() -> None:
 
 
 def test_answers_come_in_several_forms() -> None:
-    task = tasks.get("generative-question-answering")
+    task = known("generative-question-answering")
     forms = ["b", ["b"], [{"text": "b", "start": 1}], {"text": ["b"], "answer_start": [1]}]
     found = [task.read(row({"context": "a b", "question": "q", "answers": form})) for form in forms]
     assert {answer for one in found for answer in one.answers} == {found[0].answers[0]}
 
 
 def test_misaligned_files_are_doubted() -> None:
-    task = tasks.get("translation")
+    task = known("translation")
     fine = [pair("A man sits on a bench.", "Un homme est assis.") for _ in range(97)]
     odd = [pair("A man sits on a bench.", "Un", f"pairs.jsonl:{line}") for line in range(4)]
     assert task.doubts(fine + odd[:2]) == []
@@ -373,7 +379,7 @@ def test_a_small_model_learns_pairs_by_heart(shared_data: Path, tmp_path: Path, 
     rates = config.loop.optimizer.changed(learning_rate=0.01, muon_learning_rate=0.02)
     config = config.changed(loop=config.loop.changed(optimizer=rates))
     finetune(config, tmp_path / "out")
-    task = tasks.get("translation")
+    task = known("translation")
     examples = read_examples(task, str(data))
     writer = task.predictor(tmp_path / "out", torch.device("cpu"))
     assert isinstance(writer, SequenceWriter)
@@ -389,7 +395,7 @@ def test_validation_writes_and_measures(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "texts.jsonl", rows)
     base = tiny(tmp_path / "model", [TEXT * 3], context_length=24)
     config = FinetuneConfig(task="generation", model=str(base), data=str(data), max_length=24, device="cpu")
-    task = tasks.get("generation")
+    task = known("generation")
     examples = read_examples(task, str(data))
     parts: Any = {"train": examples[2:], "validation": examples[:2], "test": []}
     objective = SequenceObjective.build(config, task, load_model(base), parts, torch.device("cpu"))
@@ -401,6 +407,15 @@ def test_validation_writes_and_measures(tmp_path: Path) -> None:
     batch = objective.collate(np.array([0, 1]), numpy_generator(0))
     assert batch.inputs.tokens.shape == (2, 24)
     assert objective.counted(batch) == 48
+
+
+def test_a_pretrained_model_continues_texts_and_does_nothing_else(tmp_path: Path) -> None:
+    base = tiny(tmp_path / "model", [TEXT * 3])
+    device = torch.device("cpu")
+    [answer] = known("generation").predictor(base, device).predict([Passage(TEXT, "")])
+    assert answer.tokens
+    with pytest.raises(InputError, match="no model that was tuned to write"):
+        known("translation").predictor(base, device)
 
 
 def test_masked_models_do_not_write(tmp_path: Path) -> None:
@@ -416,6 +431,6 @@ def test_the_example_is_a_task(tokenizer: Tokenizer) -> None:
 
     example = Path(__file__).resolve().parents[2] / "examples" / "new_task.py"
     found = runpy.run_path(str(example))["TITLE"]
-    assert tasks.get("title") is found
+    assert known("title") is found
     assert found.read(row({"article": "a", "title": "b"})) == Pair("a", "b", ("b",), "data.jsonl:7")
     assert len(example.read_text().splitlines()) <= 40

@@ -42,7 +42,8 @@ def mark(tokenizer: Tokenizer, token: str) -> int:
 
 def with_template(tokenizer: Tokenizer) -> Tokenizer:
     """Return the tokenizer as other software has to know it: with the template, and turns that end its texts."""
-    mark(tokenizer, START), mark(tokenizer, STOP)
+    for token in (START, STOP):
+        mark(tokenizer, token)
     return Tokenizer(tokenizer.core, {**tokenizer.config, "eos_token": STOP, "chat_template": TEMPLATE})
 
 

@@ -175,8 +175,7 @@ class TeacherForcing:
 
     def to(self, device: torch.device) -> TeacherForcing:
         """Move it to `device`."""
-        moved = (x.to(device) for x in (self.tokens, self.places, self.targets))
-        return TeacherForcing(*moved, self.read)
+        return TeacherForcing(self.tokens.to(device), self.places.to(device), self.targets.to(device), self.read)
 
 
 def teacher_forcing(framed: Sequence[Framed], pad_id: int) -> TeacherForcing:

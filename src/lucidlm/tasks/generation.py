@@ -21,6 +21,7 @@ class Generation(Writing[Passage]):
     """Plain texts. All of a text is learned; asked, the model continues its first half (of what it reads at once)."""
 
     fields: ClassVar[tuple[str, ...]] = ("text",)
+    untuned: ClassVar[bool] = True
 
     def read(self, row: Row) -> Passage:
         """Turn a row with a text into an example."""

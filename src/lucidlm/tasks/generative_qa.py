@@ -48,7 +48,7 @@ class GenerativeQuestionAnswering(Writing[Question]):
             )
         if not all(isinstance(text, str) and text.strip() for text in texts):
             raise InputError(f'field "{called}" holds an answer that is no text, or empty', where=row.where)
-        answers = tuple(Answer(text.strip(), context.find(text.strip())) for text in texts)
+        answers = tuple(Answer(text, context.find(text)) for text in (str(text).strip() for text in texts))
         name = str(row.value("id")) if row.has("id") else row.where
         return Question(name, context, question, answers, row.where)
 

@@ -48,6 +48,9 @@ class Writing(Task[E, Written], Generic[E]):
 
     answer: ClassVar[type] = Written
 
+    untuned: ClassVar[bool] = False
+    """Whether a model that was only pretrained can do it."""
+
     @abstractmethod
     def frame(self, examples: Sequence[E], tokenizer: Tokenizer, room: int) -> list[Framed]:
         """Turn examples into what the model reads and writes, in `room` tokens.
@@ -96,17 +99,20 @@ class Writing(Task[E, Written], Generic[E]):
         """Open a model that was tuned for a task of this kind, with the prompt that it was tuned with."""
         loaded = load_model(directory)
         provenance = loaded.record["provenance"]
-        remembered = provenance.get("writing")
+        length = loaded.model.config.context_length
+        unknown = {"settings": {}, "lengths": {"multiple": 1.0, "longest": length}} if self.untuned else None
+        remembered = provenance.get("writing", unknown)
         if not isinstance(loaded.model, LanguageModel) or loaded.tokenizer is None or remembered is None:
             raise InputError(
                 "holds no model that was tuned to write",
                 where=directory,
                 fix=f"Fine-tune one: lucidlm finetune {self.name} --model {directory} --data … --out ….",
             )
-        room = provenance["config"]["max_length"] or loaded.model.config.context_length
-        both_ways = provenance["config"]["attention"] == "bidirectional"
+        tuned = provenance["config"] if "writing" in provenance else {}
+        both_ways = tuned.get("attention") == "bidirectional"
         task = replace(self, **remembered["settings"])
         lengths = Lengths(**remembered["lengths"])
+        room = tuned.get("max_length") or length
         return task.writer(loaded.model.to(device), loaded.tokenizer, room, lengths, both_ways=both_ways)
 
 
