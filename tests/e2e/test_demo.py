@@ -19,7 +19,9 @@ from lucidlm.data.split import split_of
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.demo import RECIPES, TEST, VALIDATION
 from lucidlm.model.directory import load_model
-from lucidlm.train.finetune import FinetuneConfig, classification_task, read_split
+from lucidlm.tasks import tasks
+from lucidlm.train.finetune import read_parts
+from lucidlm.train.finetune_config import FinetuneConfig
 from lucidlm.train.pretrain import PretrainConfig
 
 
@@ -90,7 +92,7 @@ def test_it_judges_beside_its_baselines(finished: Finished) -> None:
 
 def held_out_texts(data: Path) -> set[str]:
     config = FinetuneConfig(task="sentiment", model="", data=str(data), validation=VALIDATION, test=TEST)
-    return {example.text for example in read_split(config, classification_task("sentiment"))["test"]}
+    return {example.text for example in read_parts(config, tasks.get("sentiment"))["test"]}
 
 
 def documents(directory: Path, part: str) -> set[str]:

@@ -93,7 +93,7 @@ def evaluate(
             raise InputError(
                 "a language model is judged on one part of its data", where="--split", fix="Name the part."
             )
-        sources = required(data, "--data")
+        sources = required(data or None, "--data")
         if len(sources) > 1:
             raise InputError("a language model is judged on one directory at a time", where="--data")
         print(json.dumps(evaluate_language_model(model, sources[0], part, device or "auto"), indent=2))

@@ -113,7 +113,10 @@ def pretraining_sketches(directory: Path) -> tuple[list[NgramSketch], str]:
 def _leak(
     against: str, task: Task[Any, Any], examples: Sequence[Any], sketches: Sequence[NgramSketch], copies: Sequence[bool]
 ) -> Leak:
-    shares = [_share(task.texts(example), sketches) for example in track(examples, f"looking in {against} data")]
+    shares = [
+        _share(task.texts(example), sketches)
+        for example in track(examples, f"looking in {against} data", len(examples), "examples")
+    ]
     order = sorted(range(len(examples)), key=lambda index: -shares[index])
     hits = [index for index in order if shares[index] >= THRESHOLD]
     named = [
