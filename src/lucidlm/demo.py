@@ -9,7 +9,6 @@ stopped goes on where it stood.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from lucidlm.model.heads import LanguageModel
 from lucidlm.report.language import Language
 from lucidlm.report.run import report_run
 from lucidlm.tasks import tasks
-from lucidlm.train.checkpoint import list_checkpoints
+from lucidlm.train.checkpoint import resumable
 from lucidlm.train.finetune import finetune, labels_of, read_parts
 from lucidlm.train.finetune_config import FinetuneConfig
 from lucidlm.train.loop import LoopConfig, Outcome
@@ -113,13 +112,13 @@ def run_demo(
     if not (model / RECORD).exists():
         say("2 of 5: pretraining a language model on the reviews' text")
         config = pretrain_config(corpus, recipe.shape, recipe.pretraining * minutes, seed)
-        outcome = pretrain(config, model, resume=_started(model))
+        outcome = pretrain(config, model, resume=resumable(model))
         if outcome.stopped_by is not None:
             return outcome
     if not (judge / RECORD).exists():
         say("3 of 5: fine-tuning it to tell praise from blame")
         tuning = finetune_config(model, source, (1 - recipe.pretraining) * minutes, seed)
-        outcome = finetune(tuning, judge, resume=_started(judge))
+        outcome = finetune(tuning, judge, resume=resumable(judge))
         if outcome.stopped_by is not None:
             return outcome
     if not (judge / EVALUATION).exists():
@@ -161,14 +160,6 @@ def _require_labels(config: FinetuneConfig) -> None:
     """Refuse data that fine-tuning could not use, before minutes are spent on pretraining."""
     task = tasks.get(config.task)
     labels_of(task, read_parts(config, task)["train"])
-
-
-def _started(directory: Path) -> bool:
-    """Return whether a training run left something to go on from; one that left nothing is cleared away."""
-    if list_checkpoints(directory / "checkpoints"):
-        return True
-    shutil.rmtree(directory, ignore_errors=True)
-    return False
 
 
 def _check_place(out: Path, source: str, language: Code, minutes: float, seed: int) -> None:

@@ -7,7 +7,6 @@ stopped goes on where it stood, and two that share a base train it once.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory
 from lucidlm.evaluate.record import EVALUATION
 from lucidlm.model.directory import RECORD
 from lucidlm.report.run import report_run
-from lucidlm.train.checkpoint import list_checkpoints
+from lucidlm.train.checkpoint import resumable
 from lucidlm.train.finetune import finetune
 from lucidlm.train.finetune_config import FinetuneConfig
 from lucidlm.train.loop import Outcome
@@ -77,14 +76,14 @@ def run_recipe(path: str | Path, out: str | Path, data: str | Path | None = None
     if recipe.pretrain is not None and not (pretrained / RECORD).exists():
         say(f"{path.stem}: pretraining")
         settings = PretrainConfig.parse({"data": {str(corpus): 1.0}, **recipe.pretrain}, where=path)
-        outcome = pretrain(settings, pretrained, resume=_started(pretrained))
+        outcome = pretrain(settings, pretrained, resume=resumable(pretrained))
         if outcome.stopped_by is not None:
             return outcome
     if recipe.finetune is not None:
         if not (tuned / RECORD).exists():
             say(f"{path.stem}: fine-tuning")
             tuning = FinetuneConfig.parse({"model": str(model), **recipe.finetune}, where=path)
-            outcome = finetune(tuning, tuned, resume=_started(tuned))
+            outcome = finetune(tuning, tuned, resume=resumable(tuned))
             if outcome.stopped_by is not None:
                 return outcome
         model = tuned
@@ -96,14 +95,6 @@ def run_recipe(path: str | Path, out: str | Path, data: str | Path | None = None
     parts = [folder for folder in (pretrained, tuned, *(home / name for name in recipe.evaluate)) if folder.exists()]
     report_run(parts, home / "report.html")
     return home
-
-
-def _started(directory: Path) -> bool:
-    """Return whether a training run left something to go on from; one that left nothing is cleared away."""
-    if list_checkpoints(directory / "checkpoints"):
-        return True
-    shutil.rmtree(directory, ignore_errors=True)
-    return False
 
 
 def _filled(value: Any, data: str | Path | None, path: Path) -> Any:

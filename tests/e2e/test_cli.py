@@ -50,7 +50,21 @@ def contents(root: Path) -> dict[str, str]:
 # ---------------------------------------------------------------------- help and results
 
 
-COMMANDS = ["data prepare", "pretrain", "finetune", "evaluate", "generate", "report", "demo"]
+COMMANDS = [
+    "data prepare",
+    "pretrain",
+    "finetune",
+    "evaluate",
+    "compare",
+    "results",
+    "label-curve",
+    "search",
+    "generate",
+    "tasks",
+    "recipe",
+    "report",
+    "demo",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

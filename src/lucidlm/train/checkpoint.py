@@ -126,3 +126,11 @@ def _put_tensors(value: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
 def snapshot(module: torch.nn.Module) -> dict[str, Tensor]:
     """Return a copy of the weights on the CPU."""
     return {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}
+
+
+def resumable(directory: Path) -> bool:
+    """Return whether a training run left a checkpoint in `directory`; one that left none is cleared away."""
+    if list_checkpoints(directory / "checkpoints"):
+        return True
+    shutil.rmtree(directory, ignore_errors=True)
+    return False
