@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import numpy as np
 import pytest
 
 from lucidlm.core.errors import InputError, LucidError
-from lucidlm.data.examples import Judgement, LabelledText
+from lucidlm.data.examples import Chat, Judgement, LabelledText, Message, Written
 from lucidlm.evaluate.answers import PARTIAL
 from lucidlm.evaluate.comparison import compare_evaluations, holm
 from lucidlm.evaluate.record import EVALUATION, PREDICTIONS, STATISTICS, Evaluation, read_evaluation, read_statistics
 from lucidlm.evaluate.runner import evaluate_task
+from lucidlm.tasks import tasks
 from lucidlm.tasks.classification import TextClassification
 
 TASK = TextClassification(name="sentiment", description="", synonyms={"0": "negative", "1": "positive"})
@@ -71,7 +73,9 @@ def training(shared_data: Path) -> list[LabelledText]:
 
 def made_up(count: int = 60) -> list[LabelledText]:
     texts = [f"a {'good' if n % 3 else 'dull'} film number {n}" for n in range(count)]
-    return [LabelledText(t, "positive" if n % 3 and n % 7 else "negative", f"f.jsonl:{n + 1}") for n, t in enumerate(texts)]
+    return [
+        LabelledText(t, "positive" if n % 3 and n % 7 else "negative", f"f.jsonl:{n + 1}") for n, t in enumerate(texts)
+    ]
 
 
 def judged(out: Path, model: Any = None, **options: Any) -> Evaluation:
@@ -224,3 +228,28 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
             read_evaluation(path)
     with pytest.raises(InputError, match="file not found"):
         read_evaluation(tmp_path / "nowhere.json")
+
+
+def test_what_a_baseline_lacks_is_left_out_and_does_not_decide(tmp_path: Path) -> None:
+    """A dictionary writes without probabilities: it has no perplexity, and is compared by what it has."""
+    task = tasks.get("dialogue")
+    chats = [
+        Chat(
+            (Message("user", f"What is {n} and {n}?"), Message("assistant", f"It is {2 * n}, I think.")), f"c.jsonl:{n}"
+        )
+        for n in range(1, 13)
+    ]
+
+    class Talker:
+        def predict(self, examples: Sequence[Chat], label: str | None = None) -> list[Written]:
+            return [Written(example.messages[-1].content, nats=10.0, tokens=5) for example in examples]
+
+    found = evaluate_task(task, Talker(), chats[:6], name="talker", data="c", training=chats[6:], out=tmp_path)
+    assert found.first.name != "perplexity"
+    assert found.model.metrics["perplexity"].value == pytest.approx(math.exp(2))
+    assert found.baselines
+    for rival in found.baselines:
+        assert "perplexity" not in rival.metrics
+        assert rival.comparison is not None
+        assert rival.comparison.difference.value > 0
+    assert read_evaluation(tmp_path / EVALUATION) == found

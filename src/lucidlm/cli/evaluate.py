@@ -162,8 +162,8 @@ def table(evaluation: Evaluation) -> str:
     for score in scores:
         cells = []
         for measure in evaluation.measures:
-            found, form = score.metrics[measure.name], ".2f" if measure.percent else ".4f"
-            cells.append(f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]")
+            found, form = score.metrics.get(measure.name), ".2f" if measure.percent else ".4f"
+            cells.append("–" if found is None else f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]")
         lines.append(f"{score.name:{width}}  " + "  ".join(f"{cell:>22}" for cell in cells))
     for score in evaluation.baselines:
         if score.comparison is not None:

@@ -37,6 +37,7 @@ class Score(BaseModel):
 
     Parameters
     ----------
+    metrics: what could be measured: a baseline that writes without probabilities has no perplexity.
     comparison: the model under test against this baseline, on the first metric; None for the model itself.
     seconds: time to answer all examples, and for a baseline to fit as well.
     """

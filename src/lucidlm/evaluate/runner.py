@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -86,16 +87,21 @@ def evaluate_task(
     metrics = task.metrics(examples)
     model = _judge(name, metrics, examples, answers, start, seed)
 
-    baselines = []
+    rivals = []
     for baseline in task.baselines() if training else ():
         start = time.perf_counter()
         found = baseline.fit(training).predict(examples)
         if isinstance(task, TextClassification):
             found = [_aligned(answer, labels, task) for answer in found]
-        rival = _judge(baseline.name, metrics, examples, found, start, seed)
-        first = metrics[0].name
-        difference = compare(metrics[0].value, model.statistics[first], rival.statistics[first], seed=seed)
-        baselines.append(rival.score.model_copy(update={"comparison": difference}))
+        rivals.append(_judge(baseline.name, metrics, examples, found, start, seed))
+    # The first metric decides, so those come first that can be taken of the baselines too.
+    metrics.sort(key=lambda metric: any(metric.name not in rival.score.metrics for rival in rivals))
+    decisive, first = metrics[0].value, metrics[0].name
+    baselines = []
+    for rival in rivals:
+        comparable = first in rival.score.metrics
+        found = compare(decisive, model.statistics[first], rival.statistics[first], seed=seed) if comparable else None
+        baselines.append(rival.score.model_copy(update={"comparison": found}))
 
     long = getattr(predictor, "long_inputs", None)
     evaluation = Evaluation(
@@ -152,6 +158,8 @@ def _judge(
         if not np.isfinite(statistics[metric.name]).all():
             raise LucidError(f"the {metric.name} of {name} is not finite", fix="Its weights are damaged: train again.")
     figures = {metric.name: estimate(metric.value, statistics[metric.name], seed=seed) for metric in metrics}
+    # A baseline that writes without probabilities has no perplexity, for one.
+    figures = {metric: figure for metric, figure in figures.items() if math.isfinite(figure.value)}
     return _Judged(Score(name=name, metrics=figures, seconds=seconds), statistics)
 
 

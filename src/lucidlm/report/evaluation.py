@@ -56,8 +56,8 @@ def key_figures(evaluation: Evaluation, language: Language) -> Iterator[KeyFigur
 def are_shares(evaluation: Evaluation, measure: Measure) -> bool:
     """Return whether all values of a metric lie in its natural range, 0 to 1 or 0 to 100, so that bars can show them."""
     most = 100.0 if measure.percent else 1.0
-    values = [score.metrics[measure.name].value for score in (evaluation.model, *evaluation.baselines)]
-    return all(0 <= value <= most for value in values)
+    found = [score.metrics.get(measure.name) for score in (evaluation.model, *evaluation.baselines)]
+    return all(estimate is None or 0 <= estimate.value <= most for estimate in found)
 
 
 def figure(value: float, measure: Measure, *, shares: bool = False) -> str:
@@ -77,7 +77,11 @@ def evaluation_blocks(
     about = t("{task} on {examples} examples from {data}", task=task, examples=number, data=evaluation.data)
     yield Heading(f"{t('How good it is')} · {name}", about)
     if are_shares(evaluation, first):
-        bars = [_bar(score, first, language, primary=score is evaluation.model) for score in scores]
+        bars = [
+            _bar(score, first, language, primary=score is evaluation.model)
+            for score in scores
+            if first.name in score.metrics
+        ]
         title = t("{metric} beside the baselines", metric=language.name(first.name))
         yield BarChart(title, bars, t("Whiskers are 95 % bootstrap intervals."))
     if evaluation.confusion is not None and evaluation.labels is not None:
@@ -103,7 +107,7 @@ def _scores(evaluation: Evaluation, scores: Sequence[Score], language: Language)
     rows = []
     for score in scores:
         row = [Cell(language.name(score.name))]
-        row += [_interval(score.metrics[measure.name], measure) for measure in evaluation.measures]
+        row += [_interval(score.metrics.get(measure.name), measure) for measure in evaluation.measures]
         if compared:
             found = score.comparison
             row.append(Cell("–") if found is None else Cell(_verdict(found, evaluation.first, language)))
@@ -127,7 +131,9 @@ def _bar(score: Score, measure: Measure, language: Language, *, primary: bool) -
     return Bar(language.name(score.name), found.value / most, low, high, primary)
 
 
-def _interval(estimate: Estimate, measure: Measure) -> Cell:
+def _interval(estimate: Estimate | None, measure: Measure) -> Cell:
+    if estimate is None:
+        return Cell("–")
     value, low, high = (figure(number, measure) for number in (estimate.value, estimate.low, estimate.high))
     return Cell(f"{value} ({low} – {high})", estimate.value)
 

@@ -128,7 +128,9 @@ def _row(score: Score, evaluation: Evaluation, language: Language) -> Iterator[s
     name = _escaped(language.name(score.name))
     yield f"**{name}**" if score is evaluation.model else name
     for measure in evaluation.measures:
-        found = score.metrics[measure.name]
+        if (found := score.metrics.get(measure.name)) is None:
+            yield "–"
+            continue
         value, low, high = (figure(number, measure) for number in (found.value, found.low, found.high))
         yield f"{value} [{low}, {high}]"
     if score.comparison is not None:
