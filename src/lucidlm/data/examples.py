@@ -134,6 +134,16 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
+class MinimalPair:
+    """Two sentences that differ in as little as makes one of them wrong, and what that is an instance of."""
+
+    good: str
+    bad: str
+    phenomenon: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """Something sought with, and the text that should be found: a query's, or a user's next one.
 
@@ -177,6 +187,14 @@ class Written:
     text: str
     nats: float = 0.0
     tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """The log-probabilities, in nats, of the two sentences of a minimal pair."""
+
+    good: float
+    bad: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,11 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 
 from lucidlm.core.devices import choose_compute
-from lucidlm.core.errors import InputError
 from lucidlm.core.progress import Task as Progress
 from lucidlm.core.progress import say
 from lucidlm.generate.decode import generate
-from lucidlm.generate.likelihood import Scorer
+from lucidlm.generate.likelihood import open_scorer
 from lucidlm.generate.sampling import SamplingConfig
-from lucidlm.model.directory import load_model
-from lucidlm.model.heads import LanguageModel
 
 WRITTEN = 256
 """Tokens to write where a task does not say how many."""
@@ -53,14 +50,8 @@ class HarnessModel(TemplateLM):
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        loaded = load_model(pretrained)
-        if not isinstance(loaded.model, LanguageModel) or not loaded.model.config.causal:
-            raise InputError("is not a causal language model", where=pretrained, fix="Pass one that continues texts.")
-        if loaded.tokenizer is None:
-            raise InputError("has no tokenizer.json", where=pretrained, fix="Restore it beside the weights.")
-        target = choose_compute(device or "auto", "fp32").device
-        self.model, self.words = loaded.model.to(target), loaded.tokenizer
-        self.scorer, self.name = Scorer(self.model), str(pretrained)
+        self.scorer, self.words = open_scorer(pretrained, choose_compute(device or "auto", "fp32").device)
+        self.model, self.name = self.scorer.model, str(pretrained)
         bos = self.words.config.get("bos_token")
         self._bos: str | None = bos["content"] if isinstance(bos, dict) else bos
 

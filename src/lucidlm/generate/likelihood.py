@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +20,10 @@ from torch.nn import functional
 from lucidlm.core.errors import InputError
 from lucidlm.core.products import fast_products
 from lucidlm.core.progress import Task as Progress
+from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.generate.cache import KeyValueCache
 from lucidlm.generate.shared import Tree, merge
+from lucidlm.model.directory import load_model
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.loss import CHUNK
 
@@ -171,6 +174,21 @@ class _Asked:
         self.rows = rows
         self.states = states[order]
         self.targets, self.owners = np.concatenate(tokens)[order], np.concatenate(owners)[order]
+
+
+def open_scorer(directory: str | Path, device: torch.device) -> tuple[Scorer, Tokenizer]:
+    """Open a model directory to score texts with.
+
+    Raises
+    ------
+    InputError: it holds no causal language model, or no tokenizer.
+    """
+    loaded = load_model(directory)
+    if not isinstance(loaded.model, LanguageModel) or not loaded.model.config.causal:
+        raise InputError("is not a causal language model", where=directory, fix="Pass one that continues texts.")
+    if loaded.tokenizer is None:
+        raise InputError("has no tokenizer.json", where=directory, fix="Restore it beside the weights.")
+    return Scorer(loaded.model.to(device)), loaded.tokenizer
 
 
 def rolling(ids: Sequence[int], prefix: int, length: int) -> Iterator[Request]:

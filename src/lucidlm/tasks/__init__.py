@@ -5,6 +5,8 @@ from lucidlm.tasks import (  # noqa: F401  (they register themselves)
     dialogue,
     generation,
     generative_qa,
+    minimal_pairs,
+    perplexity,
     question_answering,
     recommendation,
     search,

@@ -1,0 +1,95 @@
+"""Perplexity: how well a language model foresees texts, without any tuning.
+
+Texts are read whole, each from its beginning, in windows that fill the model's context. Perplexities a word and bits a
+byte can be compared between tokenizers, perplexities a token within one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from lucidlm.core.progress import say
+from lucidlm.data.examples import Passage, Row, Written
+from lucidlm.data.scripts import separates_no_words
+from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.generate.likelihood import Scorer, open_scorer
+from lucidlm.metrics.statistics import Metric
+from lucidlm.metrics.text import bits_per_byte, perplexity
+from lucidlm.tasks.base import Baseline, Predictor, Task, tasks
+
+
+class Foresight:
+    """A language model that says what texts cost it."""
+
+    def __init__(self, scorer: Scorer, tokenizer: Tokenizer) -> None:
+        self.scorer, self.tokenizer = scorer, tokenizer
+
+    def predict(self, examples: Sequence[Passage], label: str | None = None) -> list[Written]:
+        """Return the cost of each text in nats, and its tokens; shows progress if given a `label` for it."""
+        encoded = self.tokenizer.encode_batch([example.text for example in examples])
+        if unknown := sum(ids.count(self.tokenizer.unknown_id) for ids in encoded if self.tokenizer.unknown_id):
+            say(f"{unknown:,} characters are not in the vocabulary: what they cost is not the whole truth.")
+        found = self.scorer.score_texts(encoded, self.tokenizer.eos_id, label)
+        return [Written("", -logprob, len(ids)) for logprob, ids in zip(found, encoded, strict=True)]
+
+
+@dataclass(frozen=True)
+class Perplexity(Task[Passage, Written]):
+    """Plain texts, and what they cost a language model."""
+
+    answer: ClassVar[type] = Written
+    fields: ClassVar[tuple[str, ...]] = ("text",)
+
+    def read(self, row: Row) -> Passage:
+        """Turn a row with a text into an example."""
+        return Passage(row.text("text"), row.where)
+
+    def key(self, example: Passage) -> str:
+        """Return the text."""
+        return example.text
+
+    def texts(self, example: Passage) -> tuple[str, ...]:
+        """Return the text."""
+        return (example.text,)
+
+    def metrics(self, examples: Sequence[Passage]) -> list[Metric]:
+        """Return bits a byte, perplexity a token and, where spaces separate words, perplexity a word."""
+        found = [bits_per_byte(lambda example: example.text), perplexity()]
+        unspaced = separates_no_words([example.text for example in examples])
+        return found if unspaced else [*found, word_perplexity()]
+
+    def baselines(self) -> list[Baseline[Passage, Written]]:
+        """Return none: other models are what perplexity is compared with."""
+        return []
+
+    def predictor(self, directory: Path, device: torch.device) -> Predictor[Passage, Written]:
+        """Open a causal language model."""
+        return Foresight(*open_scorer(directory, device))
+
+    def show(self, example: Passage, prediction: Written) -> dict[str, Any]:
+        """Return the text's beginning, its cost and its tokens."""
+        return {"text": example.text[:200], "nats": round(prediction.nats, 4), "tokens": prediction.tokens}
+
+
+def word_perplexity() -> Metric:
+    """Return the perplexity a word, as words stand between spaces: the figure that WikiText is reported by."""
+
+    def statistics(examples: Sequence[Passage], predictions: Sequence[Written]) -> np.ndarray:
+        pairs = zip(examples, predictions, strict=True)
+        return np.array([(p.nats, len(example.text.split())) for example, p in pairs], dtype=np.float64).reshape(-1, 2)
+
+    def value(sums: np.ndarray) -> np.ndarray:
+        return np.exp(np.minimum(sums[..., 0] / np.maximum(sums[..., 1], 1), 700))
+
+    return Metric("word_perplexity", statistics, value, higher_is_better=False)
+
+
+PERPLEXITY = tasks.register("perplexity")(
+    Perplexity(name="perplexity", description="how well a language model foresees texts, without tuning")
+)
