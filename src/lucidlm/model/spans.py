@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lucidlm.core.devices import tokens_at_once
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import say, track
 from lucidlm.data.examples import Question, Span
@@ -161,7 +162,9 @@ class SpanReader:
         """Answer each question; shows progress if given a `label` for it, and says how many questions were cut."""
         encoded = self.encode(examples)
         if label is not None and (cut := sum(question.cut > 0 for question in encoded)):
-            say(f"{cut:,} questions are longer than {self.room // 2:,} tokens: cut there")
+            say(
+                f"{cut:,} {'question is' if cut == 1 else 'questions are'} longer than {self.room // 2:,} tokens: cut there"
+            )
         answers = []
         for example, question, (score, first, last) in zip(examples, encoded, self._best(encoded, label), strict=True):
             if self.threshold is not None and score <= self.threshold:
@@ -169,6 +172,17 @@ class SpanReader:
             else:
                 answers.append(Span(*question.text_of(example.context, first, last), score))
         return answers
+
+    def long_inputs(self, examples: Sequence[Question]) -> dict[str, int]:
+        """Return how many inputs are longer than a window, by what is done with them."""
+        encoded = self.encode(examples)
+        windowed = sum(len(found.context) > self.width(found) for found in encoded)
+        return {"questions cut": sum(found.cut > 0 for found in encoded), "contexts read in windows": windowed}
+
+    def _tokens_at_once(self) -> int:
+        config = self.model.config
+        widths = 8 * config.embedding_dim + 3 * config.ff_dim + config.num_heads * self.max_length
+        return tokens_at_once(self.model.qa_outputs.weight.device, 4 * widths, TOKENS_PER_BATCH)
 
     def _best(self, encoded: Sequence[EncodedQuestion], label: str | None) -> list[tuple[float, int, int]]:
         """Return each question's best span: its score, and its first and last token in the context."""
@@ -178,7 +192,7 @@ class SpanReader:
                 owners.append(owner)
                 windows.append(window)
         found = [(float("-inf"), 0, 0)] * len(encoded)
-        batches: Iterable[np.ndarray] = bucket_by_length([window.ids for window in windows], TOKENS_PER_BATCH)
+        batches: Iterable[np.ndarray] = bucket_by_length([window.ids for window in windows], self._tokens_at_once())
         if label is not None:
             batches = track(batches, label, unit="batches")
         was_training = self.model.training

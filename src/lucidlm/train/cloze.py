@@ -33,7 +33,7 @@ OWN = 0.3
 MOST = 20_000_000
 """Characters that are read of a source."""
 
-LENGTHS = {False: (300, 1100), True: (100, 380)}
+LENGTHS = {False: (150, 700), True: (60, 250)}
 """Characters of a context, at least and at most, without and with a script that separates no words."""
 
 SHORTEST_SENTENCE = {False: 40, True: 14}
@@ -54,7 +54,7 @@ _FUNCTION = (
     "should must such both each all any some more most other only very however although because since until"
 )
 _WORD = r"[^\W\d_]+(?:['’-][^\W\d_]+)*"
-_NOT_FUNCTION = rf"(?!(?:{'|'.join(_FUNCTION.split())})\b)"
+_NOT_FUNCTION = rf"(?!(?i:{'|'.join(_FUNCTION.split())})\b)"
 _SPACED: dict[Kind, re.Pattern[str]] = {
     "when": re.compile(
         rf"\b(?:{_MONTHS})(?: \d{{1,2}})?(?:,? \d{{4}})?\b|\b\d{{1,2}} (?:{_MONTHS})(?: \d{{4}})?\b"
@@ -64,11 +64,12 @@ _SPACED: dict[Kind, re.Pattern[str]] = {
         r"[$£€]?\d[\d,.]*(?<=\d)(?:%| percent\b| (?:million|billion|thousand)\b)?"
         r"|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|hundred)\b"
     ),
-    "name": re.compile(r"\b[A-Z][\w'’-]*(?: (?:of |the |de |von |van |and )?[A-Z][\w'’-]*)*"),
+    "name": re.compile(rf"\b{_NOT_FUNCTION}[A-Z][\w'’-]*(?: (?:of |the |de |von |van |and )?[A-Z][\w'’-]*)*"),
     "quotation": re.compile(r"(?<=[\"“])[^\"“”]{2,60}(?=[\"”])"),
-    "phrase": re.compile(rf"\b{_NOT_FUNCTION}(?i:{_WORD})(?: (?:of |and |the )?{_NOT_FUNCTION}(?i:{_WORD})){{0,4}}"),
+    "phrase": re.compile(rf"\b(?![A-Z]){_NOT_FUNCTION}{_WORD}(?: (?:of |and |the )?{_NOT_FUNCTION}{_WORD}){{0,4}}"),
 }
 _HAN_FUNCTION = "的是在和与了为以及于由被把对从到等将也都而且或者其这那该并"
+_HAN = rf"(?:(?![{_HAN_FUNCTION}])[\u4e00-\u9fff])"
 _UNSPACED: dict[Kind, re.Pattern[str]] = {
     "when": re.compile(
         r"(?:\d{2,4}\s?年(?:代|\s?\d{1,2}\s?月)?(?:\s?\d{1,2}\s?日)?|\d{1,2}\s?月(?:\s?\d{1,2}\s?日)?"
@@ -76,11 +77,11 @@ _UNSPACED: dict[Kind, re.Pattern[str]] = {
     ),
     "number": re.compile(
         r"\d[\d,.]*(?<=\d)\s?(?:%|％|万|亿|多)*[人个名年次种座位家英公]?(?:里|尺|斤|元)?"
-        r"|[一二三四五六七八九十百千万两]{1,5}[人个名次种座位家]"
+        r"|[二三四五六七八九十百千万两]{1,5}[人个名次种座位家]"
     ),
-    "name": re.compile(r"[A-Za-z][A-Za-z'’. -]*[A-Za-z]|[\u4e00-\u9fff]{1,6}(?:·[\u4e00-\u9fff]{1,6})+"),
+    "name": re.compile(rf"[A-Za-z][A-Za-z'’. -]*[A-Za-z]|{_HAN}{{1,6}}(?:·{_HAN}{{1,6}})+"),
     "quotation": re.compile(r"(?<=[“《「])[^”》」]{2,20}(?=[”》」])"),
-    "phrase": re.compile(rf"(?:(?![{_HAN_FUNCTION}])[\u4e00-\u9fff]){{2,12}}"),
+    "phrase": re.compile(rf"{_HAN}{{2,12}}"),
 }
 _ASK: dict[bool, dict[str, Sequence[str]]] = {
     False: {
@@ -210,8 +211,8 @@ def _spans(sentence: str, unspaced: bool) -> dict[Kind, list[tuple[int, int]]]:
     for kind, pattern in (_UNSPACED if unspaced else _SPACED).items():
         spans = [match.span() for match in pattern.finditer(sentence)]
         if kind == "name" and not unspaced:
-            # A capital at the beginning is that of any sentence.
-            spans = [(start, end) for start, end in spans if start > 0]
+            # The capital of a sentence's first word says nothing of it.
+            spans = [(start, end) for start, end in spans if start > 0 or " " in sentence[start:end]]
         # What is nearly all of its sentence leaves nothing to ask with.
         spans = [(start, end) for start, end in spans if 2 * (end - start) < len(sentence)]
         if spans:
@@ -228,7 +229,7 @@ def _ask(sentence: str, first: int, last: int, kind: Kind, unspaced: bool, gener
     before, after = before[len(before) - left :], after[: most - left]
     placed = kind in ("name", "phrase") and _PLACED[unspaced].search(sentence[:first]) is not None
     asking = _ASK[unspaced]["place" if placed else kind]
-    word = asking[generator.integers(len(asking))]
+    word = asking[int(generator.integers(len(asking)))]
     if unspaced:
         return _joined_unspaced(before, word, after, generator)
     return _joined_spaced(before, word, after, generator)
