@@ -14,7 +14,10 @@ from lucidlm.cli.options import Config, Device, Encoding, Fields, OnErrorOption,
 
 if TYPE_CHECKING:
     from lucidlm.evaluate.directory import EvaluateConfig
-    from lucidlm.evaluate.record import Evaluation
+    from lucidlm.evaluate.record import Evaluation, Measure, Score
+
+COLUMNS = 6
+"""Figures that stand side by side on a terminal; more (one for each phenomenon, say) follow the model's, a line each."""
 
 
 class Part(StrEnum):
@@ -63,6 +66,13 @@ def evaluate(
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on after the answers that a stopped evaluation left.")
     ] = True,
+    lm_eval: Annotated[
+        str | None,
+        typer.Option(help="Tasks of lm-evaluation-harness instead, with commas between; needs lucidlm[eval]."),
+    ] = None,
+    lm_eval_include: Annotated[
+        Path | None, typer.Option(help="A folder with harness tasks of your own (YAML); no network is needed for them.")
+    ] = None,
     encoding: Encoding = None,
     on_error: OnErrorOption = None,
     device: Device = None,
@@ -79,6 +89,8 @@ def evaluate(
       lucidlm evaluate judge --task sentiment --data a.jsonl --task sentiment --data b.jsonl --out results
       lucidlm evaluate judge --config suite.yaml --out results
       lucidlm evaluate model --data data --split test
+      lucidlm evaluate model --task minimal-pairs --data blimp.jsonl
+      lucidlm evaluate model --lm-eval arc_easy,my_task --lm-eval-include my-tasks
     """
     import json
 
@@ -87,6 +99,20 @@ def evaluate(
     from lucidlm.evaluate.directory import evaluate_directory, evaluate_language_model
     from lucidlm.report.run import report_run
 
+    if lm_eval is not None:
+        from lucidlm.evaluate.harness import harness_table, run_harness
+
+        if task or data or config:
+            raise InputError(
+                "the harness has its own tasks and data", where="--lm-eval", fix="Give it no --task or --data."
+            )
+        names = [name for part in lm_eval.split(",") if (name := part.strip())]
+        print(
+            harness_table(
+                run_harness(model, names, include=lm_eval_include, limit=limit, device=device or "auto", out=out)
+            )
+        )
+        return
     if not task and config is None:
         part = "test" if split is None or split == Part.auto else split.value
         if part == "all":
@@ -151,6 +177,11 @@ def _asked(
     return found
 
 
+def _cell(score: Score, measure: Measure) -> str:
+    found, form = score.metrics.get(measure.name), ".2f" if measure.percent else ".4f"
+    return "–" if found is None else f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
+
+
 def table(evaluation: Evaluation) -> str:
     """Return the scores as lines of text, the model's first, then what the comparisons and the leakage check say."""
     from lucidlm.evaluate.comparison import verdict
@@ -158,16 +189,16 @@ def table(evaluation: Evaluation) -> str:
     lines = [f"{evaluation.task} on {evaluation.data}: {evaluation.examples:,} examples, 95 % intervals"]
     scores = (evaluation.model, *evaluation.baselines)
     width = max(len(score.name) for score in scores)
-    lines.append(f"{'':{width}}  " + "  ".join(f"{measure.name:>22}" for measure in evaluation.measures))
+    columns, more = evaluation.measures[:COLUMNS], evaluation.measures[COLUMNS:]
+    lines.append(f"{'':{width}}  " + "  ".join(f"{measure.name:>22}" for measure in columns))
     for score in scores:
-        cells = []
-        for measure in evaluation.measures:
-            found, form = score.metrics.get(measure.name), ".2f" if measure.percent else ".4f"
-            cells.append("–" if found is None else f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]")
-        lines.append(f"{score.name:{width}}  " + "  ".join(f"{cell:>22}" for cell in cells))
+        lines.append(f"{score.name:{width}}  " + "  ".join(f"{_cell(score, measure):>22}" for measure in columns))
+    lines += [f"{measure.name}: {_cell(evaluation.model, measure)}" for measure in more]
     for score in evaluation.baselines:
         if score.comparison is not None:
-            lines.append(f"against {score.name}: {verdict(score.comparison, evaluation.first)}")
+            lines.append(
+                f"against {score.name}, {evaluation.first.name}: {verdict(score.comparison, evaluation.first)}"
+            )
     lines += [f"leakage: {leak}" for leak in evaluation.leakage if leak.overlapping or leak.copies or not leak.checked]
     lines += [f"{count:,} inputs {what}" for what, count in evaluation.counts.items() if count]
     return "\n".join(lines)

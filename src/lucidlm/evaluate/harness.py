@@ -66,7 +66,7 @@ def run_harness(
     return {**plain, "samples": samples}
 
 
-def table(found: dict[str, Any]) -> str:
+def harness_table(found: dict[str, Any]) -> str:
     """Return the figures of `run_harness` as the harness prints them."""
     from lm_eval.utils import make_table
 
