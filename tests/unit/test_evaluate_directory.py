@@ -125,7 +125,7 @@ def test_fields_may_have_other_names(judge: Path, tmp_path: Path) -> None:
     options = ["--field", "text=review", "--label-field", "stars"]
     printed = evaluate(judge, "--task", "sentiment", "--data", data, "--out", tmp_path / "out", *options)
     assert "20 examples" in printed
-    assert "against majority class: " in printed
+    assert "against majority class, accuracy: " in printed
 
 
 def test_several_tasks_at_once(judge: Path, others: Path, tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from lucidlm.core.errors import InputError, LucidError
-from lucidlm.data.examples import Chat, Judgement, LabelledText, Message, Written
+from lucidlm.data.examples import Chat, Judgement, LabelledText, Message, Pair, Written
 from lucidlm.evaluate.answers import PARTIAL
 from lucidlm.evaluate.comparison import compare_evaluations, holm
 from lucidlm.evaluate.record import EVALUATION, PREDICTIONS, STATISTICS, Evaluation, read_evaluation, read_statistics
 from lucidlm.evaluate.runner import evaluate_task
+from lucidlm.report.results import write_results
+from lucidlm.report.run import report_run
 from lucidlm.tasks import tasks
 from lucidlm.tasks.classification import TextClassification
 
@@ -194,6 +196,43 @@ def test_models_are_compared_in_pairs(tmp_path: Path) -> None:
     (places[1] / STATISTICS).write_bytes(b"PK")
     with pytest.raises(InputError, match=r"statistics\.npz: is damaged"):
         compare_evaluations(places)
+
+
+class Translator:
+    """Writes the sources again, at so many nats in so many tokens each."""
+
+    def __init__(self, nats: float = 6.0, tokens: int = 3) -> None:
+        self.cost = nats, tokens
+
+    def predict(self, examples: Sequence[Pair], label: str | None = None) -> list[Written]:
+        return [Written(example.source, *self.cost) for example in examples]
+
+
+def test_models_that_write_are_compared_and_reported(tmp_path: Path) -> None:
+    task = tasks.get("translation")
+    pairs = [Pair(f"line {n} is here", f"line {n} is there", (f"line {n} is there",), f"p:{n}") for n in range(12)]
+    for name, model in (("a", Translator()), ("b", Translator(5.0)), ("c", Translator(tokens=2))):
+        out = tmp_path / name
+        found = evaluate_task(task, model, pairs, name=name, data="p", training=pairs, out=out, fingerprint=name)
+    assert found.model.metrics["perplexity"].value == pytest.approx(np.exp(3))
+    assert found.labels is found.confusion is None
+    assert found.first.signature
+
+    (difference,) = compare_evaluations([tmp_path / "a", tmp_path / "b"], "perplexity")
+    assert "worse" in str(difference)
+    with pytest.raises(InputError, match="different tokens"):
+        compare_evaluations([tmp_path / "a", tmp_path / "c"], "perplexity")
+    report_run([tmp_path / "a"], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "line 3 is there" in page
+    assert "Confusion matrix" not in page
+    write_results([tmp_path], tmp_path / "results.md")
+    assert "| **a** |" in (tmp_path / "results.md").read_text("utf-8")
+
+
+def test_every_task_names_its_metrics_before_there_are_examples() -> None:
+    for name in tasks:
+        assert tasks.get(name).metrics(())
 
 
 def test_p_values_rise_with_the_number_of_comparisons() -> None:

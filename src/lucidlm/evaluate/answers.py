@@ -12,12 +12,13 @@ from typing import Any
 from lucidlm.core.io import disk_errors
 from lucidlm.core.progress import Task as Progress
 from lucidlm.core.progress import say
-from lucidlm.data.examples import Ranking
+from lucidlm.data.examples import Ranking, Written
 from lucidlm.tasks.base import Predictor, Task
 
 PARTIAL = "predictions.partial.jsonl"
-CHARACTERS = 400_000
-"""Of the examples that are answered, and then kept, at a time; the order is from long to short, so batches are full."""
+CHARACTERS, CHARACTERS_WRITTEN = 400_000, 40_000
+"""Of the examples that are answered, and then kept, at a time: fewer where the model writes, which takes longer. The order
+is from long to short, so that batches are full."""
 
 
 def answer_all(
@@ -56,11 +57,12 @@ def _chunks(task: Task[Any, Any], sizes: Sequence[int], answered: dict[int, Any]
             yield list(range(len(sizes)))
         return
     order = sorted((row for row in range(len(sizes)) if row not in answered), key=lambda row: -sizes[row])
+    most = CHARACTERS_WRITTEN if task.answer is Written else CHARACTERS
     rows, total = [], 0
     for row in order:
         rows.append(row)
         total += sizes[row]
-        if total >= CHARACTERS:
+        if total >= most:
             yield rows
             rows, total = [], 0
     if rows:

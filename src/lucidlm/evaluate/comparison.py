@@ -6,7 +6,7 @@ raised by Holm's method (1979), so that many comparisons do not find a differenc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -92,7 +92,7 @@ def compare_evaluations(
         statistics.append(rows)
     names = _names([directory for directory, _ in found])
     pairs = list(combinations(range(len(found)), 2))
-    tests = [_paired(value, statistics[a], statistics[b], seed, directories[b]) for a, b in pairs]
+    tests = [_paired(value, measure, statistics[a], statistics[b], seed, directories[b]) for a, b in pairs]
     raised = holm([test.p_value for test in tests])
     return [
         Difference(names[a], names[b], measure, test.model_copy(update={"p_value": p}))
@@ -108,10 +108,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return raised
 
 
-def _paired(value: object, first: np.ndarray, second: np.ndarray, seed: int, where: str | Path) -> Comparison:
+def _paired(
+    value: Callable[[np.ndarray], np.ndarray],
+    measure: Measure,
+    first: np.ndarray,
+    second: np.ndarray,
+    seed: int,
+    where: str | Path,
+) -> Comparison:
+    if measure.name == "perplexity" and not np.array_equal(first[:, 1], second[:, 1]):
+        what = "the models cut the texts into different tokens, so their perplexities are not of the same thing"
+        raise InputError(what, where=where, fix="Compare by another metric: --metric.")
     if first.shape != second.shape:
         raise InputError("the models know different labels", where=where, fix="Compare models of the same labels.")
-    return compare(value, first, second, seed=seed)  # pyright: ignore[reportArgumentType]
+    return compare(value, first, second, seed=seed)
 
 
 def _measure(evaluation: Evaluation, metric: str | None, directory: Path) -> Measure:

@@ -38,7 +38,8 @@ class Score(BaseModel):
     Parameters
     ----------
     metrics: what could be measured: a baseline that writes without probabilities has no perplexity.
-    comparison: the model under test against this baseline, on the first metric; None for the model itself.
+    metrics: those that could be measured: what a baseline writes has no perplexity, for one.
+    comparison: the model under test against this baseline; on the first metric; None for the model itself.
     seconds: time to answer all examples, and for a baseline to fit as well.
     """
 

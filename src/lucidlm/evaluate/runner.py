@@ -86,6 +86,9 @@ def evaluate_task(
     answers = answer_all(task, predictor, examples, label=f"{task.name}: {name}", partial=partial, fingerprint=key)
     metrics = task.metrics(examples)
     model = _judge(name, metrics, examples, answers, start, seed)
+    metrics = [metric for metric in metrics if metric.name in model.score.metrics]
+    if not metrics:
+        raise LucidError(f"nothing that {task.name} is judged by could be measured", where=data)
 
     rivals = []
     for baseline in task.baselines() if training else ():

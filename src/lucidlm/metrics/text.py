@@ -202,5 +202,5 @@ def _signature(scorer: BLEU | CHRF, examples: Sequence[Writable]) -> str:
 def _streams(examples: Sequence[Writable]) -> list[list[str | None]]:
     """Return references as sacrebleu takes them: a list of first ones, of second ones …, None where there is none."""
     found = [references_of(example) for example in examples]
-    longest = max(map(len, found))
+    longest = max(map(len, found), default=0)
     return [[one[place] if place < len(one) else None for one in found] for place in range(longest)]

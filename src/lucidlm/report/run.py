@@ -194,13 +194,15 @@ def _charts(runs: Sequence[Run], language: Language) -> Iterator[LineChart]:
     t = language.text
     alone = len(runs) == 1
 
-    def series(key: str, name: str | None = None, *, logged: str = "steps", **style: bool) -> list[Series]:
+    def series(
+        key: str, name: str | None = None, *, logged: str = "steps", smooth: bool = False, marks: bool = False
+    ) -> list[Series]:
         found = []
         for run in runs:
             rows = [row for row in getattr(run, logged) if row.get(key) is not None]
             if rows:
                 x, y = [row["step"] for row in rows], [row[key] for row in rows]
-                found.append(Series(name if name and alone else run.name, x, y, **style))
+                found.append(Series(name if name and alone else run.name, x, y, smooth, marks))
         return found
 
     training = series("train_loss", t("training"), smooth=True)
