@@ -23,7 +23,8 @@ from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.directory import load_model, save_model
 from lucidlm.model.heads import LanguageModel, SpanExtractor
-from lucidlm.model.spans import LONGEST, SpanReader, Window
+from lucidlm.model.spans import LONGEST, SpanReader
+from lucidlm.model.terms import shared_terms, terms
 from lucidlm.tasks import read_examples, tasks
 from lucidlm.tasks.question_answering import QuestionAnswering
 from lucidlm.train.cloze import ClozeQuestions
@@ -153,7 +154,7 @@ def characters() -> st.SearchStrategy[str]:
 @given(before=characters(), answer=characters().filter(lambda text: bool(text.strip())), after=characters())
 def test_a_gold_span_survives_tokens_and_windows(narrow: SpanReader, before: str, answer: str, after: str) -> None:
     answer, context, read = answer.strip(), f"{before}{answer.strip()}{after}", narrow
-    (encoded,) = read.encode([Question("", context, "Why?", (), "")])
+    (encoded,) = read.encode([Question("", context, f"Why {after}?", (), "")])
     start = len(before)
     first, last = encoded.tokens_of(start, start + len(answer))
     text, found = encoded.text_of(context, first, last)
@@ -195,9 +196,39 @@ def test_a_long_question_is_cut_to_half_of_the_room_and_counted(
     assert read.long_inputs([asked, question("1871")]) == {"questions cut": 1, "contexts read in windows": 1}
 
 
+@pytest.mark.parametrize(
+    ("asked", "context", "marked"),
+    [
+        ("When was the lighthouse built?", CONTEXT, ["lighthouse built"]),
+        ("WHO lives on Gull Islands?", CONTEXT, ["Gull", "Island"]),
+        ("海鸥在哪里？", TEXTS[1], ["海鸥"]),
+        ("In 1871?", CONTEXT, ["1871"]),
+        ("Why?", CONTEXT, []),
+    ],
+)
+def test_marks_stand_before_what_the_question_says_too(
+    tokenizer: Tokenizer, asked: str, context: str, marked: list[str]
+) -> None:
+    read = reader(tokenizer)
+    (encoded,) = read.encode([question(context, None, asked)])
+    shared = shared_terms(terms(asked), terms(context), len(context))
+    assert "".join(np.array(list(context))[shared].tolist()) == "".join(marked).replace(" ", "")
+    assert (encoded.context[encoded.marks] == tokenizer.mask_id).all()
+    assert encoded.context[~encoded.marks].tolist() == tokenizer.encode(context)
+    assert (encoded.marks.sum() > 0) == bool(marked)
+    for place in np.flatnonzero(encoded.marks):
+        start, end = encoded.offsets[place + 1]
+        assert shared[start:end].any()
+        assert place == 0 or not shared[slice(*encoded.offsets[place - 1])].any()
+
+
 def test_answers_come_from_the_context_alone(tokenizer: Tokenizer) -> None:
-    window = Window(np.arange(8, dtype=np.int32), begin=4, start=0)
-    assert window.answers.tolist() == [True, False, False, False, True, True, True, False]
+    read = reader(tokenizer)
+    (encoded,) = read.encode([question()])
+    (window,) = read.windows(encoded)
+    places = [0, *(window.begin + np.flatnonzero(~encoded.marks))]
+    assert encoded.marks.any()
+    assert np.flatnonzero(window.allowed).tolist() == places
 
 
 def test_predictions_are_stretches_of_the_contexts_and_do_not_depend_on_company(tokenizer: Tokenizer) -> None:
@@ -232,6 +263,7 @@ def test_the_span_taken_has_the_greatest_sum_of_logits(tokenizer: Tokenizer) -> 
         (first, last): (starts[0, first] + ends[0, last] - starts[0, 0] - ends[0, 0]).item()
         for first in range(window.begin, len(window.ids) - 1)
         for last in range(first, min(first + LONGEST, len(window.ids) - 1))
+        if window.allowed[first] and window.allowed[last]
     }
     first, last = max(scores, key=lambda span: scores[span])
     text, start = encoded.text_of(CONTEXT, first - window.begin, last - window.begin)

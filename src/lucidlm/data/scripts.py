@@ -50,6 +50,11 @@ def words(text: str) -> list[str]:
     return _UNIT.findall(text.lower())
 
 
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Return where each of the `words` begins and ends, in characters."""
+    return [match.span() for match in _UNIT.finditer(text)]
+
+
 def tokens(text: str) -> list[str]:
     """Return words as they are written, apostrophes at their end, and punctuation marks; characters as in `words`."""
     return _TOKEN.findall(text)

@@ -1,7 +1,9 @@
 """A reader as its users see it: questions about contexts in, stretches of the contexts out.
 
 What the model reads is `<end> question <end> context <end>`, the context in overlapping windows where it is long (Devlin
-et al. 2019, arXiv:1810.04805). A span that starts and ends at the first token says that the window holds no answer.
+et al. 2019, arXiv:1810.04805). A span that starts and ends at the first token says that the window holds no answer. In
+the context a mark, the token `<mask>`, stands before each stretch of terms that the question has too: the exact match
+of Chen et al. 2017 (arXiv:1704.00051), who found it to matter much, as a token rather than as a feature.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.model.classify import TOKENS_PER_BATCH, bucket_by_length, pad
 from lucidlm.model.directory import load_model
 from lucidlm.model.heads import SpanExtractor
+from lucidlm.model.terms import shared_terms, terms
 
 LONGEST = 30
 """The most tokens that an answer may have."""
@@ -36,15 +39,17 @@ class EncodedQuestion:
 
     Parameters
     ----------
-    question, context: token ids, int32, the question's cut to the room it may take.
+    question, context: token ids, int32, the question's cut to the room it may take, the context's with marks.
     offsets: (context tokens, 2) int64, the characters of the context that each token covers; a token that is a part
-        of a character covers all of it.
+        of a character covers all of it, a mark none.
+    marks: which of the context's tokens are marks, bool.
     cut: how many tokens of the question were left out.
     """
 
     question: np.ndarray
     context: np.ndarray
     offsets: np.ndarray
+    marks: np.ndarray
     cut: int
 
     def tokens_of(self, start: int, end: int) -> tuple[int, int]:
@@ -62,18 +67,20 @@ class EncodedQuestion:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What the model reads at once: its token ids, and where in them the context's tokens `start` … begin."""
+    """What the model reads at once.
+
+    Parameters
+    ----------
+    ids: token ids, int32.
+    allowed: which of them an answer may start or end at, bool: the context's, but for marks, and the first, which says
+        that there is none.
+    begin, start: where the context begins in `ids`, and with which of its tokens.
+    """
 
     ids: np.ndarray
+    allowed: np.ndarray
     begin: int
     start: int
-
-    @property
-    def answers(self) -> np.ndarray:
-        """Which positions an answer may start or end at, bool: the context's, and the first, which says there is none."""
-        allowed = np.zeros(len(self.ids), dtype=bool)
-        allowed[0], allowed[self.begin : -1] = True, True
-        return allowed
 
 
 class SpanReader:
@@ -131,15 +138,31 @@ class SpanReader:
         contexts = list(dict.fromkeys(question.context for question in questions))
         encodings = self.tokenizer.core.encode_batch(contexts, add_special_tokens=False)
         known = {
-            context: (np.array(found.ids, dtype=np.int32), np.array(found.offsets, dtype=np.int64).reshape(-1, 2))
+            context: (np.array(found.ids, dtype=np.int32), _offsets(found.offsets), terms(context))
             for context, found in zip(contexts, encodings, strict=True)
         }
-        most = self.room // 2
-        asked = self.tokenizer.encode_batch([question.question for question in questions])
-        return [
-            EncodedQuestion(np.array(ids[:most], dtype=np.int32), *known[question.context], max(0, len(ids) - most))
-            for question, ids in zip(questions, asked, strict=True)
-        ]
+        most, asked = self.room // 2, self.tokenizer.encode_batch([question.question for question in questions])
+        encoded = []
+        for question, ids in zip(questions, asked, strict=True):
+            context, offsets, told = known[question.context]
+            shared = shared_terms(terms(question.question), told, len(question.context))
+            marked = self._marked(context, offsets, shared)
+            encoded.append(EncodedQuestion(np.array(ids[:most], dtype=np.int32), *marked, max(0, len(ids) - most)))
+        return encoded
+
+    def _marked(
+        self, context: np.ndarray, offsets: np.ndarray, shared: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return a context's ids and offsets with a mark before each stretch of tokens with `shared` characters, and
+        which of them are marks."""
+        counts = np.concatenate([[0], np.cumsum(shared)])
+        hit = counts[offsets[:, 1]] > counts[offsets[:, 0]]
+        places = np.flatnonzero(hit & ~np.concatenate([[False], hit[:-1]]))
+        ends = np.concatenate([[0], offsets[:, 1]])
+        # A mark lies between its neighbours, so that offsets stay in order.
+        empty = np.stack([offsets[places, 0], ends[places]], axis=1)
+        marks = np.insert(np.zeros(len(context), dtype=bool), places, True)
+        return np.insert(context, places, self.tokenizer.mask_id), np.insert(offsets, places, empty, axis=0), marks
 
     def width(self, encoded: EncodedQuestion) -> int:
         """Return how many tokens of its context a window of a question holds."""
@@ -148,8 +171,12 @@ class SpanReader:
     def window(self, encoded: EncodedQuestion, start: int) -> Window:
         """Return the window whose first token of the context is `start`."""
         end = np.array([self.tokenizer.eos_id], dtype=np.int32)
-        part = encoded.context[start : start + self.width(encoded)]
-        return Window(np.concatenate([end, encoded.question, end, part, end]), len(encoded.question) + 2, start)
+        part = slice(start, start + self.width(encoded))
+        ids = np.concatenate([end, encoded.question, end, encoded.context[part], end])
+        begin = len(encoded.question) + 2
+        allowed = np.zeros(len(ids), dtype=bool)
+        allowed[0], allowed[begin:-1] = True, ~encoded.marks[part]
+        return Window(ids, allowed, begin, start)
 
     def windows(self, encoded: EncodedQuestion) -> list[Window]:
         """Return all windows of a question: one, if its context fits, else as many as cover it, half overlapping."""
@@ -222,9 +249,13 @@ class SpanReader:
         return (best - none).tolist(), firsts.tolist(), (firsts + lengths).tolist()
 
 
+def _offsets(pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
 def allowed_positions(windows: Sequence[Window]) -> Tensor:
-    """Return where an answer may start or end, (B, T) bool, nowhere in the padding: see `Window.answers`."""
+    """Return where an answer may start or end, (B, T) bool, nowhere in the padding: see `Window.allowed`."""
     allowed = torch.zeros(len(windows), max(len(window.ids) for window in windows), dtype=torch.bool)
     for row, window in enumerate(windows):
-        allowed[row, : len(window.ids)] = torch.from_numpy(window.answers)
+        allowed[row, : len(window.ids)] = torch.from_numpy(window.allowed)
     return allowed
