@@ -145,6 +145,18 @@ def test_several_tasks_at_once(judge: Path, others: Path, tmp_path: Path) -> Non
         Suite(evaluations={})
 
 
+def test_a_pretrained_model_is_judged_as_it_is(tiny_model: Path, reviews_csv: Path, tmp_path: Path) -> None:
+    config = EvaluateConfig(task="perplexity", data=str(reviews_csv), limit=12)
+    found = evaluate_directory(tiny_model, config, tmp_path)
+    assert found.examples == 12
+    assert found.first.name in found.model.metrics
+    (leak,) = found.leakage
+    assert leak.checked
+    assert leak.overlapping > 5  # most of these reviews are what it was pretrained on
+    with pytest.raises(InputError, match="was not fine-tuned for perplexity, so nothing says how data are split"):
+        evaluate_directory(tiny_model, config.changed(split="test"), tmp_path)
+
+
 def test_bad_input_is_refused(judge: Path, tiny_model: Path, others: Path, tmp_path: Path) -> None:
     def attempt(model: Path = judge, **fields: object) -> None:
         evaluate_directory(model, EvaluateConfig(**{"task": "sentiment", "data": str(others), **fields}), tmp_path)
@@ -170,7 +182,7 @@ def test_the_page_of_results(judge: Path, others: Path, tmp_path: Path) -> None:
         evaluate_directory(judge, config, tmp_path / "runs" / name)
     write_results([tmp_path / "runs"], tmp_path / "results.md")
     page = (tmp_path / "results.md").read_text("utf-8")
-    for piece in ("### a", "40 examples", "parameters", "trained in", "TF-IDF", "(p = ", "lucidlm evaluate"):
+    for piece in ("### a", "Judged on: ", "40 examples", "parameters", "trained in", "TF-IDF", "(p = ", "lucidlm evaluate"):
         assert piece in page
     assert page.index("### a") < page.index("### b")
     write_results([tmp_path / "runs"], tmp_path / "again.md")

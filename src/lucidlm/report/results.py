@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,8 @@ def results_page(results: Sequence[Result], language: Language) -> str:
         "",
         t("Made by `lucidlm results` from the files that evaluations left. In brackets: 95 % bootstrap intervals."),
     ]
+    machines = dict.fromkeys(_machine(result.evaluation.machine, language) for result in results)
+    lines += ["", t("Judged on: {machines}.", machines="; ".join(machines))]
     lines += ["", t("Verdicts are those of paired tests (approximate randomisation) on the first metric, at p < 0.05.")]
     for task in dict.fromkeys(result.evaluation.task for result in results):
         lines += ["", f"## {language.name(task)}"]
@@ -144,8 +146,13 @@ def _row(score: Score, evaluation: Evaluation, language: Language) -> Iterator[s
 def _command(result: Result) -> str:
     """Return the command that evaluates the model again; its own settings say how it was trained."""
     settings = result.evaluation.settings
-    command = f"lucidlm evaluate {settings.get('model', 'MODEL')} --task {result.evaluation.task}"
+    command = f"lucidlm evaluate {_short(str(settings.get('model', 'MODEL')))} --task {result.evaluation.task}"
     return f"{command} --data {_short(str(settings.get('data', 'DATA')))} --split {settings.get('split', 'auto')}"
+
+
+def _machine(machine: Mapping[str, Any], language: Language) -> str:
+    cores = language.text("{count} cores", count=machine.get("cores", "?"))
+    return f"{machine.get('cpu', '?')}, {cores}, PyTorch {machine.get('torch', '?')}"
 
 
 def _record(folder: Path, evaluation: Evaluation) -> dict[str, Any]:
