@@ -40,7 +40,7 @@ SHORTEST_SENTENCE = {False: 40, True: 14}
 ASKED = {False: (5, 14), True: (8, 26)}
 """Words (characters) of the sentence that a question takes up, at least and at most."""
 
-DROPPED = 0.2
+DROPPED = 0.55
 """The share of those that are left out."""
 
 INFLECTED = 0.1
