@@ -144,6 +144,7 @@ CHINESE = {
     # the page of results
     "Results": "结果",
     "Made by `lucidlm results` from the files that evaluations left. In brackets: 95 % bootstrap intervals.": "由 `lucidlm results` 根据评测留下的文件生成。方括号内为 95 % 自助法置信区间。",
+    "{count} more figures are in eval.json.": "另有 {count} 项数字在 eval.json 里。",
     "Judged on: {machines}.": "评测所用机器：{machines}。",
     "{count} cores": "{count} 核",
     "Verdicts are those of paired tests (approximate randomisation) on the first metric, at p < 0.05.": "结论出自对第一项指标的配对检验（近似随机化），p < 0.05。",

@@ -19,6 +19,10 @@ from lucidlm.report.evaluation import figure
 from lucidlm.report.language import Language, count, percent
 
 
+WIDEST = 8
+"""Metrics that a table shows: more make no page."""
+
+
 @dataclass(frozen=True)
 class Result:
     """One evaluation, and what is known of the model.
@@ -110,13 +114,16 @@ def _result(result: Result, language: Language) -> Iterator[str]:
     facts.append(t("judged in {seconds} s", seconds=f"{found.seconds:.0f}"))
     yield "; ".join(facts) + "."
     yield ""
-    columns = [t("model"), *(language.name(measure.name) for measure in found.measures)]
+    columns = [t("model"), *(language.name(measure.name) for measure in found.measures[:WIDEST])]
     if found.baselines:
         columns.append(t("the model against it"))
     yield f"| {' | '.join(columns)} |"
     yield "|" + "---|" * len(columns)
     for score in (found.model, *found.baselines):
         yield f"| {' | '.join(_row(score, found, language))} |"
+    if (more := len(found.measures) - WIDEST) > 0:
+        yield ""
+        yield t("{count} more figures are in eval.json.", count=more)
     leaks = [leak for leak in found.leakage if leak.checked]
     for leak in leaks:
         title = t("seen in fine-tuning") if leak.against == "fine-tuning" else t("seen in pretraining")
@@ -129,7 +136,7 @@ def _result(result: Result, language: Language) -> Iterator[str]:
 def _row(score: Score, evaluation: Evaluation, language: Language) -> Iterator[str]:
     name = _escaped(language.name(score.name))
     yield f"**{name}**" if score is evaluation.model else name
-    for measure in evaluation.measures:
+    for measure in evaluation.measures[:WIDEST]:
         if (found := score.metrics.get(measure.name)) is None:
             yield "–"
             continue
