@@ -182,7 +182,16 @@ def test_the_page_of_results(judge: Path, others: Path, tmp_path: Path) -> None:
         evaluate_directory(judge, config, tmp_path / "runs" / name)
     write_results([tmp_path / "runs"], tmp_path / "results.md")
     page = (tmp_path / "results.md").read_text("utf-8")
-    for piece in ("### a", "Judged on: ", "40 examples", "parameters", "trained in", "TF-IDF", "(p = ", "lucidlm evaluate"):
+    for piece in (
+        "### a",
+        "Judged on: ",
+        "40 examples",
+        "parameters",
+        "trained in",
+        "TF-IDF",
+        "(p = ",
+        "lucidlm evaluate",
+    ):
         assert piece in page
     assert page.index("### a") < page.index("### b")
     write_results([tmp_path / "runs"], tmp_path / "again.md")

@@ -18,7 +18,6 @@ from lucidlm.model.directory import RECORD
 from lucidlm.report.evaluation import figure
 from lucidlm.report.language import Language, count, percent
 
-
 WIDEST = 8
 """Metrics that a table shows: more make no page."""
 
