@@ -200,5 +200,5 @@ def table(evaluation: Evaluation) -> str:
                 f"against {score.name}, {evaluation.first.name}: {verdict(score.comparison, evaluation.first)}"
             )
     lines += [f"leakage: {leak}" for leak in evaluation.leakage if leak.overlapping or leak.copies or not leak.checked]
-    lines += [f"{count:,} inputs {what}" for what, count in evaluation.counts.items() if count]
+    lines += [f"{count:,} {what}" for what, count in evaluation.counts.items() if count]
     return "\n".join(lines)
