@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+from lucidlm.cli.main import main
 from lucidlm.core.errors import InputError
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.model.config import ModelConfig
@@ -148,6 +150,27 @@ def test_data_that_are_not_there_are_named(folder: Path, directory: Path, tmp_pa
     define(tmp_path, "nowhere", "nowhere", output_type="loglikelihood_rolling", doc_to_target="{{page}}")
     with warnings.catch_warnings(), pytest.raises(InputError, match="nowhere cannot be loaded"):
         run_harness(directory, ["nowhere"], include=tmp_path, device="cpu")
+
+
+def test_the_command_prints_the_figures(
+    folder: Path, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--lm-eval", "pairs, pages", "--lm-eval-include", str(folder), "--limit", "2", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["lucidlm", "evaluate", str(directory), *flags, "--device", "cpu"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    printed = capsys.readouterr().out
+    assert "|pairs" in printed
+    assert "word_perplexity" in printed
+    assert (tmp_path / "harness.json").is_file()
+
+
+def test_without_the_harness_it_says_what_to_install(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lucidlm.evaluate.harness import run_harness
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'lucidlm\[eval\]'"):
+        run_harness(directory, ["pairs"])
 
 
 def read(path: Path) -> list[dict[str, Any]]:
