@@ -22,6 +22,7 @@ from lucidlm.core.seeds import torch_generator
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.generate.prompts import PromptBatch
 from lucidlm.generate.sampling import SamplingConfig, choose
+from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
 
 Reason = Literal["eos", "stop", "length", "context"]
@@ -62,7 +63,7 @@ def generate(
     ------
     InputError: a prompt is longer than the model's context, the model is not causal, or the tokenizer is not its own.
     """
-    rows = _start_rows(model, tokenizer, prompts, config)
+    rows = start_rows(model.config, tokenizer, prompts, config)
     for row, piece in _decode(model, tokenizer, rows, config):
         if on_text is not None and piece:
             on_text(row.index, piece)
@@ -71,11 +72,11 @@ def generate(
 
 def stream(model: LanguageModel, tokenizer: Tokenizer, prompt: str, config: SamplingConfig) -> Iterator[str]:
     """Yield the continuation of `prompt` piece by piece; joined, the pieces are the text that `generate` returns."""
-    rows = _start_rows(model, tokenizer, [prompt], config)
+    rows = start_rows(model.config, tokenizer, [prompt], config)
     return (piece for _, piece in _decode(model, tokenizer, rows, config) if piece)
 
 
-class _Row:
+class Row:
     """One prompt on its way to a text."""
 
     def __init__(self, index: int, prompt: list[int], tokenizer: Tokenizer, config: SamplingConfig, room: int) -> None:
@@ -119,19 +120,20 @@ class _Row:
         return max(sizes, default=0)
 
 
-def _start_rows(
-    model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str | list[int]], config: SamplingConfig
-) -> list[_Row]:
+def start_rows(
+    model: ModelConfig, tokenizer: Tokenizer, prompts: Sequence[str | list[int]], config: SamplingConfig
+) -> list[Row]:
+    """Return the prompts as rows, for a model of this configuration; see `generate` for what raises `InputError`."""
     if isinstance(prompts, str):
         raise TypeError("prompts is a list of prompts, not one string")
-    if not model.config.causal:
+    if not model.causal:
         raise InputError("a masked language model fills gaps; it cannot continue a text", fix="Use a causal model.")
-    if tokenizer.vocab_size > model.config.vocab_size:
+    if tokenizer.vocab_size > model.vocab_size:
         raise InputError(
-            f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model {model.config.vocab_size:,}",
+            f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model {model.vocab_size:,}",
             fix="Use the tokenizer that the model was trained with.",
         )
-    rows, context = [], model.config.context_length
+    rows, context = [], model.context_length
     for index, prompt in enumerate(prompts):
         ids = (tokenizer.encode(prompt) if isinstance(prompt, str) else prompt) or [tokenizer.eos_id]
         if len(ids) > context:
@@ -141,25 +143,23 @@ def _start_rows(
                 fix="Shorten it.",
             )
         # The last token to be chosen is never read, so it may stand just past the context.
-        rows.append(_Row(index, ids, tokenizer, config, room=context - len(ids) + 1))
+        rows.append(Row(index, ids, tokenizer, config, room=context - len(ids) + 1))
     return rows
 
 
 @torch.inference_mode()
 def _decode(
-    model: LanguageModel, tokenizer: Tokenizer, rows: list[_Row], config: SamplingConfig
-) -> Iterator[tuple[_Row, str]]:
+    model: LanguageModel, tokenizer: Tokenizer, rows: list[Row], config: SamplingConfig
+) -> Iterator[tuple[Row, str]]:
     """Generate tokens until every row has ended; yield a row and its new text for each token chosen."""
     if not rows:
         return
     was_training = model.training
     model.eval()
     try:
-        batch = _Batch(model, rows, config)
-        ruled_out = never_written(model, tokenizer)
+        batch = _Batch(model, tokenizer, rows, config)
         while batch.rows:
-            logits = functional.linear(batch.prompts.read(), model.head).float()  # (B, V)
-            tokens = batch.choose(logits.masked_fill_(ruled_out, float("-inf")))
+            tokens = batch.choose()
             for row, token in zip(batch.rows, tokens.tolist(), strict=True):
                 yield row, row.push(token)
             batch.append(tokens)
@@ -167,9 +167,9 @@ def _decode(
         model.train(was_training)
 
 
-def never_written(model: LanguageModel, tokenizer: Tokenizer) -> Tensor:
+def never_written(vocab_size: int, tokenizer: Tokenizer) -> Tensor:
     """Return (V,) bool, the tokens that stand for nothing a text may hold: padding, mask, unknown, unused rows."""
-    ruled_out = torch.arange(model.config.vocab_size) >= tokenizer.vocab_size
+    ruled_out = torch.arange(vocab_size) >= tokenizer.vocab_size
     with suppress(InputError):  # the tokenizer has no such token
         ruled_out[tokenizer.pad_id] = True
     with suppress(InputError):
@@ -177,45 +177,67 @@ def never_written(model: LanguageModel, tokenizer: Tokenizer) -> Tensor:
     if tokenizer.unknown_id is not None:
         ruled_out[tokenizer.unknown_id] = True
     ruled_out[tokenizer.eos_id] = False  # which some tokenizers pad with
-    return ruled_out.to(model.head.device)
+    return ruled_out
 
 
-class _Batch:
-    """The rows that are not at their end, and the tensors that go with them, one row each."""
+class Chooser:
+    """Chooses the next token of each row: holds the randomness that is left and, for the repetition penalty, what stands
+    in the rows.
 
-    def __init__(self, model: LanguageModel, rows: list[_Row], config: SamplingConfig) -> None:
-        self.rows, self.config = rows, config
-        self.prompts = PromptBatch(model, [row.prompt for row in rows])
-        self.step = 0
-        device = model.head.device
-        self.noise = None if config.greedy else _noise(rows, config).to(device)
-        self.seen = None
+    Parameters
+    ----------
+    ruled_out: (V,) bool, the tokens that are never chosen; see `never_written`.
+    """
+
+    def __init__(self, rows: list[Row], config: SamplingConfig, ruled_out: Tensor) -> None:
+        self.config, self._ruled_out, self._step = config, ruled_out, 0
+        self._noise = None if config.greedy else _noise(rows, config).to(ruled_out.device)
+        self._seen = None
         if config.repetition_penalty != 1:
-            self.seen = torch.zeros(len(rows), model.config.vocab_size, dtype=torch.bool, device=device)
-            for seen, row in zip(self.seen, rows, strict=True):
+            self._seen = ruled_out.new_zeros(len(rows), len(ruled_out))
+            for seen, row in zip(self._seen, rows, strict=True):
                 seen[row.prompt] = True
 
     def choose(self, logits: Tensor) -> Tensor:
-        """Return the next token of each row, (B,), from `logits` (B, V)."""
-        noise = None if self.noise is None else self.noise[:, self.step]
-        return choose(logits, self.config, seen=self.seen, noise=noise)
+        """Return the next token of each row, (B,) int64, from `logits` (B, V) fp32, which are overwritten."""
+        noise = None if self._noise is None else self._noise[:, self._step]
+        tokens = choose(logits.masked_fill_(self._ruled_out, float("-inf")), self.config, seen=self._seen, noise=noise)
+        self._step += 1
+        if self._seen is not None:
+            self._seen.scatter_(1, tokens[:, None], True)
+        return tokens
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows (int64) only."""
+        self._noise = None if self._noise is None else self._noise[rows]
+        self._seen = None if self._seen is None else self._seen[rows]
+
+
+class _Batch:
+    """The rows that are not at their end, and what goes with them."""
+
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, rows: list[Row], config: SamplingConfig) -> None:
+        self.rows, self._head = rows, model.head
+        self._prompts = PromptBatch(model, [row.prompt for row in rows])
+        ruled_out = never_written(model.config.vocab_size, tokenizer)
+        self._chooser = Chooser(rows, config, ruled_out.to(model.head.device))
+
+    def choose(self) -> Tensor:
+        """Return the next token of each row, (B,)."""
+        return self._chooser.choose(functional.linear(self._prompts.read(), self._head).float())
 
     def append(self, tokens: Tensor) -> None:
         """Put the chosen `tokens` (B,) after each row, and drop the rows that have ended."""
-        self.step += 1
-        self.prompts.append(tokens)
-        if self.seen is not None:
-            self.seen.scatter_(1, tokens[:, None], True)
+        self._prompts.append(tokens)
         going = [index for index, row in enumerate(self.rows) if row.reason is None]
         if len(going) < len(self.rows):
             self.rows = [self.rows[index] for index in going]
             kept = torch.tensor(going, dtype=torch.int64, device=tokens.device)
-            self.noise = None if self.noise is None else self.noise[kept]
-            self.seen = None if self.seen is None else self.seen[kept]
-            self.prompts.keep(kept)
+            self._chooser.keep(kept)
+            self._prompts.keep(kept)
 
 
-def _noise(rows: list[_Row], config: SamplingConfig) -> Tensor:
+def _noise(rows: list[Row], config: SamplingConfig) -> Tensor:
     """Return (B, steps) fp64, uniform in [0, 1): for each row a stream of its own, that nothing but its prompt decides.
 
     A prompt that is there several times has a stream for each time.

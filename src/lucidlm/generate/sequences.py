@@ -135,7 +135,7 @@ class SequenceWriter:
 
     def _forbidden(self) -> Tensor:
         """Return (V,) bool, the tokens that no answer holds: all control tokens but the one that ends it."""
-        forbidden = never_written(self.model, self.tokenizer).clone()
+        forbidden = never_written(self.model.config.vocab_size, self.tokenizer).to(self.model.head.device)
         for token in (*(self.tokenizer.core.token_to_id(name) for name in CONTROL), self.tokenizer.eos_id):
             if token is not None:
                 forbidden[token] = token != self.end
