@@ -1,0 +1,136 @@
+"""Weights in fewer bytes: bf16 and fp16 take half of fp32's, int8 a quarter and a little.
+
+int8 is symmetric with one scale a row (the output channel of a linear layer, the token of an embedding): w ≈ scale × q
+with q from -127 to 127, rounded to the nearest (Jacob et al. 2018, arXiv:1712.05877, section 2, with the zero point at
+zero). It is what lies on the disk only: a model is computed with in fp32 however it was stored.
+
+The tensors and `quantization_config` are those of the field's "int-quantized" format (the package compressed-tensors):
+`X.weight` int8 (rows, columns) and `X.weight_scale` fp32 (rows, 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from lucidlm.core.errors import InputError, LucidError
+
+Dtype = Literal["fp32", "bf16", "fp16", "int8"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+FLOATS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+OPENED = (*FLOATS.values(), torch.float64)
+SCALE = "_scale"
+"""What is added to a tensor's name to name its scales."""
+
+SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+"""The scale of a row of zeros, as none may be zero."""
+
+QUANTIZATION_CONFIG: dict[str, Any] = {
+    "quant_method": "compressed-tensors",
+    "format": "int-quantized",
+    "quantization_status": "compressed",
+    "config_groups": {
+        "group_0": {
+            # Named here too: compressed-tensors would infer a packed format for weights without activations.
+            "format": "int-quantized",
+            "targets": ["Linear", "Embedding"],
+            "weights": {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False},
+        }
+    },
+    "ignore": [],
+    # Transformers is to make floats of all of it when it loads, as we do: it would not find the scales of a tied head.
+    "dequantize": True,
+}
+"""What config.json says of an int8 model."""
+
+
+def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return int8 values (rows, columns) and fp32 scales (rows, 1) for a matrix; values × scales is nearly `weight`."""
+    weight = weight.float()
+    scale = (weight.abs().amax(1, keepdim=True) / 127).clamp_(min=SMALLEST_SCALE)
+    return (weight / scale).round_().clamp_(-127, 127).to(torch.int8), scale
+
+
+def convert(name: str, value: Tensor, dtype: Dtype, where: str | Path) -> Tensor:
+    """Return the tensor `name` in a floating-point `dtype`; int8 stands for fp32 here, as for what is no matrix.
+
+    Raises
+    ------
+    LucidError: a value is not finite.
+    InputError: a value is beyond what the format can hold.
+    """
+    if not torch.isfinite(value).all():
+        raise LucidError(f"the weights {name} hold infinities or NaN, and were not saved", where=where)
+    converted = value.to(FLOATS.get(dtype, torch.float32))
+    if not torch.isfinite(converted).all():
+        raise InputError(
+            f"the weights {name} reach {value.abs().max():.6g}, {dtype} ends at {torch.finfo(converted.dtype).max:.6g}",
+            where=where,
+            fix="Choose fp32, or bf16, whose range is nearly the same.",
+        )
+    return converted
+
+
+def compress(tensors: Mapping[str, Tensor], dtype: Dtype, where: Path) -> dict[str, Tensor]:
+    """Return floating-point `tensors` as they are stored in `dtype`: int8 with its scales is for matrices only.
+
+    Raises
+    ------
+    LucidError, InputError: as `convert` does.
+    """
+    stored: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        stored[name] = convert(name, value, dtype, where)
+        if dtype == "int8" and value.dim() == 2:
+            stored[name], stored[name + SCALE] = quantize_rows(value)
+    return stored
+
+
+def split_scales(tensors: Mapping[str, Tensor], where: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the weights of a file, as they are stored, and the scales of those that are int8 under the same names.
+
+    Raises
+    ------
+    InputError: values are neither floating-point nor int8 with one scale for each row of a matrix.
+    """
+    scaled = {name for name in tensors if name + SCALE in tensors}
+    weights = {name: value for name, value in tensors.items() if name.removesuffix(SCALE) not in scaled - {name}}
+    for name, value in weights.items():
+        if not (value.dtype == torch.int8 if name in scaled else value.dtype in OPENED):
+            raise InputError(
+                f"{name} holds {str(value.dtype).removeprefix('torch.')} values in a form that is not known",
+                where=where,
+                fix="Known are floating point, and int8 with a scale a row (compressed-tensors' int-quantized).",
+            )
+    scales = {name: tensors[name + SCALE] for name in weights if name in scaled}
+    for name, scale in scales.items():
+        shape = weights[name].shape
+        if len(shape) != 2 or scale.shape != (shape[0], 1) or not scale.is_floating_point():
+            raise InputError(
+                f"{name + SCALE} is {scale.dtype} {tuple(scale.shape)}, not one scale for each row of {tuple(shape)}",
+                where=where,
+                fix="The file is damaged, or quantised in another way; restore it or quantise the model again.",
+            )
+    return weights, scales
+
+
+def decompress(tensors: Mapping[str, Tensor], where: Path) -> dict[str, Tensor]:
+    """Return the weights of a file; those that are int8 are multiplied by their scales and so become fp32, one by one.
+
+    Raises
+    ------
+    InputError: as `split_scales`; or a scale is not a positive number.
+    """
+    weights, scales = split_scales(tensors, where)
+    for name, scale in scales.items():
+        if not (torch.isfinite(scale).all() and (scale > 0).all()):
+            raise InputError(
+                f"{name + SCALE} holds scales that are not positive numbers",
+                where=where,
+                fix="The file is damaged; restore it or quantise the model again.",
+            )
+    return {name: value.float().mul_(scales[name]) if name in scales else value for name, value in weights.items()}
