@@ -16,8 +16,9 @@ from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.generate.decode import generate, stream
 from lucidlm.generate.sampling import SamplingConfig
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import RECORD, WEIGHTS, check_fit, load_model, load_weights, save_model
+from lucidlm.model.directory import RECORD, load_model, save_model
 from lucidlm.model.heads import LanguageModel
+from lucidlm.model.weights import WEIGHTS, check_fit, load_weights
 
 
 class BigLanguageModel(LanguageModel):

@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.model import directory as module
+from lucidlm.model import directory, weights
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import load_model, load_weights, save_model
+from lucidlm.model.directory import load_model, save_model
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
+from lucidlm.model.weights import load_weights
 
 SIZE: dict[str, Any] = {"embedding_dim": 16, "num_heads": 2, "ff_dim": 24, "num_layers": 2, "context_length": 16}
 CAUSAL = ModelConfig(vocab_size=280, **SIZE)
@@ -89,12 +90,12 @@ def test_saving_twice_gives_the_same_files(saved: Path, tmp_path: Path, tokenize
 def test_large_models_are_saved_in_shards(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = module.save_torch_state_dict
+    small = weights.save_torch_state_dict
 
     def in_shards(state: Any, path: Any, **options: Any) -> None:
         small(state, path, **{**options, "max_shard_size": 8_000})
 
-    monkeypatch.setattr(module, "save_torch_state_dict", in_shards)
+    monkeypatch.setattr(weights, "save_torch_state_dict", in_shards)
     model = LanguageModel(CAUSAL)
     save_model(model, tmp_path, tokenizer)
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
@@ -106,7 +107,7 @@ def test_large_models_are_saved_in_shards(
     assert [path.name for path in tmp_path.glob("model*")] == ["model.safetensors"]
     assert not (tmp_path / "tokenizer.json").exists()
     shards = sorted(load_model(tmp_path).model.state_dict())
-    monkeypatch.setattr(module, "save_torch_state_dict", in_shards)
+    monkeypatch.setattr(weights, "save_torch_state_dict", in_shards)
     save_model(model, tmp_path, tokenizer)
     assert not (tmp_path / "model.safetensors").exists()
     assert sorted(load_model(tmp_path).model.state_dict()) == shards
@@ -247,7 +248,7 @@ def test_families_and_features_that_are_not_known(theirs: Path) -> None:
         ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "rotary"),
         ({"use_sliding_window": True}, "sliding"),
         ({"attention_bias": True}, "bias"),
-        ({"hidden_act": "gelu"}, "activations"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
         ({"hidden_size": None}, "embedding_dim"),
         ({"hidden_size": "wide"}, "embedding_dim"),
     ):
@@ -262,7 +263,7 @@ def test_a_crash_while_saving_leaves_nothing_that_loads_as_something_else(
     first, second = LanguageModel(CAUSAL, seed=1), LanguageModel(CAUSAL, seed=2)
     writes = 0
 
-    def counted(name: str) -> None:
+    def counted(module: Any, name: str) -> None:
         real = getattr(module, name)
 
         def write(*arguments: Any, **options: Any) -> Any:
@@ -274,8 +275,8 @@ def test_a_crash_while_saving_leaves_nothing_that_loads_as_something_else(
 
         monkeypatch.setattr(module, name, write)
 
-    for name in ("write_json", "atomic_path", "save_torch_state_dict"):
-        counted(name)
+    for module, name in ((directory, "write_json"), (weights, "atomic_path"), (weights, "save_torch_state_dict")):
+        counted(module, name)
     for stop in range(20):
         path = tmp_path / str(stop)
         writes = 100

@@ -27,10 +27,14 @@ class Archive:
     ----------
     name: what to call it in messages.
     members: how to open each member, by its path (without the folder that holds all of a source distribution).
+    sizes: their sizes in bytes, by the same paths.
+    links: the members that are links, which are left out.
     """
 
     name: str
     members: dict[str, Callable[[], BinaryIO]]
+    sizes: dict[str, int]
+    links: list[str]
 
     def open(self, path: str) -> BinaryIO:
         """Return a binary stream of the member at `path`.
@@ -74,35 +78,48 @@ def open_archive(path: Path, name: str) -> Iterator[Archive]:
     try:
         if path.suffix in (".whl", ".zip"):
             with zipfile.ZipFile(path) as archive:
-                yield Archive(name, _zip_members(archive, name))
+                yield _zip_members(archive, name)
         else:
             with tarfile.open(path) as archive:
-                yield Archive(name, _tar_members(archive, name))
+                yield _tar_members(archive, name)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
         raise InputError(f"is not a sound archive ({error})", where=name, fix="Choose another version.") from error
 
 
-def _zip_members(archive: zipfile.ZipFile, name: str) -> dict[str, Callable[[], BinaryIO]]:
-    files = [info for info in archive.infolist() if not info.is_dir() and not stat.S_ISLNK(info.external_attr >> 16)]
+def _zip_members(archive: zipfile.ZipFile, name: str) -> Archive:
+    infos = [info for info in archive.infolist() if not info.is_dir()]
+    links = [info for info in infos if stat.S_ISLNK(info.external_attr >> 16)]
+    files = [info for info in infos if not stat.S_ISLNK(info.external_attr >> 16)]
     _check(((info.filename, info.file_size) for info in files), name)
-    return {info.filename: lambda info=info: cast(BinaryIO, archive.open(info)) for info in files}
+    return Archive(
+        name,
+        {info.filename: lambda info=info: cast(BinaryIO, archive.open(info)) for info in files},
+        {info.filename: info.file_size for info in files},
+        [info.filename for info in links],
+    )
 
 
-def _tar_members(archive: tarfile.TarFile, name: str) -> dict[str, Callable[[], BinaryIO]]:
+def _tar_members(archive: tarfile.TarFile, name: str) -> Archive:
     files: list[tarfile.TarInfo] = []
+    links: list[str] = []
 
     def sizes() -> Iterator[tuple[str, int]]:
         for info in archive:  # one header after the other, so that a bomb is refused before it is read through
             if info.isfile():  # links, and what else is no plain file, are left out
                 files.append(info)
                 yield info.name, info.size
+            elif not info.isdir():
+                links.append(info.name)
 
     _check(sizes(), name)
     top = {PurePosixPath(info.name).parts[0] for info in files}
     prefix = f"{top.pop()}/" if len(top) == 1 and all("/" in info.name for info in files) else ""
-    return {
-        info.name.removeprefix(prefix): lambda info=info: cast(BinaryIO, archive.extractfile(info)) for info in files
-    }
+    return Archive(
+        name,
+        {info.name.removeprefix(prefix): lambda info=info: cast(BinaryIO, archive.extractfile(info)) for info in files},
+        {info.name.removeprefix(prefix): info.size for info in files},
+        links,
+    )
 
 
 def _check(files: Iterable[tuple[str, int]], name: str) -> None:

@@ -24,10 +24,10 @@ from lucidlm.core.config import Config
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import atomic_path, read_json, write_json
 from lucidlm.core.progress import say
-from lucidlm.model.directory import BACKBONES, check_fit, load_weights
+from lucidlm.model.family import family_of
 from lucidlm.model.heads import LanguageModel, SequenceClassifier, SpanExtractor
-from lucidlm.model.hf import family
 from lucidlm.model.lora import LoraConfig, LoraLinear, attach, is_adapter
+from lucidlm.model.weights import check_fit, load_weights
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -98,8 +98,14 @@ def save_adapter(model: nn.Module, directory: str | Path, *, base: str, head: Se
         "inference_mode": True,
     }
     write_json(directory / CONFIG, fields)
+    config: Any = model.config
+    family = family_of(config)
     if isinstance(model, SequenceClassifier) and not pools_as_transformers(model):
         say(f"{directory}: opens here; classifiers of transformers read a text's class elsewhere, and would be wrong")
+    elif family is None or family.modules:
+        say(
+            f"{directory}: opens here; transformers calls this model's matrices otherwise, so PEFT does not open it there"
+        )
 
 
 def apply_adapter(model: nn.Module, directory: str | Path) -> None:
@@ -178,7 +184,8 @@ def _task_type(model: nn.Module) -> str | None:
 
 def pools_as_transformers(model: SequenceClassifier) -> bool:
     """Return whether transformers has a classifier that reads a text's class from the same state as `model` does."""
-    return family(model.config) in BACKBONES and (model.pooling == "last") == model.config.causal
+    family = family_of(model.config)
+    return family is not None and family.reads_as(model.pooling)
 
 
 def _checksum(model: nn.Module, names: Sequence[str]) -> str:

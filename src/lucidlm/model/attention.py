@@ -32,9 +32,10 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, d = config.embedding_dim, config.head_width
-        self.q_proj = nn.Linear(width, config.num_heads * d, bias=config.bias)
-        self.k_proj = nn.Linear(width, config.key_heads * d, bias=config.bias)
-        self.v_proj = nn.Linear(width, config.key_heads * d, bias=config.bias)
+        biased = config.bias or config.qkv_bias
+        self.q_proj = nn.Linear(width, config.num_heads * d, bias=biased)
+        self.k_proj = nn.Linear(width, config.key_heads * d, bias=biased)
+        self.v_proj = nn.Linear(width, config.key_heads * d, bias=biased)
         self.o_proj = nn.Linear(config.num_heads * d, width, bias=config.bias)
         self.q_norm = RMSNorm(d, config.norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(d, config.norm_eps) if config.qk_norm else nn.Identity()

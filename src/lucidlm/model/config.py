@@ -9,6 +9,31 @@ from pydantic import Field, model_validator
 from lucidlm.core.config import Config
 
 
+class RopeScaling(Config):
+    """How rotary positions are stretched for contexts longer than those a model was first trained on.
+
+    Parameters
+    ----------
+    kind: "linear" divides every frequency by `factor` (Chen et al. 2023, arXiv:2306.15595); "llama3" the low ones only,
+        those with fewer than `low_frequency` turns in `original_context` tokens, leaves the high ones, with more than
+        `high_frequency` turns, and goes over from one to the other between (Llama 3.1's model card).
+    """
+
+    kind: Literal["linear", "llama3"]
+    factor: float = Field(gt=0, le=1e6)
+    low_frequency: float = Field(default=1.0, gt=0, le=1e6)
+    high_frequency: float = Field(default=4.0, gt=0, le=1e6)
+    original_context: int = Field(default=8192, ge=1, le=100_000_000)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.kind == "llama3" and self.low_frequency >= self.high_frequency:
+            raise ValueError(
+                f"low_frequency ({self.low_frequency}) is not below high_frequency ({self.high_frequency})"
+            )
+        return self
+
+
 class ModelConfig(Config):
     """What a `Transformer` is made of.
 
@@ -26,6 +51,10 @@ class ModelConfig(Config):
     ff_dim: width of the MLP's hidden layer.
     context_length: most tokens that the model is made to read at once.
     causal: each token sees only those before it (GPT), or all of them (BERT).
+    bias: all linear layers and LayerNorms have biases; `qkv_bias`: those of queries, keys and values only (Qwen2).
+    post_norm: norms stand after each residual sum and after the embedding, none at the end (Vaswani et al., BERT).
+    token_types: number of segments that embeddings tell apart (BERT); 0: none.
+    head_transform: states pass a dense layer, GELU and a norm before the output embedding, which has a bias (BERT).
     dropout: share of activations dropped in training after the embedding and each block's two parts.
     """
 
@@ -42,9 +71,14 @@ class ModelConfig(Config):
     norm_eps: float = Field(default=1e-6, gt=0)
     position: Literal["rotary", "learned"] = "rotary"
     rope_theta: float = Field(default=10_000.0, gt=0)
-    activation: Literal["swiglu", "gelu", "relu2"] = "swiglu"
+    rope_scaling: RopeScaling | None = None
+    activation: Literal["swiglu", "gelu", "gelu_tanh", "relu2"] = "swiglu"
     bias: bool = False
+    qkv_bias: bool = False
     qk_norm: bool = True
+    post_norm: bool = False
+    token_types: int = Field(default=0, ge=0, le=1_000)
+    head_transform: bool = False
     tied_embeddings: bool = True
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
@@ -62,6 +96,10 @@ class ModelConfig(Config):
             raise ValueError(
                 f"rotary positions need an even head width, embedding_dim / num_heads is {self.head_width}"
             )
+        if self.rope_scaling is not None and self.position != "rotary":
+            raise ValueError("rope_scaling is of rotary positions, which this model has none of")
+        if self.head_transform and self.causal:
+            raise ValueError("head_transform is for masked models; a causal one reads its next token off the states")
         return self
 
     @property

@@ -9,14 +9,16 @@ def count_parameters(config: ModelConfig) -> int:
     """Return the number of parameters of a `LanguageModel`; a tied embedding counts once."""
     width, d = config.embedding_dim, config.head_width
     norm = width * (2 if config.norm == "layer" and config.bias else 1)
-    biases = 0
+    biases = (config.num_heads + 2 * config.key_heads) * d if config.qkv_bias and not config.bias else 0
     if config.bias:
         biases = config.num_heads * d + 2 * config.key_heads * d + width  # attention
         biases += config.ff_dim * (2 if config.activation == "swiglu" else 1) + width  # MLP
     block = _matrix_weights(config) + biases + 2 * norm + (2 * d if config.qk_norm else 0)
     tables = config.vocab_size * width * (1 if config.tied_embeddings else 2)
     tables += config.context_length * width if config.position == "learned" else 0
-    return tables + config.num_layers * block + norm
+    tables += config.token_types * width
+    head = width * width + width + norm + config.vocab_size if config.head_transform else 0
+    return tables + config.num_layers * block + norm + head
 
 
 def flops_per_token(config: ModelConfig, length: int, *, training: bool = True) -> int:

@@ -22,8 +22,8 @@ from lucidlm.core.progress import track
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.model.classify import TOKENS_PER_BATCH, bucket_by_length, pad
 from lucidlm.model.directory import load_model
+from lucidlm.model.family import family_of
 from lucidlm.model.heads import LanguageModel, Pooling, text_states
-from lucidlm.model.hf import family
 
 
 class TextEmbedder:
@@ -142,7 +142,7 @@ class TextEmbedder:
         Nothing is written where it would not do the same: it opens what transformers opens, and ends texts otherwise.
         """
         directory = Path(directory)
-        if self.pooling != "mean" or family(self.model.config) == "lucidlm":
+        if self.pooling != "mean" or family_of(self.model.config) is None:
             return
         modules = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
         pooling = {"word_embedding_dimension": self.dimension, "pooling_mode_mean_tokens": True}

@@ -9,13 +9,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import torch_generator
 from lucidlm.model.attention import LayerCache
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.loss import IGNORED, token_losses
+from lucidlm.model.norm import make_norm
 from lucidlm.model.transformer import Transformer, initialise
 
-Pooling = Literal["last", "mean"]
+Pooling = Literal["last", "mean", "first"]
+
+
+class HeadTransform(nn.Module):
+    """What BERT's states pass before the output embedding: a dense layer, GELU and a norm; and the output's bias."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.embedding_dim, config.embedding_dim)
+        self.norm = make_norm(config)
+        self.output_bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map states (..., D) to (..., D)."""
+        return self.norm(functional.gelu(self.dense(hidden)))
 
 
 class LanguageModel(nn.Module):
@@ -26,6 +42,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.model = Transformer(config)
+        self.transform = HeadTransform(config) if config.head_transform else None
         tied = config.tied_embeddings
         self.lm_head = None if tied else nn.Linear(config.embedding_dim, config.vocab_size, bias=False)
         if seed is not None:
@@ -36,17 +53,26 @@ class LanguageModel(nn.Module):
         """The output embedding (V, D)."""
         return self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
 
+    def readout(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return states (..., C) and table (V, C) whose products are the logits of `hidden` (..., D)."""
+        if self.transform is None:
+            return hidden, self.head
+        # A bias is one more column of the table, for a state that is always 1.
+        states = functional.pad(self.transform(hidden), (0, 1), value=1.0)
+        return states, torch.cat((self.head, self.transform.output_bias[:, None]), dim=1)
+
     def forward(
         self,
         tokens: Tensor,
         *,
         positions: Tensor | None = None,
+        types: Tensor | None = None,
         mask: Tensor | None = None,
         caches: Sequence[LayerCache] | None = None,
     ) -> Tensor:
         """Return logits (B, T, V) for `tokens` (B, T) int64; see `Transformer.forward` for the rest."""
-        hidden = self.model(tokens, positions=positions, mask=mask, caches=caches)
-        return functional.linear(hidden, self.head.to(hidden.dtype))
+        states, table = self.readout(self.model(tokens, positions=positions, types=types, mask=mask, caches=caches))
+        return functional.linear(states, table.to(states.dtype))
 
     def loss(self, tokens: Tensor, targets: Tensor, *, both_ways: bool = False) -> tuple[Tensor, Tensor]:
         """Return summed cross-entropy in nats and counted positions, for `tokens` and `targets` (B, T) int64.
@@ -60,17 +86,21 @@ class LanguageModel(nn.Module):
             # Few positions of a masked batch count, so only those go through the head, the widest product of all.
             counted = targets != IGNORED
             hidden, targets = hidden[counted][None], targets[counted][None]
-        return token_losses(hidden, self.head, targets)
+        return token_losses(*self.readout(hidden), targets)
 
 
-def text_states(backbone: Transformer, tokens: Tensor, lengths: Tensor, pooling: Pooling) -> Tensor:
-    """Return one state (B, D) a text: the "last" token's, or the "mean" of all.
+def text_states(
+    backbone: Transformer, tokens: Tensor, lengths: Tensor, pooling: Pooling, types: Tensor | None = None
+) -> Tensor:
+    """Return one state (B, D) a text: the "last" token's, the "first" one's, or the "mean" of all.
 
-    `tokens` (B, T) int64 are padded on the right to T from `lengths` (B,) int64.
+    `tokens` (B, T) int64, and their segments `types`, are padded on the right to T from `lengths` (B,) int64.
     """
     within = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]  # (B, T)
     # What pads the right is invisible to causal attention anyway, and to any where nothing is padded.
-    hidden = backbone(tokens, mask=None if backbone.config.causal else within[:, None])  # (B, T, D)
+    hidden = backbone(tokens, types=types, mask=None if backbone.config.causal else within[:, None])  # (B, T, D)
+    if pooling == "first":
+        return hidden[:, 0]
     if pooling == "last":
         return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
     return (hidden * within[..., None]).sum(1) / lengths[:, None]
@@ -79,16 +109,28 @@ def text_states(backbone: Transformer, tokens: Tensor, lengths: Tensor, pooling:
 class SequenceClassifier(nn.Module):
     """One class for a whole text.
 
-    Causal backbones have a linear `score`, as transformers' Qwen3ForSequenceClassification; bidirectional ones the dense
-    layer, GELU and `classifier` of EuroBertForSequenceClassification.
+    Causal backbones have a linear `score`, as transformers' Qwen3ForSequenceClassification; bidirectional ones a dense
+    layer and `classifier`: with GELU between as EuroBertForSequenceClassification, or, if a text is read from its first
+    token, with tanh as BertForSequenceClassification.
 
     Parameters
     ----------
-    pooling: read the class from the "last" token's state (transformers' way for causal models), or from the "mean".
+    pooling: read the class from the "last" token's state (transformers' way for causal models), from the "mean", or from
+        the "first" token's (BERT's way; a causal model's first token has seen nothing else).
+
+    Raises
+    ------
+    InputError: a causal model is to be read from its first token.
     """
 
     def __init__(self, config: ModelConfig, labels: Sequence[str], pooling: Pooling, seed: int | None = 0) -> None:
         super().__init__()
+        if config.causal and pooling == "first":
+            raise InputError(
+                "the first token of a causal model has seen none of the others",
+                where="pooling",
+                fix="Choose mean or last.",
+            )
         self.config, self.labels = config, list(labels)
         self.pooling: Pooling = pooling
         self.model = Transformer(config)
@@ -102,12 +144,17 @@ class SequenceClassifier(nn.Module):
         if seed is not None:
             initialise(self, config, torch_generator(seed, "weights"))
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Return logits (B, labels) for `tokens` (B, T) int64, padded on the right to T from `lengths` (B,) int64."""
-        pooled = self.dropout(text_states(self.model, tokens, lengths, self.pooling))
+    def forward(self, tokens: Tensor, lengths: Tensor, types: Tensor | None = None) -> Tensor:
+        """Return logits (B, labels) for `tokens` (B, T) int64, padded on the right to T from `lengths` (B,) int64.
+
+        `types` (B, T) int64 are the tokens' segments; None: all 0.
+        """
+        pooled = text_states(self.model, tokens, lengths, self.pooling, types)
         if self.config.causal:
-            return self.score(pooled)
-        return self.classifier(functional.gelu(self.dense(pooled)))
+            return self.score(self.dropout(pooled))
+        if self.pooling == "first":
+            return self.classifier(self.dropout(self.dense(pooled).tanh()))
+        return self.classifier(functional.gelu(self.dense(self.dropout(pooled))))
 
 
 class SpanExtractor(nn.Module):
@@ -121,10 +168,10 @@ class SpanExtractor(nn.Module):
         if seed is not None:
             initialise(self, config, torch_generator(seed, "weights"))
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return start and end logits, each (B, T), minus infinity past `lengths` (B,); `tokens` (B, T) int64."""
+    def forward(self, tokens: Tensor, lengths: Tensor, types: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return start and end logits, each (B, T), minus infinity past `lengths` (B,); `tokens`, `types` (B, T) int64."""
         within = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]  # (B, T)
-        hidden = self.transformer(tokens, mask=None if self.config.causal else within[:, None])
+        hidden = self.transformer(tokens, types=types, mask=None if self.config.causal else within[:, None])
         start, end = self.qa_outputs(hidden).masked_fill(~within[..., None], float("-inf")).unbind(-1)
         return start, end
 

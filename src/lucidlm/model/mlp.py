@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,18 +26,24 @@ class GatedMLP(nn.Module):
 
 
 class PlainMLP(nn.Module):
-    """Two layers with GELU, or with squared ReLU (So et al. 2021, arXiv:2109.08668)."""
+    """Two layers with GELU between (exact, or GPT-2's tanh form), or squared ReLU (So et al. 2021, arXiv:2109.08668)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.up_proj = nn.Linear(config.embedding_dim, config.ff_dim, bias=config.bias)
         self.down_proj = nn.Linear(config.ff_dim, config.embedding_dim, bias=config.bias)
-        self.squares = config.activation == "relu2"
+        self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x` (B, T, D) to (B, T, D)."""
-        x = self.up_proj(x)
-        return self.down_proj(functional.relu(x).square() if self.squares else functional.gelu(x))
+        return self.down_proj(self.activation(self.up_proj(x)))
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+    "relu2": lambda x: functional.relu(x).square(),
+}
 
 
 def make_mlp(config: ModelConfig) -> nn.Module:

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from lucidlm.model.config import ModelConfig, RopeScaling
+
 
 class Rotary(nn.Module):
-    """Tables of the rotations by which queries and keys are turned, one row a position."""
+    """The rotations by which queries and keys are turned, from their positions."""
 
-    cos: Tensor
-    sin: Tensor
+    frequencies: Tensor
 
-    def __init__(self, head_width: int, context_length: int, theta: float) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         # Derived from the configuration, so real even where weights are yet to be loaded, and not saved with them.
-        frequencies = theta ** -(torch.arange(0, head_width, 2, dtype=torch.float32, device="cpu") / head_width)
-        positions = torch.arange(context_length, dtype=torch.float32, device="cpu")
-        angles = torch.outer(positions, frequencies)  # (context, d / 2)
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
+        frequencies = rotary_frequencies(config.head_width, config.rope_theta, config.rope_scaling)
+        self.register_buffer("frequencies", frequencies, persistent=False)
 
-    def forward(self, positions: Tensor | None, length: int) -> tuple[Tensor, Tensor]:
-        """Return cosines and sines for `positions` (B, T), or for 0 … length - 1; each (B or 1, 1, T, d / 2), fp32."""
-        if positions is None:
-            return self.cos[None, None, :length], self.sin[None, None, :length]
-        return self.cos[positions][:, None], self.sin[positions][:, None]
+    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cosines and sines for `positions` (B or 1, T) int64; each (B or 1, 1, T, d / 2), fp32."""
+        angles = positions[:, None, :, None].float() * self.frequencies
+        return angles.cos(), angles.sin()
+
+
+def rotary_frequencies(head_width: int, theta: float, scaling: RopeScaling | None = None) -> Tensor:
+    """Return how far, in radians, each pair of a head's dimensions turns from a token to the next, fp32 (d / 2,)."""
+    frequencies = theta ** -(torch.arange(0, head_width, 2, dtype=torch.float32, device="cpu") / head_width)
+    if scaling is None:
+        return frequencies
+    if scaling.kind == "linear":
+        return frequencies / scaling.factor
+    turns = scaling.original_context * frequencies / (2 * math.pi)
+    kept = (turns - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency)
+    return frequencies / scaling.factor + (frequencies - frequencies / scaling.factor) * kept.clamp(0, 1)
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

@@ -38,6 +38,25 @@ class Block(nn.Module):
         return x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
 
 
+class PostNormBlock(nn.Module):
+    """Attention, then MLP, each added to its input and the sum normalised (Vaswani et al. 2017; BERT)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = make_norm(config)
+        self.mlp = make_mlp(config)
+        self.post_mlp_layernorm = make_norm(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: LayerCache | None
+    ) -> Tensor:
+        """Map `x` (B, T, D) to (B, T, D); see `Attention.forward` for the rest."""
+        x = self.post_attention_layernorm(x + self.dropout(self.self_attn(x, rotation, mask, cache)))
+        return self.post_mlp_layernorm(x + self.dropout(self.mlp(x)))
+
+
 class Transformer(nn.Module):
     """Embedding, blocks, final norm."""
 
@@ -46,17 +65,21 @@ class Transformer(nn.Module):
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_dim)
         rotary = config.position == "rotary"
-        self.rotary = Rotary(config.head_width, config.context_length, config.rope_theta) if rotary else None
+        self.rotary = Rotary(config) if rotary else None
         self.embed_positions = None if rotary else nn.Embedding(config.context_length, config.embedding_dim)
+        self.embed_types = nn.Embedding(config.token_types, config.embedding_dim) if config.token_types else None
+        self.embed_norm = make_norm(config) if config.post_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.norm = make_norm(config)
+        block = PostNormBlock if config.post_norm else Block
+        self.layers = nn.ModuleList(block(config) for _ in range(config.num_layers))
+        self.norm = nn.Identity() if config.post_norm else make_norm(config)
 
     def forward(
         self,
         tokens: Tensor,
         *,
         positions: Tensor | None = None,
+        types: Tensor | None = None,
         mask: Tensor | None = None,
         caches: Sequence[LayerCache] | None = None,
     ) -> Tensor:
@@ -65,15 +88,19 @@ class Transformer(nn.Module):
         Parameters
         ----------
         positions: (B, T) int64, the position of each token; None: 0 … T - 1.
+        types: (B, T) int64, the segment of each token, if the model tells segments apart; None: all 0.
         mask: (B, 1 or T, S) bool, which tokens may be seen from where; None: the configured pattern (causal, or all).
         caches: one a layer, to be read and extended; None: `tokens` is everything.
         """
-        length = tokens.shape[1]
         x = self.embed_tokens(tokens)  # (B, T, D)
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         if self.embed_positions is not None:
-            x = x + self.embed_positions(torch.arange(length, device=tokens.device) if positions is None else positions)
-        x = self.dropout(x)
-        rotation = None if self.rotary is None else self.rotary(positions, length)
+            x = x + self.embed_positions(positions)
+        if self.embed_types is not None:
+            x = x + self.embed_types(torch.zeros_like(tokens) if types is None else types)
+        x = self.dropout(self.embed_norm(x))
+        rotation = None if self.rotary is None else self.rotary(positions)
         mask = None if mask is None else mask[:, None]  # (B, 1, T, S)
         for index, layer in enumerate(self.layers):
             x = layer(x, rotation, mask, None if caches is None else caches[index])

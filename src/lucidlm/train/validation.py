@@ -40,7 +40,7 @@ def validate(
             else:
                 tokens, targets = hide(windows, f"validation-{number}")
             hidden = model.model(tokens.to(device))
-            total, count = token_losses(hidden, model.head, targets.to(device))
+            total, count = token_losses(*model.readout(hidden), targets.to(device))
             nats, counted, read = nats + total.item(), counted + int(count), read + tokens.numel()
             if read >= limit / len(corpora):
                 break

@@ -1,0 +1,1 @@
+"""What other software reads and writes: families of models, GGUF, Keras, ONNX."""

@@ -1,0 +1,19 @@
+"""Qwen3 (Yang et al. 2025, arXiv:2505.09388): our default arrangement."""
+
+from __future__ import annotations
+
+from lucidlm.model.family import Family
+
+QWEN3 = Family(
+    model_type="qwen3",
+    architectures={
+        "language": "Qwen3ForCausalLM",
+        "classifier": "Qwen3ForSequenceClassification",
+        "span": "Qwen3ForQuestionAnswering",
+    },
+    backbone="Qwen3Model",
+    defaults={"head_dim": 128, "max_position_embeddings": 32768, "tie_word_embeddings": False},
+    demands={"hidden_act": "silu", "attention_bias": False, "use_sliding_window": False},
+    constants={"attention_dropout": 0.0},
+    ignored=r"rotary_emb\.inv_freq$",
+)

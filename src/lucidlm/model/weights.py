@@ -1,0 +1,175 @@
+"""Weights in files: safetensors, looked through before anything is read, and then memory-mapped."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lucidlm.core.errors import InputError
+from lucidlm.core.io import atomic_path, disk_errors, read_json
+
+WEIGHTS = "model.safetensors"
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""How safetensors calls the numbers that weights may be stored in."""
+
+
+def save_weights(state: dict[str, Tensor], directory: Path) -> list[str]:
+    """Write tensors beside their destination, then rename them into place; return the names of the files.
+
+    Past 5 GB they are split into shards with an index, as transformers has it.
+    """
+    with disk_errors(directory), tempfile.TemporaryDirectory(dir=directory, prefix=".weights-") as temporary:
+        save_torch_state_dict(state, temporary, max_shard_size="5GB", metadata={"format": "pt"})
+        names = sorted(path.name for path in Path(temporary).iterdir())
+        for name in names:
+            with atomic_path(directory / name) as destination:
+                os.replace(Path(temporary) / name, destination)
+    return names
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a model directory or of a safetensors file, memory-mapped.
+
+    Raises
+    ------
+    InputError: nothing is there, it is a pickle (which could run any code, and is never opened), it is damaged, or it
+        holds values that are not finite.
+    """
+    tensors: dict[str, Tensor] = {}
+    for file in weight_files(path):
+        with _sound(file):
+            tensors |= load_file(file)
+    for name, value in tensors.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise InputError(f"the weights {name} hold infinities or NaN", where=path, fix="The model is of no use.")
+    return tensors
+
+
+def weight_shapes(path: str | Path) -> dict[str, Tensor]:
+    """Return what the headers of weight files say: for each tensor one of its shape and dtype that takes no memory.
+
+    Raises
+    ------
+    InputError: as `load_weights`; or numbers are stored in a form that is not read here.
+    """
+    shapes: dict[str, Tensor] = {}
+    for file in weight_files(path):
+        with _sound(file), safe_open(file, "pt") as header:
+            for name in header.keys():  # noqa: SIM118  (it is not a mapping)
+                part = header.get_slice(name)
+                dtype = FLOATS.get(part.get_dtype())
+                if dtype is None:
+                    raise InputError(
+                        f"{name} is stored as {part.get_dtype()}, which is not supported",
+                        where=file,
+                        fix=f"Convert it to one of {', '.join(FLOATS)}.",
+                    )
+                shapes[name] = torch.empty(part.get_shape(), dtype=dtype, device="meta")
+    return shapes
+
+
+def weight_files(path: str | Path) -> list[Path]:
+    """Return the files that hold the weights of a model directory, or `path` if it is such a file.
+
+    Raises
+    ------
+    InputError: there is none, it is a pickle, or the directory's index names files outside of it.
+    """
+    path = Path(path)
+    files = _files_of_directory(path) if path.is_dir() else [path]
+    for file in files:
+        if not file.is_file():
+            raise InputError("file not found", where=file)
+        _refuse_pickle(file)
+    return files
+
+
+def check_fit(expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Compare what a model needs with what a file has.
+
+    Raises
+    ------
+    InputError: tensors are missing, too many, or of another shape; up to three are named.
+    """
+    for what, names in (("missing", expected.keys() - tensors.keys()), ("unknown", tensors.keys() - expected.keys())):
+        if names:
+            raise InputError(
+                f"{len(names)} tensors are {what}: {', '.join(sorted(names)[:3])} …",
+                where=where,
+                fix="The weights are of another model.",
+            )
+    for name, shape in expected.items():
+        if tensors[name].shape != shape:
+            raise InputError(
+                f"{name} has shape {tuple(tensors[name].shape)}, the model's is {tuple(shape)}",
+                where=where,
+                fix="The weights are of a model of another size.",
+            )
+
+
+def own_file(name: str, listed_in: Path) -> str:
+    """Return `name` if it is that of a file in the directory itself.
+
+    Raises
+    ------
+    InputError: it points elsewhere, where a model has no business to read.
+    """
+    if name in ("", ".", "..") or Path(name).name != name or "\\" in name or "\0" in name:
+        raise InputError(
+            f"lists {name!r}, which is not in the model directory",
+            where=listed_in,
+            fix="Do not use this model: it tries to read other files.",
+        )
+    return name
+
+
+@contextmanager
+def _sound(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(
+            f"is not a whole safetensors file ({error})",
+            where=file,
+            fix="It is damaged or of another kind; restore it.",
+        ) from None
+
+
+def _files_of_directory(directory: Path) -> list[Path]:
+    index = directory / f"{WEIGHTS}.index.json"
+    if (directory / WEIGHTS).exists():
+        return [directory / WEIGHTS]
+    if index.exists():
+        shards: Any = read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            raise InputError("has no weight_map, which says where each tensor is", where=index)
+        return [directory / own_file(name, index) for name in sorted(set(map(str, shards.values())))]
+    if pickles := [path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for path in directory.glob(pattern)]:
+        raise InputError(
+            f"holds only pickled weights ({', '.join(pickles)}), which could run any code when opened",
+            where=directory,
+            fix="Convert them to safetensors where they come from.",
+        )
+    raise InputError(f"has no {WEIGHTS}", where=directory)
+
+
+def _refuse_pickle(file: Path) -> None:
+    with open(file, "rb") as stream:
+        start = stream.read(4)
+    # A pickle starts with its protocol mark, PyTorch's archive of pickles with that of a zip file.
+    if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK"):
+        raise InputError(
+            "is a pickle, which could run any code when opened, and is refused",
+            where=file,
+            fix="Convert it to safetensors where it comes from.",
+        )
