@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import require_vacant
@@ -18,6 +17,7 @@ from lucidlm.generate.sampling import SamplingConfig
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.directory import RECORD, load_model, save_model
 from lucidlm.model.heads import LanguageModel
+from lucidlm.model.sizes import explicit, refuse_other, require_causal, sizes_of
 from lucidlm.model.weights import WEIGHTS, check_fit, load_weights
 
 
@@ -76,7 +76,7 @@ class BigLanguageModel(LanguageModel):
         InputError: it is none, it is damaged, or it holds a model of another kind.
         """
         loaded = load_model(directory)
-        config = _causal(loaded.model, directory).config
+        config = require_causal(loaded.model, directory).config
         with torch.device("meta"):
             model = cls(**config.model_dump(), tokenizer=loaded.tokenizer, seed=None)
         model.load_state_dict(loaded.model.state_dict(), assign=True)
@@ -108,37 +108,21 @@ class BigLanguageModel(LanguageModel):
             path = path.parent
         if path.is_dir():
             loaded = load_model(path)
-            model = _causal(loaded.model, path)
-            self._refuse_other(_explicit(model.config), self._chosen, path)
+            model = require_causal(loaded.model, path)
+            refuse_other(explicit(model.config), self.config, self._chosen, path)
             device = self.head.device
             self.config, self.model, self.lm_head = model.config, model.model, model.lm_head
             self.to(device).train(self.training)
             tokenizer = loaded.tokenizer
         else:
             tensors = load_weights(path)
-            sizes = _sizes(tensors)
-            self._refuse_other(sizes, sizes.keys(), path)
+            sizes = sizes_of(tensors)
+            refuse_other(sizes, self.config, sizes, path)
             check_fit({name: value.shape for name, value in self.state_dict().items()}, tensors, path)
             self.load_state_dict(tensors)
             beside = path.with_name("tokenizer.json")
             tokenizer = Tokenizer.load(beside) if beside.exists() else None
         self.tokenizer = tokenizer or self.tokenizer
-
-    def _refuse_other(self, found: dict[str, Any], names: Iterable[str], where: Path) -> None:
-        """Raise an `InputError` that says how to construct the weights' model, if it and ours differ in `names`."""
-        own = _explicit(self.config)
-        if differences := [
-            f"{name}={found[name]!r}, not {own[name]!r}" for name in sorted(names) if found[name] != own[name]
-        ]:
-            default = _DEFAULTS | {"num_kv_heads": found.get("num_heads"), "head_dim": None}
-            if "head_dim" in found:
-                default["head_dim"] = found["embedding_dim"] // found["num_heads"]
-            arguments = ", ".join(f"{name}={value!r}" for name, value in found.items() if value != default[name])
-            raise InputError(
-                f"the weights are of a model with {'; '.join(differences)}",
-                where=where,
-                fix=f"Construct it with BigLanguageModel({arguments}).",
-            )
 
     def generate(self, start_string: str, length: int = 50, **sampling: Any) -> str:
         """Return `start_string` and its continuation by at most `length` tokens.
@@ -168,36 +152,3 @@ class BigLanguageModel(LanguageModel):
                 "directory with load_weights or from_pretrained.",
             )
         return self.tokenizer
-
-
-_DEFAULTS = {name: field.default for name, field in ModelConfig.model_fields.items()}
-
-
-def _causal(model: nn.Module, where: str | Path) -> LanguageModel:
-    if not isinstance(model, LanguageModel) or not model.config.causal:
-        raise InputError(
-            "holds a model that does not continue text (a masked one, or a classifier)",
-            where=where,
-            fix="Open it with lucidlm.load_model.",
-        )
-    return model
-
-
-def _explicit(config: ModelConfig) -> dict[str, Any]:
-    """Return every field of `config`, those with a derived value too."""
-    return {**config.model_dump(), "num_kv_heads": config.key_heads, "head_dim": config.head_width}
-
-
-def _sizes(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the constructor arguments that the shapes in a weights file tell."""
-    sizes: dict[str, Any] = {}
-    first = "model.layers.0."
-    if (embedding := tensors.get("model.embed_tokens.weight")) is not None:
-        sizes["vocab_size"], sizes["embedding_dim"] = embedding.shape
-    if (query_norm := tensors.get(f"{first}self_attn.q_norm.weight")) is not None:
-        sizes["num_heads"] = tensors[f"{first}self_attn.q_proj.weight"].shape[0] // len(query_norm)
-        sizes["num_kv_heads"] = tensors[f"{first}self_attn.k_proj.weight"].shape[0] // len(query_norm)
-    if (hidden := tensors.get(f"{first}mlp.up_proj.weight")) is not None:
-        sizes["ff_dim"] = hidden.shape[0]
-        sizes["num_layers"] = len({name.split(".")[2] for name in tensors if name.startswith("model.layers.")})
-    return sizes

@@ -163,6 +163,8 @@ def load_model(source: str | Path, *, verify: bool = True) -> Loaded:
         return _read_file(path)
     if not path.is_dir():
         raise InputError("there is no such model directory or file", where=source)
+    if (file := _only_file(path)) is not None:
+        return _read_file(file)
     if not (path / RECORD).exists() and not (path / "config.json").exists():
         raise InputError(
             f"is not a model directory (it has neither {RECORD} nor config.json)",
@@ -177,6 +179,14 @@ def load_model(source: str | Path, *, verify: bool = True) -> Loaded:
     # Any of these makes a tokenizer; a model without one is known by its ids only.
     held = any((path / name).exists() for name in ("tokenizer.json", "vocab.txt", "vocab.json"))
     return Loaded(model.eval(), Tokenizer.load(path) if held else None, record)
+
+
+def _only_file(directory: Path) -> Path | None:
+    """Return the file that a directory without safetensors was made around: the one for which there is a reader."""
+    if (directory / RECORD).exists() or any(directory.glob("*.safetensors")):
+        return None
+    files = [file for ending in readers for file in directory.glob(f"*.{ending}")]
+    return files[0] if len(files) == 1 else None
 
 
 def _read_file(path: Path) -> Loaded:

@@ -1,0 +1,138 @@
+"""The directory that Keras users are given: weights in HDF5, tokenizer, `config.json`; written and read without Keras.
+
+`config.json` holds the model's settings and the checksums of the rest and is written last, so a directory without it is
+not complete. The weights alone can be opened too, by a model constructed for them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lucidlm.core.errors import InputError
+from lucidlm.core.io import check_file, read_json, require_free_space, require_vacant, sha256, write_json
+from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.interop.keras.weights import h5_shapes, load_h5, save_h5
+from lucidlm.model.config import ModelConfig
+from lucidlm.model.directory import Loaded
+from lucidlm.model.heads import LanguageModel
+from lucidlm.model.sizes import require_causal
+from lucidlm.model.weights import check_fit, own_file
+from lucidlm.version import __version__
+
+CONFIG, WEIGHTS = "config.json", "big_language_model_weights.weights.h5"
+FORMAT = "lucidlm-keras-1"
+
+
+def export_keras(loaded: Loaded, out: Path, dtype: str | None) -> None:
+    """Write the directory for a causal language model.
+
+    Raises
+    ------
+    InputError: it is a model of another kind, or the Keras port has no place for it; something is there already.
+    LucidError: the disk is full.
+    """
+    require_fp32(dtype)
+    model = require_causal(loaded.model, "--to keras")
+    require_portable(model.config)
+    write_directory(model.state_dict(), model.config, loaded.tokenizer, out)
+
+
+def write_directory(state: dict[str, Tensor], config: ModelConfig, tokenizer: Tokenizer | None, out: Path) -> None:
+    """Write weights, by the names of our PyTorch model, tokenizer and settings; see `export_keras` for the errors."""
+    require_vacant(out)
+    require_free_space(out, sum(4 * value.numel() for value in state.values()) + 2**24)
+    save_h5(state, out / WEIGHTS)
+    names = [WEIGHTS]
+    if tokenizer is not None:
+        tokenizer.save(out)
+        names += ["tokenizer.json", "tokenizer_config.json"]
+    files = {name: {"bytes": (out / name).stat().st_size, "sha256": sha256(out / name)} for name in names}
+    record = {"format": FORMAT, "version": __version__, "model": config.model_dump(mode="json"), "files": files}
+    write_json(out / CONFIG, record)
+
+
+def load_keras(path: Path) -> Loaded:
+    """Read such a directory, or one whose weights are at `path`, as a PyTorch model.
+
+    Raises
+    ------
+    InputError: it is none, it is damaged, or the weights are not those of the model that config.json describes.
+    """
+    directory = path if path.is_dir() else path.parent
+    record = read_record(directory)
+    if record is None:
+        raise InputError(
+            f"has no {CONFIG} of ours beside it, which says what model the weights are of",
+            where=path,
+            fix="Pass a directory written by `lucidlm export --to keras`, or load the weights into a "
+            "BigLanguageModel of lucidlm.interop.keras and save that with save_pretrained.",
+        )
+    config, weights = ModelConfig.parse(record["model"], where=directory / CONFIG), directory / WEIGHTS
+    require_portable(config)
+    shapes = h5_shapes(weights)
+    if config.num_layers > len(shapes):
+        raise InputError(f"speaks of {config.num_layers:,} layers, the weights have fewer", where=directory / CONFIG)
+    with torch.device("meta"):
+        model = LanguageModel(config, seed=None)
+    check_fit({name: value.shape for name, value in model.state_dict().items()}, shapes, weights)
+    model.load_state_dict(load_h5(weights), assign=True)
+    held = (directory / "tokenizer.json").exists()
+    return Loaded(
+        model.eval(),
+        Tokenizer.load(directory) if held else None,
+        {"kind": "language", "model": config.model_dump(), "provenance": {}},
+    )
+
+
+def read_record(directory: Path) -> dict | None:
+    """Return a directory's `config.json`, all files checked against it; None if it has none that was written here.
+
+    Raises
+    ------
+    InputError: it is of another version, or a file is missing, truncated or altered.
+    """
+    if not (directory / CONFIG).is_file():
+        return None
+    record = read_json(directory / CONFIG)
+    if not str(record.get("format")).startswith("lucidlm-keras-"):
+        return None
+    if record["format"] != FORMAT:
+        raise InputError(
+            f"has format {record['format']} (lucidlm {record.get('version', '?')}); this is lucidlm {__version__}",
+            where=directory / CONFIG,
+            fix="Install the version that wrote it.",
+        )
+    try:
+        files = {
+            own_file(name, directory / CONFIG): (int(facts["bytes"]), str(facts["sha256"]))
+            for name, facts in record["files"].items()
+        }
+        dict(record["model"])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise InputError(
+            "does not list a model's settings and files", where=directory / CONFIG, fix="It is damaged; restore it."
+        ) from None
+    for name, (size, checksum) in files.items():
+        check_file(directory / name, size, checksum, record=CONFIG, fix="Restore it or export it again.")
+    return record
+
+
+def require_fp32(dtype: str | None) -> None:
+    """Raise an `InputError` for a number format other than fp32."""
+    if dtype not in (None, "fp32"):
+        raise InputError(f"{dtype!r} is not offered for Keras", where="--dtype", fix="Leave it out, or choose fp32.")
+
+
+def require_portable(config: ModelConfig) -> None:
+    """Raise an `InputError` for an arrangement that the Keras port, which is causal, has no layers for."""
+    refused = {"causal": True, "post_norm": False, "token_types": 0, "head_transform": False}
+    for name, needed in refused.items():
+        if (value := getattr(config, name)) != needed:
+            raise InputError(
+                f"the Keras port has no model with {name}={value!r}: it is for models that continue text",
+                where=name,
+                fix="Use it in PyTorch, or export it to ONNX.",
+            )

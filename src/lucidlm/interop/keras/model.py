@@ -1,0 +1,280 @@
+"""`BigLanguageModel` in Keras 3: constructed as the PyTorch one, trained by `fit`, saved by Keras' own means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import torch
+from keras import ops
+from torch import Tensor
+
+from lucidlm.core.errors import InputError
+from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.generate.sampling import SamplingConfig
+from lucidlm.interop.keras.directory import WEIGHTS, read_record, require_portable, write_directory
+from lucidlm.interop.keras.generate import Stepper, stream
+from lucidlm.interop.keras.layers import Block, Initialisers, KeyValues, make_norm, rotation_at
+from lucidlm.interop.keras.weights import h5_shapes, is_kernel, load_h5, load_optimiser
+from lucidlm.model.config import ModelConfig
+from lucidlm.model.directory import RECORD, Loaded, load_model
+from lucidlm.model.heads import LanguageModel
+from lucidlm.model.sizes import explicit, refuse_other, require_causal, sizes_of
+from lucidlm.model.weights import WEIGHTS as SAFETENSORS
+from lucidlm.model.weights import check_fit, load_weights, weight_shapes
+
+ADOPTED = {"context_length", "rope_theta", "rope_scaling"}
+"""Fields that change no weights, so that a model can take them over after it was built."""
+
+
+@keras.saving.register_keras_serializable(package="lucidlm")
+class BigLanguageModel(keras.Model):
+    """A causal language model with its tokenizer.
+
+    >>> model = BigLanguageModel(vocab_size=10000, embedding_dim=512, num_heads=8, ff_dim=2048, num_layers=6)
+    >>> model.load_weights("big_language_model_weights.weights.h5")
+    >>> print(model.generate("The quick brown fox", length=50))
+
+    Parameters
+    ----------
+    vocab_size, embedding_dim, num_heads, ff_dim, num_layers: the model's size; see `ModelConfig`.
+    tokenizer: what turns text into the model's token ids; `load_weights` brings the one that is with the weights.
+    seed: what fresh weights are drawn from; None: another each time.
+    fields: any other field of `ModelConfig`, such as `context_length=512`.
+
+    Raises
+    ------
+    InputError: the sizes do not fit together, or the arrangement is none of a causal model.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int = 10_000,
+        embedding_dim: int = 512,
+        num_heads: int = 8,
+        ff_dim: int = 2048,
+        num_layers: int = 6,
+        *,
+        tokenizer: Tokenizer | None = None,
+        seed: int | None = 0,
+        **fields: Any,
+    ) -> None:
+        super().__init__()
+        chosen = {
+            "vocab_size": vocab_size,
+            "embedding_dim": embedding_dim,
+            "num_heads": num_heads,
+            "ff_dim": ff_dim,
+            "num_layers": num_layers,
+            **fields,
+        }
+        config = self.config = ModelConfig(**chosen)
+        require_portable(config)
+        self.tokenizer, self.seed, self._chosen = tokenizer, seed, frozenset(chosen)
+        weights = Initialisers(config, seed)
+        self.embed_tokens = _embedding(config.vocab_size, config, weights)
+        learned = config.position == "learned"
+        self.embed_positions = _embedding(config.context_length, config, weights) if learned else None
+        self.dropout = keras.layers.Dropout(config.dropout, seed=seed)
+        self.blocks = [Block(config, weights) for _ in range(config.num_layers)]
+        self.norm = make_norm(config)
+        self.lm_head = None
+        if not config.tied_embeddings:
+            self.lm_head = keras.layers.Dense(config.vocab_size, use_bias=False, kernel_initializer=weights.normal)
+        self._stepper = Stepper(self)
+        self(ops.zeros((1, 1), "int32"))  # makes the weights, so that there is something to load into
+
+    def call(self, tokens: Any, training: bool = False) -> Any:
+        """Return logits (B, T, V) fp32 for `tokens` (B, T) of whole numbers.
+
+        Raises
+        ------
+        InputError: T is known and more than the model's context.
+        """
+        length = tokens.shape[1]
+        if length is not None and length > self.config.context_length:
+            raise InputError(
+                f"the texts have {length:,} tokens, the model's context is {self.config.context_length:,}",
+                fix="Cut them.",
+            )
+        return self.readout(self.read(tokens)[0])
+
+    def read(self, tokens: Any, caches: list[KeyValues] | None = None, start: Any = 0) -> tuple[Any, list[KeyValues]]:
+        """Return the final hidden states (B, T, D) of `tokens` (B, T), and each layer's keys and values.
+
+        With `caches`, the tokens follow the first `start` ones that those hold.
+        """
+        length = ops.shape(tokens)[1]
+        positions = start + ops.arange(length, dtype="int32")
+        seen = length if caches is None else caches[0][0].shape[-2]
+        mask = ops.arange(seen, dtype="int32") <= positions[:, None]  # (T, S)
+        rotation = rotation_at(positions, self.config) if self.embed_positions is None else None
+        x = self.embed_tokens(tokens)
+        if self.embed_positions is not None:
+            x = x + self.embed_positions(positions)
+        x = self.dropout(x)
+        extended = []
+        for index, block in enumerate(self.blocks):
+            x, cache = block(x, rotation, mask, cache=None if caches is None else caches[index], start=start)
+            extended.append(cache)
+        return self.norm(x), extended
+
+    def readout(self, hidden: Any) -> Any:
+        """Return logits (…, V) fp32 of hidden states (…, D)."""
+        if self.lm_head is not None:
+            return ops.cast(self.lm_head(hidden), "float32")
+        table = ops.cast(self.embed_tokens.embeddings, hidden.dtype)
+        return ops.cast(ops.matmul(hidden, ops.transpose(table)), "float32")
+
+    # ------------------------------------------------------------------ text
+
+    def generate(self, start_string: str, length: int = 50, **sampling: Any) -> str:
+        """Return `start_string` and its continuation by at most `length` tokens.
+
+        Parameters
+        ----------
+        sampling: any other field of `SamplingConfig`: `temperature` (0 is greedy), `top_k`, `top_p`, `min_p`,
+            `repetition_penalty`, `stop`, `seed`. The same seed gives the same text; pass another for another.
+
+        Raises
+        ------
+        InputError: there is no tokenizer, a field is wrong, or the prompt is longer than the model's context.
+        """
+        return "".join(self.stream(start_string, length, **sampling))
+
+    def stream(self, start_string: str, length: int = 50, **sampling: Any) -> Iterator[str]:
+        """Yield what `generate` returns in pieces, as they come: the start string first."""
+        if self.tokenizer is None:
+            raise InputError(
+                "the model has no tokenizer, so it knows no text",
+                fix='Pass tokenizer=lucidlm.load_tokenizer("…") to the constructor, or load the weights from a directory '
+                "that has one.",
+            )
+        return stream(self._stepper, self.tokenizer, start_string, SamplingConfig(length=length, **sampling))
+
+    # ------------------------------------------------------------------ weights in files
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path) -> BigLanguageModel:
+        """Open whatever `lucidlm.load_model` opens: directories of `export --to keras`, of `pretrain`, GGUF files, ….
+
+        Raises
+        ------
+        InputError: it is no model, it is damaged, or it holds a model of another kind.
+        """
+        loaded = load_model(source)
+        config = require_causal(loaded.model, source).config
+        model = cls(**config.model_dump(), tokenizer=loaded.tokenizer)
+        model.assign_state(loaded.model.state_dict())
+        return model
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write weights, tokenizer and settings as `lucidlm export --to keras` does; `lucidlm import` reads them.
+
+        Raises
+        ------
+        InputError: something is there already.
+        LucidError: the disk is full.
+        """
+        state = {name: torch.from_numpy(self._value(name)) for name in self._state()}
+        write_directory(state, self.config, self.tokenizer, Path(directory))
+
+    def load_weights(self, filepath: str | Path) -> None:
+        """Take over weights that Keras saved, in HDF5 under any name, or those of a model directory or safetensors file.
+
+        A tokenizer that is with the weights comes along; from a directory come also those settings that the
+        constructor was not given and that change no weights (`context_length`, `rope_theta`, `rope_scaling`). The state
+        of an optimiser is taken over if it fits the one that the model was compiled with.
+
+        Raises
+        ------
+        InputError: nothing is there, it is damaged, or of a model of another shape; the message says with what
+            arguments to construct that. The model is as it was.
+        """
+        path = _whole(Path(filepath))
+        if path.is_dir():
+            self._take_over(load_model(path), path)
+            return
+        hdf5 = path.suffix != ".safetensors"
+        shapes = h5_shapes(path) if hdf5 else weight_shapes(path)
+        sizes = sizes_of(shapes)
+        refuse_other(sizes, self.config, sizes, path)
+        check_fit({name: value.shape for name, value in self._state().items()}, shapes, path)
+        state, optimiser = (load_h5(path), load_optimiser(path)) if hdf5 else (load_weights(path), {})
+        beside = path.with_name("tokenizer.json")
+        self.tokenizer = Tokenizer.load(beside) if beside.exists() else self.tokenizer
+        self.assign_state(state)
+        own = [] if self.optimizer is None else self.optimizer.variables
+        if [optimiser[str(i)].shape for i in range(len(optimiser))] == [tuple(each.shape) for each in own]:
+            for index, variable in enumerate(own):
+                variable.assign(optimiser[str(index)])
+
+    def _take_over(self, loaded: Loaded, where: Path) -> None:
+        theirs = require_causal(loaded.model, where).config
+        require_portable(theirs)
+        free = ADOPTED if self.embed_positions is None else set()
+        names = theirs.model_fields_set | set(ModelConfig.model_fields)
+        refuse_other(explicit(theirs), self.config, names - {"dropout"} - (free - self._chosen), where)
+        self.assign_state(loaded.model.state_dict())
+        self.tokenizer = loaded.tokenizer or self.tokenizer
+        self.config = ModelConfig(**{**theirs.model_dump(), "dropout": self.config.dropout})
+        # What was compiled has the old settings in it.
+        self._stepper = Stepper(self)
+        self.train_function = self.test_function = self.predict_function = None
+
+    def _state(self) -> dict[str, Tensor]:
+        """Return the weights of the same model in PyTorch, without memory for their values."""
+        with torch.device("meta"):
+            return LanguageModel(self.config, seed=None).state_dict()
+
+    def _variable(self, name: str) -> Any:
+        """Return our variable for the weights that PyTorch calls `name`."""
+        *modules, kind = name.removeprefix("model.").split(".")
+        owner: Any = self
+        for part in modules:
+            owner = owner[int(part)] if part.isdigit() else getattr(owner, {"layers": "blocks"}.get(part, part))
+        return owner.weights[kind == "bias"]
+
+    def _value(self, name: str) -> Any:
+        value = ops.convert_to_numpy(self._variable(name))
+        return value.T if is_kernel(name) else value
+
+    def assign_state(self, state: dict[str, Tensor]) -> None:
+        """Take over the values of a PyTorch model's state, which are of the right shapes."""
+        for name, value in state.items():
+            value = value.float().numpy()
+            self._variable(name).assign(value.T if is_kernel(name) else value)
+
+    # ------------------------------------------------------------------ what Keras saves in a .keras file
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, as JSON has them; the tokenizer is saved as an asset."""
+        return {**self.config.model_dump(mode="json"), "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> BigLanguageModel:
+        """Construct from what `get_config` returned."""
+        return cls(**config)
+
+    def save_assets(self, inner_path: str) -> None:
+        """Put the tokenizer into the archive."""
+        if self.tokenizer is not None:
+            self.tokenizer.save(inner_path)
+
+    def load_assets(self, inner_path: str) -> None:
+        """Take the tokenizer from the archive, if it has one."""
+        if Path(inner_path, "tokenizer.json").exists():
+            self.tokenizer = Tokenizer.load(inner_path)
+
+
+def _embedding(rows: int, config: ModelConfig, weights: Initialisers) -> keras.layers.Embedding:
+    return keras.layers.Embedding(rows, config.embedding_dim, embeddings_initializer=weights.normal)
+
+
+def _whole(path: Path) -> Path:
+    """Return the directory whose weights `path` is, if that says what model they are of; else `path`."""
+    records = {WEIGHTS: lambda: read_record(path.parent) is not None}
+    records[SAFETENSORS] = lambda: any((path.parent / name).exists() for name in (RECORD, "config.json"))
+    return path.parent if path.is_file() and path.name in records and records[path.name]() else path
