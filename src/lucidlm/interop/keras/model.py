@@ -17,7 +17,7 @@ from lucidlm.generate.sampling import SamplingConfig
 from lucidlm.interop.keras.directory import WEIGHTS, read_record, require_portable, write_directory
 from lucidlm.interop.keras.generate import Stepper, stream
 from lucidlm.interop.keras.layers import Block, Initialisers, KeyValues, make_norm, rotation_at
-from lucidlm.interop.keras.weights import h5_shapes, is_kernel, load_h5, load_optimiser
+from lucidlm.interop.keras.weights import ATTRIBUTES, h5_shapes, is_kernel, load_h5, load_optimiser
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.directory import RECORD, Loaded, load_model
 from lucidlm.model.heads import LanguageModel
@@ -79,10 +79,10 @@ class BigLanguageModel(keras.Model):
         self.embed_positions = _embedding(config.context_length, config, weights) if learned else None
         self.dropout = keras.layers.Dropout(config.dropout, seed=seed)
         self.blocks = [Block(config, weights) for _ in range(config.num_layers)]
-        self.norm = make_norm(config)
-        self.lm_head = None
+        self.final_norm = make_norm(config)
+        self.head = None
         if not config.tied_embeddings:
-            self.lm_head = keras.layers.Dense(config.vocab_size, use_bias=False, kernel_initializer=weights.normal)
+            self.head = keras.layers.Dense(config.vocab_size, use_bias=False, kernel_initializer=weights.normal)
         self._stepper = Stepper(self)
         self(ops.zeros((1, 1), "int32"))  # makes the weights, so that there is something to load into
 
@@ -119,12 +119,12 @@ class BigLanguageModel(keras.Model):
         for index, block in enumerate(self.blocks):
             x, cache = block(x, rotation, mask, cache=None if caches is None else caches[index], start=start)
             extended.append(cache)
-        return self.norm(x), extended
+        return self.final_norm(x), extended
 
     def readout(self, hidden: Any) -> Any:
         """Return logits (…, V) fp32 of hidden states (…, D)."""
-        if self.lm_head is not None:
-            return ops.cast(self.lm_head(hidden), "float32")
+        if self.head is not None:
+            return ops.cast(self.head(hidden), "float32")
         table = ops.cast(self.embed_tokens.embeddings, hidden.dtype)
         return ops.cast(ops.matmul(hidden, ops.transpose(table)), "float32")
 
@@ -206,7 +206,7 @@ class BigLanguageModel(keras.Model):
         beside = path.with_name("tokenizer.json")
         self.tokenizer = Tokenizer.load(beside) if beside.exists() else self.tokenizer
         self.assign_state(state)
-        own = [] if self.optimizer is None else self.optimizer.variables
+        own = self.optimizer.variables if self.compiled else []
         if [optimiser[str(i)].shape for i in range(len(optimiser))] == [tuple(each.shape) for each in own]:
             for index, variable in enumerate(own):
                 variable.assign(optimiser[str(index)])
@@ -233,12 +233,12 @@ class BigLanguageModel(keras.Model):
         """Return our variable for the weights that PyTorch calls `name`."""
         *modules, kind = name.removeprefix("model.").split(".")
         owner: Any = self
-        for part in modules:
-            owner = owner[int(part)] if part.isdigit() else getattr(owner, {"layers": "blocks"}.get(part, part))
+        for part in (ATTRIBUTES.get(modules[0], modules[0]), *modules[1:]):
+            owner = owner[int(part)] if part.isdigit() else getattr(owner, part)
         return owner.weights[kind == "bias"]
 
     def _value(self, name: str) -> Any:
-        value = ops.convert_to_numpy(self._variable(name))
+        value = self._variable(name).numpy()
         return value.T if is_kernel(name) else value
 
     def assign_state(self, state: dict[str, Tensor]) -> None:

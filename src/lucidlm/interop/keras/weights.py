@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 OPTIMISER = "optimizer/vars"
 """Where Keras saves the state of a compiled model's optimiser."""
 
+ATTRIBUTES = {"layers": "blocks", "norm": "final_norm", "lm_head": "head"}
+"""What the modules at the top of our PyTorch model are called in Keras, where another name is taken, or would be saved
+under `layers`: Keras goes through a model's attributes in the order of their names, and all layers are there again."""
+
+_OURS = {theirs: ours for ours, theirs in ATTRIBUTES.items()}
 _PATH = re.compile(r"(?:blocks/block(?:_(\d+))?/)?([a-z_/]+)/vars/([01])")
 
 
@@ -91,8 +96,8 @@ def h5_path(name: str) -> str:
     """Return where in the file the weights are that our PyTorch model calls `name`."""
     *modules, kind = name.removeprefix("model.").split(".")
     if modules[0] == "layers":
-        modules[:2] = ["blocks", "block" if modules[1] == "0" else f"block_{modules[1]}"]
-    return "/".join([*modules, "vars", "1" if kind == "bias" else "0"])
+        modules[1] = "block" if modules[1] == "0" else f"block_{modules[1]}"
+    return "/".join([ATTRIBUTES.get(modules[0], modules[0]), *modules[1:], "vars", "1" if kind == "bias" else "0"])
 
 
 def name_at(path: str) -> str:
@@ -100,6 +105,8 @@ def name_at(path: str) -> str:
     if (match := _PATH.fullmatch(path)) is None:
         return path
     block, module, kind = match.groups()
+    if not path.startswith("blocks/"):
+        module = _OURS.get(module, module)
     name = f"{module.replace('/', '.')}.{('weight', 'bias')[int(kind)]}"
     if path.startswith("blocks/"):
         name = f"layers.{block or 0}.{name}"
