@@ -1,0 +1,14 @@
+"""Occlusion: how much the score falls when a piece is replaced by the blank (Li et al. 2016, arXiv:1612.08220)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lucidlm.explain.predictions import Prediction
+
+
+def occlusion(prediction: Prediction) -> np.ndarray:
+    """Return each piece's attribution (pieces,) in nats. No gradient is taken, and they sum to nothing in particular."""
+    rows = [prediction.without([index], prediction.blank) for index in range(len(prediction.pieces))]
+    scores = prediction.scores([prediction.ids, *rows])
+    return scores[0] - scores[1:]

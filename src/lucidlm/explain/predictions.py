@@ -1,0 +1,182 @@
+"""What is explained: the log-probability of a target, as a function of the tokens that a model reads.
+
+A causal model reads the text after its start token, as the beginning of a document: the first token of all also serves
+as the place where attention rests (Xiao et al. 2023, arXiv:2309.17453), and whoever changes it measures the loss of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lucidlm.core.errors import InputError
+from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.explain.pieces import Piece, cut
+from lucidlm.model.classify import TextClassifier
+from lucidlm.model.directory import Loaded
+from lucidlm.model.heads import LanguageModel, SequenceClassifier
+
+TOKENS_AT_ONCE = 1024
+"""Tokens that are read at once; more would not be faster on a CPU."""
+
+
+class Score(Protocol):
+    """Log-probabilities (B,) in nats of the target, given tokens (B, T) int64."""
+
+    def __call__(self, tokens: Tensor) -> Tensor: ...
+
+
+@dataclass
+class Prediction:
+    """A prediction about a text.
+
+    Parameters
+    ----------
+    kind, target: what is predicted ("next token", "label"), and its name.
+    ids: (T,) int64, what the model reads; `pieces` are the stretches of the text among them.
+    blank: the token that stands where nothing is said.
+    embedding: what maps tokens to vectors.
+    """
+
+    kind: str
+    target: str
+    ids: Tensor
+    pieces: list[Piece]
+    blank: int
+    embedding: nn.Embedding
+    score: Score
+
+    @property
+    def blanked(self) -> Tensor:
+        """The tokens (T,) with `blank` in place of all of the text's."""
+        return self.without(range(len(self.pieces)), self.blank)
+
+    def without(self, pieces: Sequence[int], blank: int | None = None) -> Tensor:
+        """Return the tokens without some of the `pieces`: deleted, or replaced by `blank`."""
+        places = [place for piece in pieces for place in self.pieces[piece].places]
+        if blank is not None:
+            return self.ids.index_fill(0, torch.tensor(places, dtype=torch.int64, device=self.ids.device), blank)
+        kept = torch.ones(len(self.ids), dtype=torch.bool, device=self.ids.device)
+        kept[places] = False
+        return self.ids[kept]
+
+    def scores(self, rows: Sequence[Tensor]) -> np.ndarray:
+        """Return the score of each row of tokens (float64); rows of one length are read together, nothing is padded."""
+        found = np.zeros(len(rows))
+        for length in {len(row) for row in rows}:
+            alike = [index for index, row in enumerate(rows) if len(row) == length]
+            size = max(1, TOKENS_AT_ONCE // length)
+            for start in range(0, len(alike), size):
+                part = alike[start : start + size]
+                with torch.inference_mode():
+                    found[part] = self.score(torch.stack([rows[index] for index in part])).double().cpu().numpy()
+        return found
+
+
+def predict(loaded: Loaded, text: str, target: str | None = None, device: torch.device | None = None) -> Prediction:
+    """Return the prediction to explain: of the next token, or of the text's label.
+
+    Parameters
+    ----------
+    target: a continuation, as it would follow the text (a new word begins with a space), or a label; None: the
+        likeliest one.
+
+    Raises
+    ------
+    InputError: the text is empty or too long, the target is none, or the model is of a kind that is not explained.
+    """
+    if not text.strip():
+        raise InputError("is empty", where="TEXT", fix="Pass a text to explain.")
+    if target == "":
+        raise InputError("is empty", where="--target", fix="Pass a continuation or a label, or leave it out.")
+    if loaded.tokenizer is None:
+        raise InputError("the model has no tokenizer.json", where="MODEL", fix="Restore it beside the weights.")
+    loaded.model.to(device or torch.device("cpu"))
+    if isinstance(loaded.model, SequenceClassifier):
+        limit = loaded.record["provenance"].get("config", {}).get("max_length") or loaded.model.config.context_length
+        return _label(TextClassifier(loaded.model, loaded.tokenizer, limit), text, target)
+    if isinstance(loaded.model, LanguageModel) and loaded.model.config.causal:
+        return _next_token(loaded.model, loaded.tokenizer, text, target)
+    raise InputError(
+        "holds a model that finds spans or fills gaps, which is not explained yet",
+        where="MODEL",
+        fix="Pass a causal language model or a classifier.",
+    )
+
+
+def _next_token(model: LanguageModel, tokenizer: Tokenizer, text: str, target: str | None) -> Prediction:
+    ids, pieces = cut(tokenizer, text, first=1)
+    device, start = model.head.device, _start(tokenizer)
+    sought = [] if target is None else tokenizer.encode(target)
+    if target is not None and (not sought or tokenizer.unknown_id in sought):
+        raise InputError(f"{target!r} is nothing that this model can write", where="--target", fix="Pass another.")
+    _fits(1 + len(ids) + max(0, len(sought) - 1), model.config.context_length)
+    head = torch.tensor([start, *ids], device=device)
+    if target is None:
+        with torch.inference_mode():
+            states, table = model.readout(model.model(head[None])[:, -1])
+            sought = [int(functional.linear(states, table)[0, : tokenizer.vocab_size].argmax())]
+    wanted = torch.tensor(sought, device=device)
+
+    def score(tokens: Tensor) -> Tensor:
+        states, table = model.readout(model.model(tokens)[:, -len(sought) :])  # (B, n, D)
+        logprobs = functional.linear(states, table).log_softmax(-1)
+        return logprobs.gather(-1, wanted.expand(len(tokens), -1)[..., None]).sum((1, 2))
+
+    name = tokenizer.decode(sought, skip_special=False)
+    read = torch.cat([head, wanted[:-1]])
+    return Prediction("next token", name, read, pieces, _blank(tokenizer), model.model.embed_tokens, score)
+
+
+def _label(classifier: TextClassifier, text: str, target: str | None) -> Prediction:
+    model, tokenizer = classifier.model, classifier.tokenizer
+    if target is not None and target not in model.labels:
+        raise InputError(
+            f"there is no label {target!r}", where="--target", fix=f"Choose one of: {', '.join(model.labels)}."
+        )
+    ids, pieces = cut(tokenizer, text)
+    _fits(len(ids), classifier.room)
+    read = torch.from_numpy(classifier.end(np.asarray(ids, dtype=np.int64)).astype(np.int64))
+    read = read.to(model.model.embed_tokens.weight.device)
+
+    def logprobs(tokens: Tensor) -> Tensor:
+        lengths = torch.full((len(tokens),), tokens.shape[1], device=tokens.device)
+        return model(tokens, lengths).log_softmax(-1)
+
+    if target is None:
+        with torch.inference_mode():
+            target = model.labels[int(logprobs(read[None])[0].argmax())]
+    index = model.labels.index(target)
+    blank = _blank(tokenizer)
+    return Prediction(
+        "label", target, read, pieces, blank, model.model.embed_tokens, lambda tokens: logprobs(tokens)[:, index]
+    )
+
+
+def _fits(length: int, most: int) -> None:
+    if length > most:
+        raise InputError(
+            f"has {length:,} tokens, the model reads {most:,} at once", where="TEXT", fix="Explain a part of it."
+        )
+
+
+def _start(tokenizer: Tokenizer) -> int:
+    named = tokenizer.config.get("bos_token")
+    named = named["content"] if isinstance(named, dict) else named
+    found = tokenizer.core.token_to_id(named) if named else None
+    return tokenizer.eos_id if found is None else found
+
+
+def _blank(tokenizer: Tokenizer) -> int:
+    """Return the token of a space, a common token that says little.
+
+    Control tokens will not do: many models rest attention on them as on the first token, and a path to them crosses
+    places where the output jumps; nor do zeros, since norms undo what scales a vector.
+    """
+    return next(iter(tokenizer.encode(" ")), tokenizer.eos_id)
