@@ -1,0 +1,120 @@
+"""Which tensors a GGUF file of an architecture holds, of which shapes, and which of our parameters they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lucidlm.core.errors import InputError
+from lucidlm.interop.gguf.architectures import ROPE_FACTORS
+from lucidlm.interop.gguf.header import Header
+from lucidlm.model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor of a file: our parameters, one below the other.
+
+    Parameters
+    ----------
+    parts: our parameters' names, and how many rows (of a vector: elements) each has.
+    width: of a row; None: it is a vector.
+    heads: if not 0, the rows of so many heads are in llama.cpp's order for interleaved rotary positions.
+    """
+
+    parts: dict[str, int]
+    width: int | None
+    heads: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        rows = sum(self.parts.values())
+        return (rows,) if self.width is None else (rows, self.width)
+
+
+def layout(architecture: str, config: ModelConfig) -> dict[str, Stored]:
+    """Return the tensors of a file by their names there, in the order in which they are written."""
+    width, hidden = config.embedding_dim, config.ff_dim
+    queries, keys = config.num_heads * config.head_width, config.key_heads * config.head_width
+    tensors: dict[str, Stored] = {}
+
+    def matrix(name: str, parts: dict[str, int], columns: int, bias: bool, heads: int = 0) -> None:
+        tensors[f"{name}.weight"] = Stored({f"{part}.weight": rows for part, rows in parts.items()}, columns, heads)
+        if bias:
+            tensors[f"{name}.bias"] = Stored({f"{part}.bias": rows for part, rows in parts.items()}, None, heads)
+
+    def norm(name: str, part: str, size: int = width) -> None:
+        tensors[f"{name}.weight"] = Stored({f"{part}.weight": size}, None)
+        if config.norm == "layer" and config.bias:
+            tensors[f"{name}.bias"] = Stored({f"{part}.bias": size}, None)
+
+    matrix("token_embd", {"model.embed_tokens": config.vocab_size}, width, bias=False)
+    if config.position == "learned":
+        matrix("position_embd", {"model.embed_positions": config.context_length}, width, bias=False)
+    for index in range(config.num_layers):
+        theirs, ours = f"blk.{index}", f"model.layers.{index}"
+        attention = {f"{ours}.self_attn.{part}_proj": queries if part == "q" else keys for part in "qkv"}
+        with_bias = config.bias or config.qkv_bias
+        norm(f"{theirs}.attn_norm", f"{ours}.input_layernorm")
+        if architecture == "gpt2":
+            matrix(f"{theirs}.attn_qkv", attention, width, with_bias)
+        else:
+            for part, (parameter, rows) in zip("qkv", attention.items(), strict=True):
+                # Only llama.cpp's "llama" turns neighbouring dimensions of a head; the others turn halves, as we do.
+                turned = architecture == "llama" and part != "v"
+                matrix(f"{theirs}.attn_{part}", {parameter: rows}, width, with_bias, turned * rows // config.head_width)
+        if config.qk_norm:
+            norm(f"{theirs}.attn_q_norm", f"{ours}.self_attn.q_norm", config.head_width)
+            norm(f"{theirs}.attn_k_norm", f"{ours}.self_attn.k_norm", config.head_width)
+        matrix(f"{theirs}.attn_output", {f"{ours}.self_attn.o_proj": width}, queries, config.bias)
+        norm(f"{theirs}.ffn_norm", f"{ours}.post_attention_layernorm")
+        if config.activation == "swiglu":
+            matrix(f"{theirs}.ffn_gate", {f"{ours}.mlp.gate_proj": hidden}, width, config.bias)
+        matrix(f"{theirs}.ffn_up", {f"{ours}.mlp.up_proj": hidden}, width, config.bias)
+        matrix(f"{theirs}.ffn_down", {f"{ours}.mlp.down_proj": width}, hidden, config.bias)
+    norm("output_norm", "model.norm")
+    if not config.tied_embeddings:
+        matrix("output", {"lm_head": config.vocab_size}, width, bias=False)
+    return tensors
+
+
+def check_tensors(header: Header, architecture: str, config: ModelConfig) -> dict[str, Stored]:
+    """Hold a file's list of tensors against its metadata; return the layout that they share.
+
+    Raises
+    ------
+    InputError: tensors are missing, too many, or of shapes or types other than the metadata imply.
+    """
+    if config.num_layers > len(header.tensors):
+        raise _mismatch(header, f"says {config.num_layers:,} layers and has {len(header.tensors):,} tensors in all")
+    expected = layout(architecture, config)
+    optional = {ROPE_FACTORS} if architecture == "llama" else set()
+    found = header.tensors.keys() - optional
+    for what, names in (("missing", expected.keys() - found), ("unknown", found - expected.keys())):
+        if names:
+            raise _mismatch(header, f"{len(names)} tensors are {what}: {', '.join(sorted(names)[:3])} …")
+    for name, stored in expected.items():
+        info = header.tensors[name]
+        if info.shape != stored.shape:
+            raise _mismatch(header, f"{name} has the shape {info.shape}, by the metadata it is {stored.shape}")
+        if stored.width is None and info.kind.name not in ("F32", "F16", "BF16"):
+            raise _mismatch(header, f"{name} is a vector stored as {info.kind.name}, which only matrices are")
+    return expected
+
+
+def _mismatch(header: Header, what: str) -> InputError:
+    return InputError(what, where=header.path, fix="Metadata and tensors are not of one model; get the file again.")
+
+
+def our_order(rows: int, heads: int) -> np.ndarray:
+    """Return, for each of our rows of a query or key projection, which row of the file it is.
+
+    Within a head of d rows, llama.cpp turns rows 2i and 2i + 1 together; we turn i and i + d / 2.
+    """
+    return np.arange(rows).reshape(heads, -1, 2).swapaxes(1, 2).ravel()
+
+
+def their_order(rows: int, heads: int) -> np.ndarray:
+    """Return, for each row of the file, which of our rows it is: the inverse of `our_order`."""
+    return np.arange(rows).reshape(heads, 2, -1).swapaxes(1, 2).ravel()

@@ -1,0 +1,58 @@
+"""Open a GGUF file as a model: `lucidlm import`, and every command that takes a model, read it through here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lucidlm.interop.gguf.architectures import read_config, with_rope_factors
+from lucidlm.interop.gguf.header import Header, read_header
+from lucidlm.interop.gguf.names import Stored, check_tensors, our_order
+from lucidlm.interop.gguf.tensors import load_tensor
+from lucidlm.interop.gguf.tokenizer import read_tokenizer
+from lucidlm.model.directory import Loaded
+from lucidlm.model.heads import LanguageModel
+
+PROVENANCE = ("general.name", "general.organization", "general.license", "general.source.url")
+
+
+def load_gguf(path: Path) -> Loaded:
+    """Read model and tokenizer from a GGUF file, the weights in float32.
+
+    Everything that the file says of itself is checked before a weight is read or memory taken for one.
+
+    Raises
+    ------
+    InputError: the file is damaged, is of an architecture or has a tokenizer that is not known, or contradicts itself.
+    """
+    header = read_header(path)
+    architecture, config = read_config(header)
+    stored = check_tensors(header, architecture, config)
+    config = with_rope_factors(config, header)
+    tokenizer = read_tokenizer(header)
+    with torch.device("meta"):
+        model = LanguageModel(config, seed=None)
+    model.load_state_dict(_weights(header, stored), assign=True)
+    record = {"kind": "language", "model": config.model_dump(), "provenance": _provenance(header)}
+    return Loaded(model.eval(), tokenizer, record)
+
+
+def _weights(header: Header, layout: dict[str, Stored]) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = {}
+    for name, stored in layout.items():
+        first = 0
+        for parameter, rows in stored.parts.items():
+            order = our_order(rows, stored.heads) if stored.heads else None
+            weights[parameter] = load_tensor(header.path, header.tensors[name], slice(first, first + rows), order)
+            first += rows
+    return weights
+
+
+def _provenance(header: Header) -> dict[str, Any]:
+    """Return where the weights come from and what they had been rounded to."""
+    kinds = sorted({info.kind.name for info in header.tensors.values()})
+    facts = {key.removeprefix("general."): header.get(key, str) for key in PROVENANCE}
+    return {"gguf": {"file": header.path.name, "types": kinds, **{k: v for k, v in facts.items() if v is not None}}}

@@ -1,0 +1,56 @@
+"""The numbers of a GGUF file's tensors, memory-mapped, and made float32 by the `gguf` package's own formulas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize
+from torch import Tensor
+
+from lucidlm.core.errors import InputError
+from lucidlm.interop.gguf.header import TensorInfo
+
+CHUNK = 1 << 18
+"""Elements made float32 at once: a MB, which stays in the processor's cache."""
+
+
+def load_tensor(path: Path, info: TensorInfo, rows: slice, order: np.ndarray | None = None) -> Tensor:
+    """Return `rows` of a matrix, or elements of a vector, in float32, and in `order` (indices into them) if there is one.
+
+    What is float32 already, and needs no order, stays memory-mapped; anything else is made float32 chunk by chunk,
+    straight into the result, to the bit as `gguf.quants.dequantize` makes it of the whole.
+
+    Raises
+    ------
+    InputError: the tensor is in a type that the gguf package cannot read, or holds infinities or NaN.
+    """
+    height, width = info.shape if len(info.shape) == 2 else (info.shape[0], 1)
+    # Copy-on-write: nothing can reach the file, and PyTorch takes only arrays that may be written to.
+    stored = np.memmap(path, np.uint8, "c", info.offset, (height, info.nbytes // height))[rows]
+    if order is not None:
+        stored = stored[order]
+    is_float32 = info.kind == GGMLQuantizationType.F32
+    result = torch.from_numpy(np.asarray(stored).view(np.float32)) if is_float32 else torch.empty(len(stored), width)
+    step = max(1, CHUNK // width)
+    for start in range(0, len(stored), step):
+        values = _float32(np.asarray(stored[start : start + step]), info, path)
+        if not np.isfinite(values).all():
+            raise InputError(f"the weights {info.name} hold infinities or NaN", where=path, fix="They are of no use.")
+        if not is_float32:
+            result[start : start + step] = torch.from_numpy(values)
+    return result if len(info.shape) == 2 else result.flatten()
+
+
+def _float32(stored: np.ndarray, info: TensorInfo, path: Path) -> np.ndarray:
+    try:
+        with np.errstate(all="ignore"):  # what damaged scales lead to is found in the result
+            return dequantize(stored, info.kind)
+    except NotImplementedError:
+        raise InputError(
+            f"{info.name} is stored as {info.kind.name}, which the gguf package cannot read",
+            where=path,
+            fix="Get the model in another quantisation.",
+        ) from None
