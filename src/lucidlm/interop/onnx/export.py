@@ -1,0 +1,140 @@
+"""A model as a directory that ONNX Runtime opens, its inputs and outputs named as Hugging Face's exporter names them.
+
+- Every model reads `input_ids` and `attention_mask`, and `token_type_ids` if it tells segments apart, all int64 (B, T).
+- A causal language model reads `position_ids` (B, T) and `past_key_values.{i}.key` and `.value` (B, G, P, d) too, P
+  being 0 at first; its mask is (B, P + T), 0 where a batch is padded. It returns `logits` (B, T, V) and
+  `present.{i}.…` (B, G, P + T, d).
+- A masked language model returns `logits` (B, T, V), a classifier `logits` (B, labels), a span extractor `start_logits`
+  and `end_logits` (B, T), minus infinity at padding. Texts may be padded on either side.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from lucidlm.core.errors import InputError, LucidError
+from lucidlm.core.io import atomic_path, require_free_space, require_vacant, write_json
+from lucidlm.interop.onnx.graph import Graph
+from lucidlm.interop.onnx.network import Inputs, Network
+from lucidlm.model.directory import Loaded
+from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
+from lucidlm.version import __version__
+
+BATCH, LENGTH, PAST, TOTAL = (
+    "batch_size",
+    "sequence_length",
+    "past_sequence_length",
+    "past_sequence_length + sequence_length",
+)
+"""The dimensions that may be of any size, as Hugging Face's exporter calls them."""
+
+
+def export(loaded: Loaded, out: Path, dtype: str | None) -> None:
+    """Write the directory; see `lucidlm.interop.onnx.export_onnx`."""
+    if dtype not in (None, "fp32", "fp16"):
+        raise InputError(f"{dtype!r} is not offered for ONNX", where="--dtype", fix="Choose fp32 or fp16.")
+    require_vacant(out)
+    state = loaded.model.state_dict()
+    require_free_space(out, sum(value.nbytes for value in state.values()) + 2**24)
+    with atomic_path(out / "model.onnx_data") as weights, weights.open("wb") as file:
+        graph = Graph(state, file, "model.onnx_data", "fp16" if dtype == "fp16" else "fp32")
+        _describe(graph, loaded.model)
+    with atomic_path(out / "model.onnx") as path:
+        path.write_bytes(graph.model(type(loaded.model).__name__, __version__).SerializeToString())
+        onnx.checker.check_model(str(path), full_check=True)
+
+
+def _describe(graph: Graph, model: Model) -> None:
+    """Put the model's graph together, inputs and outputs included."""
+    config, dimensions = model.config, [BATCH, LENGTH]
+    cached = isinstance(model, LanguageModel) and config.causal
+    tokens = graph.input("input_ids", TensorProto.INT64, dimensions)
+    mask = graph.input("attention_mask", TensorProto.INT64, [BATCH, TOTAL if cached else LENGTH])
+    types = graph.input("token_type_ids", TensorProto.INT64, dimensions) if config.token_types else None
+    # How many tokens that count there are up to each: whichever side a text is padded on, the first has position 0.
+    counts = graph.add("CumSum", mask, graph.number(1, np.int64))  # (B, S)
+    if cached:
+        positions = graph.input("position_ids", TensorProto.INT64, dimensions)
+        _declare_cache(graph, model)
+    else:
+        positions = graph.add("Max", graph.add("Sub", counts, graph.ints(1)), graph.ints(0))
+    seen = _seen(graph, tokens, mask, config.causal)
+    prefix = "transformer" if isinstance(model, SpanExtractor) else "model"
+    network = Network(graph, config, prefix, Inputs(tokens, positions, types, seen), cached)
+    states = network.states()  # (B * T, D)
+    if isinstance(model, LanguageModel):
+        _tell_tokens(network, model, states)
+    elif isinstance(model, SequenceClassifier):
+        _tell_class(network, model, states, mask, counts)
+    else:
+        _tell_span(network, states, mask)
+
+
+def _declare_cache(graph: Graph, model: Model) -> None:
+    for index in range(model.config.num_layers):
+        for part in ("key", "value"):
+            shape = [BATCH, model.config.key_heads, PAST, model.config.head_width]
+            graph.input(f"past_key_values.{index}.{part}", TensorProto.FLOAT, shape)
+
+
+def _seen(graph: Graph, tokens: str, mask: str, causal: bool) -> str:
+    """Append (B, 1, 1, T or 1, S) bool, true where a token may be seen."""
+    real = graph.add("Unsqueeze", graph.add("Cast", mask, to=TensorProto.BOOL), graph.ints(1, 2, 3))
+    if not causal:
+        return real
+    length = graph.add("Shape", tokens, start=1, end=2)  # T
+    total = graph.add("Shape", mask, start=1, end=2)  # S
+    zero, one, axis = graph.number(0, np.int64), graph.number(1, np.int64), graph.ints(0)
+    end = graph.add("Squeeze", total, axis)
+    columns = graph.add("Range", zero, end, one)
+    rows = graph.add("Range", graph.add("Squeeze", graph.add("Sub", total, length), axis), end, one)
+    before = graph.add("LessOrEqual", columns, graph.add("Unsqueeze", rows, graph.ints(1)))  # (T, S)
+    return graph.add("And", real, before)
+
+
+def _tell_tokens(network: Network, model: LanguageModel, states: str) -> None:
+    graph, config, bias = network.graph, model.config, None
+    if config.head_transform:
+        states = graph.add("Gelu", graph.linear(states, "transform.dense.weight", "transform.dense.bias"))
+        states, bias = network.norm(states, "transform.norm"), "transform.output_bias"
+    table = "model.embed_tokens.weight" if config.tied_embeddings else "lm_head.weight"
+    network.unflatten(graph.linear(states, table, bias), config.vocab_size, name="logits")
+    graph.output("logits", [BATCH, LENGTH, config.vocab_size])
+    if network.cached:
+        for index in range(config.num_layers):
+            for part in ("key", "value"):
+                graph.output(f"present.{index}.{part}", [BATCH, config.key_heads, TOTAL, config.head_width])
+
+
+def _tell_class(network: Network, model: SequenceClassifier, states: str, mask: str, counts: str) -> None:
+    graph = network.graph
+    states = network.unflatten(states, model.config.embedding_dim)  # (B, T, D)
+    if model.pooling == "mean":
+        shares = graph.add("Unsqueeze", graph.add("Cast", mask, to=TensorProto.FLOAT), graph.ints(2))
+        total = graph.add("ReduceSum", graph.add("Mul", states, shares), graph.ints(1), keepdims=0)
+        pooled = graph.add("Div", total, graph.add("ReduceSum", shares, graph.ints(1), keepdims=0))  # (B, D)
+    else:
+        # Of equals ArgMax takes the first: the first token that counts, or the last one, after which counts stay.
+        place = graph.add("ArgMax", mask if model.pooling == "first" else counts, axis=1, keepdims=1)  # (B, 1)
+        pooled = graph.add("GatherND", states, place, batch_dims=1)  # (B, D)
+    if model.config.causal:
+        graph.linear(pooled, "score.weight", name="logits")
+    else:
+        inner = graph.linear(pooled, "dense.weight", "dense.bias")
+        inner = graph.add("Tanh" if model.pooling == "first" else "Gelu", inner)
+        graph.linear(inner, "classifier.weight", "classifier.bias", name="logits")
+    graph.output("logits", [BATCH, len(model.labels)])
+
+
+def _tell_span(network: Network, states: str, mask: str) -> None:
+    graph = network.graph
+    both = network.unflatten(graph.linear(states, "qa_outputs.weight", "qa_outputs.bias"), 2)  # (B, T, 2)
+    real = graph.add("Cast", mask, to=TensorProto.BOOL)
+    for index, name in enumerate(("start_logits", "end_logits")):
+        one = graph.add("Gather", both, graph.number(index, np.int64), axis=2)  # (B, T)
+        graph.add("Where", real, one, graph.number(float("-inf")), name=name)
+        graph.output(name, [BATCH, LENGTH])

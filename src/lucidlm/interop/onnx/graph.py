@@ -1,0 +1,127 @@
+"""An ONNX graph put together node by node; the weights that it names go to a file of their own."""
+
+from __future__ import annotations
+
+from typing import Any, BinaryIO
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from torch import Tensor
+
+from lucidlm.model.quantize import Dtype, convert
+
+OPSET = 20
+"""The operators' version: the first that has Gelu. ONNX Runtime reads it from 1.17 (January 2024) on."""
+
+IR_VERSION = 9
+"""The file format's version of that time; by default onnx writes its newest, which older runtimes refuse."""
+
+PAGE = 4096
+"""Weights start at multiples of so many bytes, by which runtimes map them into memory."""
+
+
+class Graph:
+    """A graph under construction. Values are known by their names, as they are in the file.
+
+    Parameters
+    ----------
+    weights: the tensors that nodes may read, by name; each is written once, and memory holds no copies of all.
+    data: the open file that takes the weights, under the name `location` beside the model.
+    dtype: how they are stored, fp32 or fp16; they are computed with in fp32.
+    """
+
+    def __init__(self, weights: dict[str, Tensor], data: BinaryIO, location: str, dtype: Dtype) -> None:
+        self.weights, self.dtype = weights, dtype
+        self._data, self._location = data, location
+        self._nodes: list[NodeProto] = []
+        self._initializers: dict[str, TensorProto] = {}
+        self._inputs: list[ValueInfoProto] = []
+        self._outputs: list[ValueInfoProto] = []
+
+    def input(self, name: str, dtype: int, shape: list[str | int]) -> str:
+        """Declare an input; dimensions that are named may be of any size."""
+        self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
+        return name
+
+    def output(self, name: str, shape: list[str | int]) -> None:
+        """Declare the value `name`, fp32, to be an output."""
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+    def add(self, operator: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
+        """Append a node and return the name of its output, for which one may be given."""
+        name = name or f"{operator}_{len(self._nodes)}"
+        self._nodes.append(helper.make_node(operator, inputs, [name], name, **attributes))
+        return name
+
+    def halves(self, x: str) -> tuple[str, str]:
+        """Append the division of `x` (..., 2n) into two of (..., n)."""
+        left, right = f"{x}_left", f"{x}_right"
+        self._nodes.append(helper.make_node("Split", [x], [left, right], left, axis=-1, num_outputs=2))
+        return left, right
+
+    def ints(self, *values: int) -> str:
+        """Return a constant int64 vector."""
+        return self._constant(f"ints_{'_'.join(map(str, values))}", np.array(values, dtype=np.int64))
+
+    def number(self, value: float, dtype: type = np.float32) -> str:
+        """Return a constant scalar."""
+        return self._constant(f"{dtype.__name__}_{value:g}", np.array(value, dtype=dtype))
+
+    def vector(self, name: str, values: Tensor) -> str:
+        """Return a constant fp32 vector that is kept with the nodes."""
+        return self._constant(name, values.numpy())
+
+    def weight(self, name: str) -> str:
+        """Return a weight in fp32."""
+        self._store(name)
+        if self.dtype == "fp32":
+            return name
+        cast = f"{name}_fp32"
+        if not any(node.name == cast for node in self._nodes):
+            self.add("Cast", name, name=cast, to=TensorProto.FLOAT)
+        return cast
+
+    def rows(self, name: str, indices: str) -> str:
+        """Append the choice of rows of a weight (rows, n) by `indices` (...), which gives (..., n) in fp32."""
+        self._store(name)
+        chosen = self.add("Gather", name, indices)
+        return chosen if self.dtype == "fp32" else self.add("Cast", chosen, to=TensorProto.FLOAT)
+
+    def linear(self, x: str, weight: str, bias: str | None = None, name: str | None = None) -> str:
+        """Append x Wᵀ + b for `x` (N, in) and a weight (out, in), as `torch.nn.Linear` keeps it."""
+        bias = bias if bias is not None and bias in self.weights else None
+        # Gemm takes W as it is; for MatMul it would be stored transposed, and a tied embedding so a second time.
+        return self.add("Gemm", x, self.weight(weight), *([self.weight(bias)] if bias else []), name=name, transB=1)
+
+    def model(self, name: str, producer_version: str) -> onnx.ModelProto:
+        """Return what was put together."""
+        graph = helper.make_graph(
+            self._nodes, name, self._inputs, self._outputs, initializer=list(self._initializers.values())
+        )
+        return helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="lucidlm",
+            producer_version=producer_version,
+        )
+
+    def _constant(self, name: str, value: np.ndarray) -> str:
+        if name not in self._initializers:
+            self._initializers[name] = numpy_helper.from_array(value, name)
+        return name
+
+    def _store(self, name: str) -> None:
+        """Write a weight behind those that were written before, unless it is one of them."""
+        if name in self._initializers:
+            return
+        stored = convert(name, self.weights[name].detach().cpu(), self.dtype, self._location).contiguous()
+        self._data.write(bytes(-self._data.tell() % PAGE))
+        offset = self._data.tell()
+        self._data.write(stored.numpy().data)
+        kind = TensorProto.FLOAT if self.dtype == "fp32" else TensorProto.FLOAT16
+        tensor = TensorProto(name=name, data_type=kind, dims=stored.shape, data_location=TensorProto.EXTERNAL)
+        for key, value in (("location", self._location), ("offset", offset), ("length", stored.nbytes)):
+            tensor.external_data.add(key=key, value=str(value))
+        self._initializers[name] = tensor
