@@ -12,8 +12,10 @@ from lucidlm.cli import (
     data,
     demo,
     evaluate,
+    export,
     finetune,
     generate,
+    import_,
     label_curve,
     pretrain,
     recipe,
@@ -45,6 +47,8 @@ for command in (
     report,
     results,
     recipe,
+    import_,
+    export,
     demo,
 ):
     command.register(app)

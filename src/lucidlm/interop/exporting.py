@@ -1,0 +1,20 @@
+"""Exporters: what turns a model into the files that other software loads.
+
+Each is a function, found by name; other packages add theirs by entry points in the group `lucidlm.exporter`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from lucidlm.core.registry import Registry
+from lucidlm.model.directory import Loaded
+
+Exporter = Callable[[Loaded, Path, str | None], None]
+"""Called with the model, where to write, and the number format that was asked for, if any.
+
+It raises an `InputError` if the software has no place for such a model or format, before anything is written.
+"""
+
+exporters: Registry[Exporter] = Registry("exporter")
