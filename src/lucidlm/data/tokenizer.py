@@ -1,10 +1,13 @@
-"""Text to token ids and back: byte-level BPE for real corpora, characters for tiny ones.
+"""Text to token ids and back: byte-level BPE for real corpora, characters for tiny ones; of other models WordPiece,
+Unigram and SentencePiece's BPE too.
 
 - Byte-level BPE (Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units"; Radford et al.
   2019 for the bytes) starts from the 256 bytes, so any string encodes and decodes back unchanged.
 - Before merging, text is cut by `PIECES`, so that no token spans two words, or Chinese and Latin script.
 - What a text says is never a command: the characters `<|endoftext|>` in a document are encoded as the characters they
   are. Control tokens enter a sequence by id only.
+- What a tokenizer puts around a text, `prefix` and `suffix`, is its own to say: nothing if it was trained here, [CLS]
+  and [SEP] for BERT, a token that begins texts for Llama.
 - Saved as `tokenizer.json` + `tokenizer_config.json`, which `transformers.AutoTokenizer` opens.
 """
 
@@ -19,10 +22,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tokenizers
-from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers.decoders import DecodeStream
 
 from lucidlm.core.errors import InputError
-from lucidlm.core.io import read_json, write_json, write_text
+from lucidlm.core.io import write_json, write_text
+from lucidlm.data.tokenizer_files import read_config, read_core
 
 END, PAD, MASK, UNKNOWN = "<|endoftext|>", "<|pad|>", "<|mask|>", "<|unk|>"
 CONTROL = (END, PAD, MASK, "<|im_start|>", "<|im_end|>")
@@ -45,7 +50,17 @@ PIECES = "|".join(
 )
 """What a token may not reach across: the pieces of a text that BPE merges within."""
 
-Kind = Literal["bpe", "characters"]
+Kind = Literal["bpe", "characters", "wordpiece", "unigram", "sentencepiece"]
+"""How a tokenizer cuts text: by byte-level BPE, into characters, or as BERT and as SentencePiece's two models do."""
+
+ROLES = {
+    "eos_token": (END, "[SEP]", "</s>"),
+    "bos_token": (END, "[CLS]", "<s>"),
+    "pad_token": (PAD, "[PAD]", "<pad>"),
+    "mask_token": (MASK, "[MASK]", "<mask>"),
+    "unk_token": (UNKNOWN, "[UNK]", "<unk>"),
+}
+"""The control tokens with a part to play, and what they are where a tokenizer's settings do not name them."""
 
 
 class Tokenizer:
@@ -118,33 +133,18 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """Load a tokenizer from a directory that holds `tokenizer.json`, or from that file itself.
+        """Load a tokenizer from a model's directory, or from a `tokenizer.json` itself.
 
         Raises
         ------
         InputError: there is none, it is damaged, or it is of a kind the package does not read.
         """
         path = Path(path)
-        file = path / "tokenizer.json" if path.is_dir() else path
-        config_file = file.with_name("tokenizer_config.json")
-        if not file.is_file():
-            raise InputError("no tokenizer is here (tokenizer.json is missing)", where=path)
-        try:
-            core = tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises nothing more precise
+        core = read_core(path)
+        tokenizer = cls(core, read_config(path if path.is_dir() else path.parent))
+        if tokenizer.find("eos_token") is None:
             raise InputError(
-                f"is not a tokenizer ({error})", where=file, fix="The file is damaged; make it again."
-            ) from None
-        if not isinstance(core.model, models.BPE) or not isinstance(core.decoder, decoders.ByteLevel | decoders.Fuse):
-            raise InputError(
-                f"is a {type(core.model).__name__} tokenizer; byte-level BPE is what can be read",
-                where=file,
-                fix="Choose another tokenizer, or train one.",
-            )
-        tokenizer = cls(core, read_json(config_file) if config_file.is_file() else None)
-        if core.token_to_id(tokenizer._named("eos_token", END)) is None:
-            raise InputError(
-                "has no token that ends a document", where=file, fix="Name it as eos_token in tokenizer_config.json."
+                "has no token that ends a document", where=path, fix="Name it as eos_token in tokenizer_config.json."
             )
         return tokenizer
 
@@ -168,48 +168,108 @@ class Tokenizer:
         """Return the text of `ids`; broken UTF-8 becomes U+FFFD, and control tokens are left out if `skip_special`."""
         return self.core.decode([int(i) for i in ids], skip_special_tokens=skip_special)
 
-    def stream_decoder(self) -> StreamDecoder:
-        """Return a decoder that takes ids one at a time and gives out whole characters."""
-        return StreamDecoder(self)
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the ids of a text that a model is to continue: what begins texts, if the tokenizer has that, and its own.
+
+        An empty text is the beginning of a document.
+        """
+        return [*self.prefix, *self.encode(text)] or [self.begin_id]
+
+    def whole(self, ids: Iterable[int]) -> list[int]:
+        """Return the ids of a whole text, or of a stretch of one, as a model reads it: between `prefix` and `suffix`."""
+        return [*self.prefix, *ids, *self.suffix] or [self.eos_id]
+
+    def with_end(self) -> Tokenizer:
+        """Return the tokenizer with an end-of-text token after every whole text, unless there is something already.
+
+        Where texts are padded with that same token it would be lost among them, so there it is left out.
+        """
+        if self.suffix or self.pad_id == self.eos_id:
+            return self
+        core = tokenizers.Tokenizer.from_str(self.core.to_str())
+        around = {index: str(core.id_to_token(index)) for index in (*self.prefix, self.eos_id)}
+        core.post_processor = processors.TemplateProcessing(
+            single=[*(around[index] for index in self.prefix), "$A", around[self.eos_id]],
+            special_tokens=[(token, index) for index, token in around.items()],
+        )
+        return Tokenizer(core, self.config)
+
+    def stream_decoder(self, context: Sequence[int] = ()) -> StreamDecoder:
+        """Return a decoder that takes ids one at a time, those that follow `context`, and gives out whole characters."""
+        return StreamDecoder(self) if self.kind in ("bpe", "characters") else ContextDecoder(self, context)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Return the bytes that a token stands for: none for a control token, perhaps a part of a character."""
+        """Return the bytes that a token stands for: none for a control token, perhaps a part of a character.
+
+        For byte-level BPE and characters; the tokens of others say different things in different places.
+        """
         if token_id in self._special:
             return b""
         token = self.core.id_to_token(token_id)
         if token is None:
             raise ValueError(f"there is no token {token_id} in a vocabulary of {self.vocab_size}")
-        return bytes(_BYTE_OF[character] for character in token) if self.kind == "bpe" else token.encode()
+        # Tokens that were added to the vocabulary later are spelt in plain characters.
+        if self.kind == "bpe" and token_id not in self._added and all(map(_BYTE_OF.__contains__, token)):
+            return bytes(_BYTE_OF[character] for character in token)
+        return token.encode()
 
     # ------------------------------------------------------------------ facts
 
-    @property
+    @cached_property
     def kind(self) -> Kind:
-        return "bpe" if isinstance(self.core.decoder, decoders.ByteLevel) else "characters"
+        if isinstance(self.core.model, models.BPE):
+            by_decoder: dict[type, Kind] = {decoders.ByteLevel: "bpe", decoders.Fuse: "characters"}
+            return by_decoder.get(type(self.core.decoder), "sentencepiece")
+        return "wordpiece" if isinstance(self.core.model, models.WordPiece) else "unigram"
 
     @cached_property
     def vocab_size(self) -> int:
-        """How many tokens there are, control tokens included."""
-        return self.core.get_vocab_size()
+        """How many token ids there are, those of control tokens, and gaps between ids, included."""
+        return 1 + max(self.core.get_vocab(with_added_tokens=True).values(), default=-1)
+
+    @cached_property
+    def prefix(self) -> list[int]:
+        """The tokens before a whole text."""
+        return self._around[0]
+
+    @cached_property
+    def suffix(self) -> list[int]:
+        """The tokens after a whole text."""
+        return self._around[1]
+
+    @cached_property
+    def begin_id(self) -> int:
+        """The token after which a text begins: one that is for that, or the one that ends the text before."""
+        begin = self.find("bos_token")
+        return self.prefix[-1] if self.prefix else self.eos_id if begin is None else begin
 
     @cached_property
     def eos_id(self) -> int:
-        """The token after each document; it also stands before a text that begins one."""
-        return self._id("eos_token", END)
+        """The token after each document; for tokenizers trained here it also stands before a text that begins one."""
+        return self._id("eos_token")
 
     @cached_property
     def pad_id(self) -> int:
-        return self._id("pad_token", PAD)
+        """The token that fills up short rows, where nothing looks at it; without one of its own, the end of text."""
+        pad = self.find("pad_token")
+        return self.eos_id if pad is None else pad
 
     @cached_property
     def mask_id(self) -> int:
         """The token that hides another, for masked language models."""
-        return self._id("mask_token", MASK)
+        return self._id("mask_token")
 
     @cached_property
     def unknown_id(self) -> int | None:
         """The token of characters that are not in the vocabulary, or None where every string can be encoded."""
-        return self.core.token_to_id(UNKNOWN) if self.kind == "characters" else None
+        return None if self.kind == "bpe" else self.find("unk_token")
+
+    def find(self, role: str) -> int | None:
+        """Return the id of the control token with a part to play, one of `ROLES`; None if there is none."""
+        if (named := self._named(role)) is not None:
+            return self.core.token_to_id(named)
+        found = (self.core.token_to_id(token) for token in ROLES[role])
+        return next((index for index in found if index is not None), None)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -217,23 +277,35 @@ class Tokenizer:
         return hashlib.sha256(json.dumps(json.loads(self.core.to_str()), sort_keys=True).encode()).hexdigest()
 
     @cached_property
+    def _added(self) -> dict[int, AddedToken]:
+        return self.core.get_added_tokens_decoder()
+
+    @cached_property
     def _special(self) -> frozenset[int]:
-        return frozenset(i for i, token in self.core.get_added_tokens_decoder().items() if token.special)
+        return frozenset(index for index, token in self._added.items() if token.special)
 
-    def _named(self, role: str, default: str) -> str:
-        token = self.config.get(role) or default
-        return token["content"] if isinstance(token, dict) else token
+    @cached_property
+    def _around(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer's own post-processor puts before and after a text."""
+        plain, whole = (self.core.encode("a", add_special_tokens=special).ids for special in (False, True))
+        for start in range(len(whole) - len(plain) + 1):
+            if whole[start : start + len(plain)] == plain:
+                return whole[:start], whole[start + len(plain) :]
+        return [], []
 
-    def _id(self, role: str, default: str) -> int:
-        token = self._named(role, default)
-        token_id = self.core.token_to_id(token)
-        if token_id is None:
+    def _named(self, role: str) -> str | None:
+        token = self.config.get(role) or (self.config.get("sep_token") if role == "eos_token" else None)
+        token = token.get("content") if isinstance(token, dict) else token
+        return token if isinstance(token, str) else None
+
+    def _id(self, role: str) -> int:
+        if (found := self.find(role)) is None:
             raise InputError(
-                f"the tokenizer has no token {token!r}",
+                f"the tokenizer has no token {self._named(role) or ROLES[role][0]!r}",
                 where=f"tokenizer_config.json, field {role}",
                 fix="Choose a tokenizer that has one, or train one.",
             )
-        return token_id
+        return found
 
 
 class StreamDecoder:
@@ -253,6 +325,34 @@ class StreamDecoder:
     def flush(self) -> str:
         """Return what was held back: empty, or U+FFFD for a character that was never completed."""
         return self._utf8.decode(b"", final=True)
+
+
+REACH = 16
+"""How many tokens of what stands before a text may matter for how it is decoded: a whole character's bytes, and more."""
+
+
+class ContextDecoder(StreamDecoder):
+    """Likewise for tokenizers whose tokens say different things in different places: the first has no space before it."""
+
+    def __init__(self, tokenizer: Tokenizer, context: Sequence[int]) -> None:
+        super().__init__(tokenizer)
+        self._ids = list(context[-REACH:])
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._given = sum(len(self._step(token)) for token in self._ids)
+
+    def push(self, token_id: int) -> str:
+        self._ids.append(int(token_id))
+        text = self._step(int(token_id))
+        self._given += len(text)
+        return text
+
+    def flush(self) -> str:
+        held = self._tokenizer.decode(self._ids)[self._given :]
+        self._given += len(held)
+        return held
+
+    def _step(self, token_id: int) -> str:
+        return self._stream.step(self._tokenizer.core, token_id) or ""
 
 
 def _config(core: tokenizers.Tokenizer) -> dict[str, Any]:
