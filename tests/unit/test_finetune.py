@@ -216,8 +216,9 @@ def test_real_sentences(tmp_path: Path, shared_data: Path) -> None:
     path.write_text("".join(rows))
     prepare(PrepareConfig(sources=[str(path)], vocab_size=2000), tmp_path / "data")
     pretrain(tiny_pretraining(tmp_path / "data", loop={"max_steps": 2}), tmp_path / "model")
-    config = configured(tmp_path / "model", path, validation=0.2, epochs=4, batch_size=32, loop={"max_steps": None})
-    outcome = finetune(config, tmp_path / "judge")
+    # fp32: where the CPU has bf16 units it would be judged in bf16 while it is trained, and in fp32 at the end.
+    settings = {"validation": 0.2, "epochs": 4, "batch_size": 32, "precision": "fp32", "loop": {"max_steps": None}}
+    outcome = finetune(configured(tmp_path / "model", path, **settings), tmp_path / "judge")
     assert outcome.evaluation["validation_accuracy"] == outcome.state.best
     assert outcome.state.best >= 0.6
 
@@ -265,7 +266,7 @@ def test_the_task_is_in_the_registry() -> None:
 
 
 def test_long_texts_are_read_whole(tiny_model: Path, tiny_data: Path) -> None:
-    tokenizer = Tokenizer.load(tiny_data)
+    tokenizer = Tokenizer.load(tiny_data).with_end()
     shape = load_model(tiny_model).model.config
     classifier = TextClassifier(SequenceClassifier(shape, ["a", "b"], "mean"), tokenizer, max_length=9)
     text = "director calls film wonderful and writer finds plot moving though"

@@ -60,6 +60,8 @@ def frame_pairs(
 ) -> list[Framed]:
     """Frame sources and targets: `before`, source, `between`, target, end of text; an empty target is left to write.
 
+    Before all of it stands what the tokenizer begins texts with, if it does.
+
     Parameters
     ----------
     room: the most tokens that are read.
@@ -67,7 +69,8 @@ def frame_pairs(
     source_share: how much of the room the source may take; of a longer one the beginning is kept. A target that does
         not fit into what is left is cut, and has no end.
     """
-    first, second = tokenizer.encode(before), tokenizer.encode(between) or [tokenizer.eos_id]
+    first = [*tokenizer.prefix, *tokenizer.encode(before)]
+    second = tokenizer.encode(between) or [tokenizer.eos_id]
     most = max(1, int(room * source_share) - len(first) - len(second))
     sources = tokenizer.encode_batch([source for source, _ in pairs])
     targets = tokenizer.encode_batch([target for _, target in pairs])

@@ -63,8 +63,7 @@ class HarnessModel(TemplateLM):
     @property
     def prefix_token_id(self) -> int:
         """The token that stands before a text: the tokenizer's beginning of text or, if it has none, its end."""
-        found = None if self._bos is None else self.words.core.token_to_id(self._bos)
-        return self.words.eos_id if found is None else found
+        return self.words.begin_id
 
     @property
     def tokenizer_name(self) -> str:

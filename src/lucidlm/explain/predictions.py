@@ -99,8 +99,7 @@ def predict(loaded: Loaded, text: str, target: str | None = None, device: torch.
         raise InputError("the model has no tokenizer.json", where="MODEL", fix="Restore it beside the weights.")
     loaded.model.to(device or torch.device("cpu"))
     if isinstance(loaded.model, SequenceClassifier):
-        limit = loaded.record["provenance"].get("config", {}).get("max_length") or loaded.model.config.context_length
-        return _label(TextClassifier(loaded.model, loaded.tokenizer, limit), text, target)
+        return _label(TextClassifier.of(loaded, "MODEL", device), text, target)
     if isinstance(loaded.model, LanguageModel) and loaded.model.config.causal:
         return _next_token(loaded.model, loaded.tokenizer, text, target)
     raise InputError(
@@ -112,7 +111,7 @@ def predict(loaded: Loaded, text: str, target: str | None = None, device: torch.
 
 def _next_token(model: LanguageModel, tokenizer: Tokenizer, text: str, target: str | None) -> Prediction:
     ids, pieces = cut(tokenizer, text, first=1)
-    device, start = model.head.device, _start(tokenizer)
+    device, start = model.head.device, tokenizer.begin_id
     sought = [] if target is None else tokenizer.encode(target)
     if target is not None and (not sought or tokenizer.unknown_id in sought):
         raise InputError(f"{target!r} is nothing that this model can write", where="--target", fix="Pass another.")
@@ -140,10 +139,9 @@ def _label(classifier: TextClassifier, text: str, target: str | None) -> Predict
         raise InputError(
             f"there is no label {target!r}", where="--target", fix=f"Choose one of: {', '.join(model.labels)}."
         )
-    ids, pieces = cut(tokenizer, text)
+    ids, pieces = cut(tokenizer, text, first=len(tokenizer.prefix))
     _fits(len(ids), classifier.room)
-    read = torch.from_numpy(classifier.end(np.asarray(ids, dtype=np.int64)).astype(np.int64))
-    read = read.to(model.model.embed_tokens.weight.device)
+    read = torch.tensor(tokenizer.whole(ids)).to(model.model.embed_tokens.weight.device)
 
     def logprobs(tokens: Tensor) -> Tensor:
         lengths = torch.full((len(tokens),), tokens.shape[1], device=tokens.device)
@@ -164,13 +162,6 @@ def _fits(length: int, most: int) -> None:
         raise InputError(
             f"has {length:,} tokens, the model reads {most:,} at once", where="TEXT", fix="Explain a part of it."
         )
-
-
-def _start(tokenizer: Tokenizer) -> int:
-    named = tokenizer.config.get("bos_token")
-    named = named["content"] if isinstance(named, dict) else named
-    found = tokenizer.core.token_to_id(named) if named else None
-    return tokenizer.eos_id if found is None else found
 
 
 def _blank(tokenizer: Tokenizer) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,7 +85,7 @@ class Row:
         self.limit = min(config.length, room)
         self._at_limit: Reason = "length" if config.length <= room else "context"
         self._stop, self._eos = config.stop, tokenizer.eos_id
-        self._decoder = tokenizer.stream_decoder()
+        self._decoder = tokenizer.stream_decoder(prompt)
         self._text, self._released = "", 0
 
     def push(self, token: int) -> str:
@@ -135,7 +134,7 @@ def start_rows(
         )
     rows, context = [], model.context_length
     for index, prompt in enumerate(prompts):
-        ids = (tokenizer.encode(prompt) if isinstance(prompt, str) else prompt) or [tokenizer.eos_id]
+        ids = tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else prompt or [tokenizer.begin_id]
         if len(ids) > context:
             raise InputError(
                 f"the prompt has {len(ids):,} tokens, the model's context {context:,}",
@@ -170,12 +169,9 @@ def _decode(
 def never_written(vocab_size: int, tokenizer: Tokenizer) -> Tensor:
     """Return (V,) bool, the tokens that stand for nothing a text may hold: padding, mask, unknown, unused rows."""
     ruled_out = torch.arange(vocab_size) >= tokenizer.vocab_size
-    with suppress(InputError):  # the tokenizer has no such token
-        ruled_out[tokenizer.pad_id] = True
-    with suppress(InputError):
-        ruled_out[tokenizer.mask_id] = True
-    if tokenizer.unknown_id is not None:
-        ruled_out[tokenizer.unknown_id] = True
+    for token in (tokenizer.find("pad_token"), tokenizer.find("mask_token"), tokenizer.unknown_id):
+        if token is not None:
+            ruled_out[token] = True
     ruled_out[tokenizer.eos_id] = False  # which some tokenizers pad with
     return ruled_out
 

@@ -14,7 +14,7 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.progress import track
 from lucidlm.data.examples import Judgement, LabelledText
 from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.model.directory import load_model
+from lucidlm.model.directory import Loaded, load_model
 from lucidlm.model.heads import SequenceClassifier
 
 TOKENS_PER_BATCH = 16_384
@@ -37,6 +37,8 @@ class TextClassifier:
                 fix=f"Pass at most {model.config.context_length}.",
             )
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
+        if self.room < 1:
+            raise InputError(f"{max_length} tokens have no room for a text", where="max_length", fix="Pass 16, say.")
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, device: torch.device | None = None) -> TextClassifier:
@@ -46,17 +48,24 @@ class TextClassifier:
         ------
         InputError: it is not a model directory, or not a classifier's.
         """
-        loaded = load_model(directory)
+        return cls.of(load_model(directory), directory, device)
+
+    @classmethod
+    def of(cls, loaded: Loaded, where: str | Path, device: torch.device | None = None) -> TextClassifier:
+        """Likewise for a model that was opened already, from `where`."""
         if not isinstance(loaded.model, SequenceClassifier):
             raise InputError(
                 f"holds a {loaded.record['kind']} model, not a classifier",
-                where=directory,
+                where=where,
                 fix="Fine-tune it first: lucidlm finetune TASK --model … --data … --out ….",
             )
         if loaded.tokenizer is None:
-            raise InputError("has no tokenizer.json", where=directory, fix="Restore it beside the weights.")
-        length = loaded.record["provenance"].get("config", {}).get("max_length") or loaded.model.config.context_length
-        return cls(loaded.model.to(device or torch.device("cpu")), loaded.tokenizer, length)
+            raise InputError("has no tokenizer.json", where=where, fix="Restore it beside the weights.")
+        provenance = loaded.record["provenance"]
+        length = provenance.get("config", {}).get("max_length") or loaded.model.config.context_length
+        # Those tuned here read an end of text, those tuned elsewhere what their own tokenizer puts there.
+        tokenizer = loaded.tokenizer.with_end() if "task" in provenance else loaded.tokenizer
+        return cls(loaded.model.to(device or torch.device("cpu")), tokenizer, length)
 
     @property
     def labels(self) -> list[str]:
@@ -69,12 +78,12 @@ class TextClassifier:
 
     @property
     def room(self) -> int:
-        """How many tokens of a text a window holds, beside the one that ends it."""
-        return self.max_length - 1
+        """How many tokens of a text a window holds, beside those that the tokenizer puts around it."""
+        return self.max_length - len(self.tokenizer.prefix) - len(self.tokenizer.suffix)
 
-    def end(self, ids: np.ndarray) -> np.ndarray:
-        """Return a window as the model reads it: with the end-of-text token, where its class may be read."""
-        return np.append(ids, np.int32(self.tokenizer.eos_id))
+    def window(self, ids: np.ndarray) -> np.ndarray:
+        """Return a window as the model reads it: between what begins and what ends a text, where its class may be read."""
+        return np.array(self.tokenizer.whole(ids), dtype=np.int32)
 
     def predict(self, examples: Sequence[LabelledText], label: str | None = None) -> list[Judgement]:
         """Judge the text of each example; shows progress if given a `label` for it."""
@@ -90,7 +99,7 @@ class TextClassifier:
         windows, owners = [], []
         for owner, ids in enumerate(encoded):
             for part in np.array_split(ids, max(1, math.ceil(len(ids) / self.room))):
-                windows.append(self.end(part))
+                windows.append(self.window(part))
                 owners.append(owner)
         batches: Iterable[np.ndarray] = bucket_by_length(windows, self._tokens_at_once())
         if label is not None:

@@ -82,8 +82,8 @@ class TextEmbedder:
 
     @property
     def room(self) -> int:
-        """How many tokens of a text a window holds."""
-        return self.max_length - (self.pooling == "last")
+        """How many tokens of a text a window holds, beside those around it."""
+        return self.max_length - len(self.tokenizer.prefix) - len(self._after)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Return each text's token ids (int32), whole.
@@ -99,7 +99,11 @@ class TextEmbedder:
 
     def window(self, ids: np.ndarray) -> np.ndarray:
         """Return a window as the model reads it: with the end-of-text token where that is what the vector is read from."""
-        return np.append(ids, np.int32(self.tokenizer.eos_id)) if self.pooling == "last" else ids
+        return np.array([*self.tokenizer.prefix, *ids, *self._after], dtype=np.int32)
+
+    @property
+    def _after(self) -> list[int]:
+        return self.tokenizer.suffix or [self.tokenizer.eos_id] * (self.pooling == "last")
 
     def long(self, encoded: Sequence[np.ndarray]) -> int:
         """Return how many of the texts take several windows."""

@@ -1,9 +1,11 @@
 """A reader as its users see it: questions about contexts in, stretches of the contexts out.
 
 What the model reads is `<end> question <end> context <end>`, the context in overlapping windows where it is long (Devlin
-et al. 2019, arXiv:1810.04805). A span that starts and ends at the first token says that the window holds no answer. In
-the context a mark, the token `<mask>`, stands before each stretch of terms that the question has too: the exact match
-of Chen et al. 2017 (arXiv:1704.00051), who found it to matter much, as a token rather than as a feature.
+et al. 2019, arXiv:1810.04805), or with the tokens that its tokenizer puts around texts in their place: `[CLS] question
+[SEP] context [SEP]`. A span that starts and ends at the first token says that the window holds no answer. In the context
+a mark, the token `<mask>`, stands before each stretch of terms that the question has too: the exact match of Chen et al.
+2017 (arXiv:1704.00051), who found it to matter much, as a token rather than as a feature. Models that were tuned
+elsewhere know no marks, and tokenizers without that token have none.
 """
 
 from __future__ import annotations
@@ -93,10 +95,17 @@ class SpanReader:
     Parameters
     ----------
     threshold: answers whose score is not above it are left empty; None: there always is an answer.
+    marks: show what question and context share, if the tokenizer has a token for it.
     """
 
     def __init__(
-        self, model: SpanExtractor, tokenizer: Tokenizer, max_length: int, threshold: float | None = None
+        self,
+        model: SpanExtractor,
+        tokenizer: Tokenizer,
+        max_length: int,
+        threshold: float | None = None,
+        *,
+        marks: bool = True,
     ) -> None:
         if not SHORTEST_INPUT <= max_length <= model.config.context_length:
             raise InputError(
@@ -105,6 +114,9 @@ class SpanReader:
                 fix=f"Pass {SHORTEST_INPUT} to {model.config.context_length}, the model's context.",
             )
         self.model, self.tokenizer, self.max_length, self.threshold = model, tokenizer, max_length, threshold
+        self._mark = tokenizer.find("mask_token") if marks else None
+        end = [tokenizer.eos_id]
+        self._begin, self._between = (np.array(ids or end, np.int32) for ids in (tokenizer.prefix, tokenizer.suffix))
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, device: torch.device | None = None) -> SpanReader:
@@ -126,12 +138,17 @@ class SpanReader:
         provenance = loaded.record["provenance"]
         length = provenance.get("config", {}).get("max_length") or loaded.model.config.context_length
         model = loaded.model.to(device or torch.device("cpu"))
-        return cls(model, loaded.tokenizer, length, provenance.get("threshold"))
+        return cls(model, loaded.tokenizer, length, provenance.get("threshold"), marks="task" in provenance)
 
     @property
     def room(self) -> int:
-        """How many tokens of question and context a window holds, beside the three around them."""
-        return self.max_length - 3
+        """How many tokens of question and context a window holds, beside those around them."""
+        return self.max_length - self.around
+
+    @property
+    def around(self) -> int:
+        """How many tokens stand before, between and after question and context."""
+        return len(self._begin) + 2 * len(self._between)
 
     def encode(self, questions: Sequence[Question]) -> list[EncodedQuestion]:
         """Return each question and its context as tokens; a question takes at most half of the room."""
@@ -155,6 +172,8 @@ class SpanReader:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return a context's ids and offsets with a mark before each stretch of tokens with `shared` characters, and
         which of them are marks."""
+        if self._mark is None:
+            return context, offsets, np.zeros(len(context), dtype=bool)
         counts = np.concatenate([[0], np.cumsum(shared)])
         hit = counts[offsets[:, 1]] > counts[offsets[:, 0]]
         places = np.flatnonzero(hit & ~np.concatenate([[False], hit[:-1]]))
@@ -162,7 +181,7 @@ class SpanReader:
         # A mark lies between its neighbours, so that offsets stay in order.
         empty = np.stack([offsets[places, 0], ends[places]], axis=1)
         marks = np.insert(np.zeros(len(context), dtype=bool), places, True)
-        return np.insert(context, places, self.tokenizer.mask_id), np.insert(offsets, places, empty, axis=0), marks
+        return np.insert(context, places, self._mark), np.insert(offsets, places, empty, axis=0), marks
 
     def width(self, encoded: EncodedQuestion) -> int:
         """Return how many tokens of its context a window of a question holds."""
@@ -170,12 +189,11 @@ class SpanReader:
 
     def window(self, encoded: EncodedQuestion, start: int) -> Window:
         """Return the window whose first token of the context is `start`."""
-        end = np.array([self.tokenizer.eos_id], dtype=np.int32)
-        part = slice(start, start + self.width(encoded))
-        ids = np.concatenate([end, encoded.question, end, encoded.context[part], end])
-        begin = len(encoded.question) + 2
+        part, between = slice(start, start + self.width(encoded)), self._between
+        ids = np.concatenate([self._begin, encoded.question, between, encoded.context[part], between])
+        begin = len(self._begin) + len(encoded.question) + len(between)
         allowed = np.zeros(len(ids), dtype=bool)
-        allowed[0], allowed[begin:-1] = True, ~encoded.marks[part]
+        allowed[0], allowed[begin : len(ids) - len(between)] = True, ~encoded.marks[part]
         return Window(ids, allowed, begin, start)
 
     def windows(self, encoded: EncodedQuestion) -> list[Window]:
@@ -236,8 +254,8 @@ class SpanReader:
     def _spans(self, windows: Sequence[Window]) -> tuple[list[float], list[int], list[int]]:
         """Return the best span of each window, its score over "no answer here" and its first and last position."""
         tokens, lengths = pad([window.ids for window in windows], self.tokenizer.pad_id)
-        device = self.model.qa_outputs.weight.device
-        logits = self.model(tokens.to(device), lengths.to(device))
+        device, types = self.model.qa_outputs.weight.device, segments(windows)
+        logits = self.model(tokens.to(device), lengths.to(device), types.to(device))
         starts, ends = (part.double().cpu() for part in logits)  # (B, T)
         none = starts[:, 0] + ends[:, 0]
         allowed = allowed_positions(windows)
@@ -251,6 +269,12 @@ class SpanReader:
 
 def _offsets(pairs: Sequence[tuple[int, int]]) -> np.ndarray:
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def segments(windows: Sequence[Window]) -> Tensor:
+    """Return the segment of each token, (B, T) int64: 0 for the question, 1 for the context and what follows."""
+    columns = torch.arange(max(len(window.ids) for window in windows))
+    return (columns >= torch.tensor([[window.begin] for window in windows])).long()
 
 
 def allowed_positions(windows: Sequence[Window]) -> Tensor:

@@ -48,12 +48,12 @@ class Generation(Writing[Passage]):
         return {"text": example.text, "written": prediction.text}
 
     def frame(self, examples: Sequence[Passage], tokenizer: Tokenizer, room: int) -> list[Framed]:
-        """Return the texts between ends of text, whole."""
-        end = [tokenizer.eos_id]
+        """Return the texts whole, between what begins and what ends one."""
+        begin, end = [tokenizer.begin_id], [tokenizer.eos_id]
         found = []
         for ids in tokenizer.encode_batch([example.text for example in examples]):
             half = min(len(ids), room) // 2
-            found.append(frame([(end, False), (ids[:half], True), ([*ids[half:], *end], True)], prompt=2))
+            found.append(frame([(begin, False), (ids[:half], True), ([*ids[half:], *end], True)], prompt=2))
         return found
 
 

@@ -32,7 +32,7 @@ class Chooser:
     def predict(self, examples: Sequence[MinimalPair], label: str | None = None) -> list[Preference]:
         """Return the log-probabilities of each pair; shows progress if given a `label` for it."""
         sentences = [sentence for example in examples for sentence in (example.good, example.bad)]
-        found = self.scorer.score_texts(self.tokenizer.encode_batch(sentences), self.tokenizer.eos_id, label)
+        found = self.scorer.score_texts(self.tokenizer.encode_batch(sentences), self.tokenizer.begin_id, label)
         return [Preference(good, bad) for good, bad in zip(found[::2], found[1::2], strict=True)]
 
 

@@ -35,7 +35,7 @@ class Foresight:
         encoded = self.tokenizer.encode_batch([example.text for example in examples])
         if unknown := sum(ids.count(self.tokenizer.unknown_id) for ids in encoded if self.tokenizer.unknown_id):
             say(f"{unknown:,} characters are not in the vocabulary: what they cost is not the whole truth.")
-        found = self.scorer.score_texts(encoded, self.tokenizer.eos_id, label)
+        found = self.scorer.score_texts(encoded, self.tokenizer.begin_id, label)
         return [Written("", -logprob, len(ids)) for logprob, ids in zip(found, encoded, strict=True)]
 
 

@@ -58,7 +58,8 @@ class ClassificationObjective(TaskObjective[LabelledText, TextBatch]):
         labels = task.discover_labels(examples["train"])
         backbone, tokenizer = pretrained_backbone(loaded, config.model)
         shape = backbone_config(backbone.config, config)
-        model = SequenceClassifier(shape, labels, config.pooling, seed=config.loop.seed)
+        tokenizer = tokenizer.with_end()
+        model = SequenceClassifier(shape, labels, config.pooling or "mean", seed=config.loop.seed)
         model.model.load_state_dict(backbone.state_dict())
         classifier = TextClassifier(model.to(device), tokenizer, config.max_length or shape.context_length)
         task.label_ids(examples["validation"], labels)
@@ -76,7 +77,7 @@ class ClassificationObjective(TaskObjective[LabelledText, TextBatch]):
         return [min(len(ids), self.classifier.room) + 1 for ids in self.ids]
 
     def collate(self, rows: np.ndarray, generator: np.random.Generator) -> TextBatch:
-        windows = [self.classifier.end(self._window(self.ids[row], generator)) for row in rows]
+        windows = [self.classifier.window(self._window(self.ids[row], generator)) for row in rows]
         tokens, lengths = pad(windows, self.tokenizer.pad_id)
         device = next(self.model.parameters()).device
         return TextBatch(tokens.to(device), lengths.to(device), torch.from_numpy(self.labels[rows]).to(device))

@@ -9,6 +9,7 @@ from pydantic import Field
 from lucidlm.core.config import Config
 from lucidlm.core.devices import Precision
 from lucidlm.data.document import OnError
+from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import Pooling
 from lucidlm.model.lora import LoraConfig
 from lucidlm.train.loop import LoopConfig
@@ -34,7 +35,8 @@ class FinetuneConfig(Config):
         arXiv:1801.06146), so that what is most general changes least; 1: all alike.
     max_length: tokens read at once; None: the model's context. What happens to longer inputs is the task's to say.
     attention: whether a token sees all of its input or only what stands before it; "auto" is the model's own way.
-    pooling: read a text's class or embedding from the last token's state or from the mean.
+    pooling: read a text's class or embedding from the last token's state, the first one's or the mean; None: the first
+        one's of a model that has segments (BERT), which was pretrained for that, else the mean.
     epochs: passes over the training examples.
     batch_size: examples a step.
     dropout: as in `ModelConfig`; None: the pretrained model's.
@@ -61,7 +63,7 @@ class FinetuneConfig(Config):
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     max_length: int | None = Field(default=None, ge=8)
     attention: Literal["auto", "causal", "bidirectional"] = "auto"
-    pooling: Pooling = "mean"
+    pooling: Pooling | None = None
     epochs: float = Field(default=3.0, gt=0)
     batch_size: int = Field(default=32, ge=1)
     dropout: float | None = Field(default=0.1, ge=0, lt=1)
@@ -79,3 +81,10 @@ class FinetuneConfig(Config):
         evaluations=6,
         patience=100,
     )
+
+    def for_model(self, shape: ModelConfig) -> FinetuneConfig:
+        """Return the settings with those filled in that depend on the model to be tuned."""
+        return self.changed(
+            max_length=self.max_length or shape.context_length,
+            pooling=self.pooling or ("first" if shape.token_types else "mean"),
+        )

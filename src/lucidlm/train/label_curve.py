@@ -215,7 +215,7 @@ def _train(
     if fresh:
         assert isinstance(loaded.model, LanguageModel), "nothing else is tuned"
         loaded = Loaded(LanguageModel(loaded.model.config, config.loop.seed), loaded.tokenizer, loaded.record)
-    config = config.changed(max_length=config.max_length or loaded.model.config.context_length)
+    config = config.for_model(loaded.model.config)
     objective = build_objective(config, task, loaded, {"train": examples, "validation": [], "test": []}, compute.device)
     apply_strategy(objective.model, config, objective.head)
     shutil.rmtree(directory, ignore_errors=True)

@@ -90,7 +90,7 @@ class MatchObjective(TaskObjective[Match, MatchBatch]):
             )
         model = LanguageModel(shape, seed=None)
         model.load_state_dict(loaded.model.state_dict())
-        embedder = TextEmbedder(model.to(device), tokenizer, config.pooling, config.max_length)
+        embedder = TextEmbedder(model.to(device), tokenizer, config.pooling or "mean", config.max_length)
         return cls(config, task, examples, model, tokenizer, Ranker(embedder, task.again))
 
     def encode(self, examples: Sequence[Match]) -> list[int]:

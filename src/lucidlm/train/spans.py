@@ -17,7 +17,7 @@ from lucidlm.data.split import Split
 from lucidlm.model.classify import pad
 from lucidlm.model.directory import Loaded
 from lucidlm.model.heads import SpanExtractor
-from lucidlm.model.spans import EncodedQuestion, SpanReader, Window, allowed_positions
+from lucidlm.model.spans import EncodedQuestion, SpanReader, Window, allowed_positions, segments
 from lucidlm.tasks.question_answering import QuestionAnswering
 from lucidlm.train.backbone import backbone_config, pretrained_backbone
 from lucidlm.train.cloze import ClozeQuestions
@@ -34,11 +34,12 @@ SYNTHETIC = 0.7
 
 @dataclass
 class SpanBatch:
-    """Token ids (B, T) int64 padded on the right, their lengths (B,), where answers may be (B, T) bool, and where the
-    right ones start and end (B,) int64: at 0 where the window holds none."""
+    """Token ids (B, T) int64 padded on the right, their lengths (B,) and segments (B, T), where answers may be (B, T)
+    bool, and where the right ones start and end (B,) int64: at 0 where the window holds none."""
 
     tokens: Tensor
     lengths: Tensor
+    types: Tensor
     allowed: Tensor
     starts: Tensor
     ends: Tensor
@@ -89,7 +90,8 @@ class SpanObjective(TaskObjective[Question, SpanBatch]):
                 self.config.synthetic, self.config.encoding, self.config.on_error, contexts
             )
         room = self.reader.room
-        return [min(len(found.question) + len(found.context), room) + 3 for found in self.encoded]
+        around = self.reader.around
+        return [min(len(found.question) + len(found.context), room) + around for found in self.encoded]
 
     def __init__(self, *args: object, **keywords: object) -> None:
         super().__init__(*args, **keywords)  # pyright: ignore[reportArgumentType]
@@ -128,7 +130,7 @@ class SpanObjective(TaskObjective[Question, SpanBatch]):
         tokens, lengths = pad([window.ids for window in windows], self.tokenizer.pad_id)
         starts, ends = (torch.tensor([places[which] for places in drawn]) for which in (1, 2))
         device = next(self.model.parameters()).device
-        parts = (tokens, lengths, allowed_positions(windows), starts, ends)
+        parts = (tokens, lengths, segments(windows), allowed_positions(windows), starts, ends)
         return SpanBatch(*(part.to(device) for part in parts))
 
     def _window(
@@ -159,7 +161,7 @@ class SpanObjective(TaskObjective[Question, SpanBatch]):
         return int(batch.lengths.sum())
 
     def loss(self, model: nn.Module, batch: SpanBatch) -> Tensor:
-        logits = model(batch.tokens, batch.lengths)
+        logits = model(batch.tokens, batch.lengths, batch.types)
         pairs = zip(logits, (batch.starts, batch.ends), strict=True)
         return sum((self._cross_entropy(part, batch.allowed, right) for part, right in pairs), torch.tensor(0.0)) / 2
 
