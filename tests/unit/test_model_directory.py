@@ -249,8 +249,8 @@ def test_families_and_features_that_are_not_known(theirs: Path) -> None:
         ({"use_sliding_window": True}, "sliding"),
         ({"attention_bias": True}, "bias"),
         ({"hidden_act": "gelu"}, "hidden_act"),
-        ({"hidden_size": None}, "embedding_dim"),
-        ({"hidden_size": "wide"}, "embedding_dim"),
+        ({"hidden_size": None}, "hidden_size"),
+        ({"hidden_size": "wide"}, "hidden_size"),
     ):
         (theirs / "config.json").write_text(json.dumps({**fields, **change}))
         refused(theirs, "config.json", word)

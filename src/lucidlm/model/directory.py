@@ -22,6 +22,7 @@ from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.io import check_file, disk_errors, read_json, require_free_space, sha256, write_json
 from lucidlm.core.registry import Registry
 from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.model.adopt import adopt
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.family import Family, Kind, family_named, family_of
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
@@ -171,7 +172,7 @@ def load_model(source: str | Path, *, verify: bool = True) -> Loaded:
             where=path,
             fix="Pass what --out named when the model was trained.",
         )
-    record = _read_record(path, verify) if (path / RECORD).exists() else _adopt(path)
+    record = _read_record(path, verify) if (path / RECORD).exists() else adopt(path / "config.json")
     config = ModelConfig.parse(record["model"], where=path / RECORD)
     named = read_json(path / "config.json").get("model_type")
     family = None if named == OWN else family_named(named, str(path / "config.json"))
@@ -220,56 +221,6 @@ def _read_record(directory: Path, verify: bool) -> dict[str, Any]:
         fix = "Restore it or train again."
         check_file(path, expected["bytes"], expected["sha256"], record=RECORD, fix=fix)
     return record
-
-
-def _adopt(directory: Path) -> dict[str, Any]:
-    """Return a record for a directory that transformers wrote."""
-    where = directory / "config.json"
-    fields = read_json(where)
-    family = family_named(fields.get("model_type"), str(where))
-    config = family.to_config(fields, str(where))
-    kind = _kind_of(fields.get("architectures"), family, str(where))
-    record: dict[str, Any] = {"kind": kind, "model": config.model_dump(), "provenance": {}}
-    if kind == "classifier":
-        record |= {"labels": _labels(fields, str(where)), "pooling": family.classifier_pooling}
-        asked = fields.get("classifier_pooling", family.classifier_pooling)
-        if asked != family.classifier_pooling:
-            raise InputError(f"classifier_pooling {asked!r} is not supported", where=where)
-    return record
-
-
-def _kind_of(architectures: object, family: Family, where: str) -> Kind:
-    """Return the kind of model that a config.json's list of classes names; what names none is a language model."""
-    named = architectures[0] if isinstance(architectures, list) and architectures else family.architectures["language"]
-    endings: dict[str, Kind] = {
-        "ForCausalLM": "language",
-        "LMHeadModel": "language",
-        "ForMaskedLM": "language",
-        "ForPreTraining": "language",
-        "Model": "language",
-        "ForSequenceClassification": "classifier",
-        "ForQuestionAnswering": "span",
-    }
-    for ending, kind in endings.items():
-        if str(named).endswith(ending):
-            return kind
-    raise InputError(
-        f"holds a {named}, which is not supported",
-        where=where,
-        fix="Known are language models, classifiers of texts and extractors of answers.",
-    )
-
-
-def _labels(fields: dict[str, Any], where: str) -> list[str]:
-    """Return the names of the classes in the order of their numbers."""
-    named = fields.get("id2label", {0: "LABEL_0", 1: "LABEL_1"})
-    try:
-        names = {int(key): str(label) for key, label in named.items()}
-    except (AttributeError, TypeError, ValueError):
-        raise InputError(f"id2label should name each class by its number, not {named!r}", where=where) from None
-    if sorted(names) != list(range(len(names))):
-        raise InputError(f"id2label leaves out numbers: {sorted(names)[:10]}", where=where)
-    return [names[number] for number in range(len(names))]
 
 
 def _empty(record: dict[str, Any], config: ModelConfig) -> Model:

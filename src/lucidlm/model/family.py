@@ -9,7 +9,8 @@ each, and are found by the `model_type` in config.json; other packages add their
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from lucidlm.core.errors import InputError
 from lucidlm.core.registry import Registry
 from lucidlm.model.config import ModelConfig
+from lucidlm.model.heads import blank_head
 
 Kind = Literal["language", "classifier", "span"]
 
@@ -29,28 +31,16 @@ ARRANGEMENT = (
     "causal",
     "norm",
     "position",
-    "activation",
     "bias",
     "qkv_bias",
     "qk_norm",
     "post_norm",
     "head_transform",
 )
-"""The fields of `ModelConfig` that tell one family from another; the rest are sizes."""
+"""The fields of `ModelConfig` that, with the activation, tell one family from another; the rest are sizes."""
 
-ROTARY_SIZES = {
-    "vocab_size": "vocab_size",
-    "embedding_dim": "hidden_size",
-    "num_heads": "num_attention_heads",
-    "ff_dim": "intermediate_size",
-    "num_layers": "num_hidden_layers",
-    "num_kv_heads": "num_key_value_heads",
-    "head_dim": "head_dim",
-    "context_length": "max_position_embeddings",
-    "norm_eps": "rms_norm_eps",
-    "tied_embeddings": "tie_word_embeddings",
-}
-"""The names that Llama gave the sizes of a model with rotary positions, and most others kept."""
+HEADS = re.compile(r"(lm_head|score|qa_outputs|classifier|cls)\.")
+"""How the names of tensors begin that are never the Transformer's."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +73,8 @@ class Family:
     architectures: the class of transformers for each kind of model; a kind that is not there, it has no class for.
     backbone: the class for the Transformer alone.
     arrangement: what it fixes of `ARRANGEMENT`, where that is not our default.
+    activation: the field of config.json that names the MLP's activation.
+    activations: what it may say, and which of ours that is; the first is what it means where it says nothing.
     sizes: fields of ours and what they are called in config.json.
     defaults: what transformers takes for fields that a config.json leaves out, where that is not our default.
     demands: fields of config.json that must have this value, or be absent; another means a feature we do not have.
@@ -92,16 +84,20 @@ class Family:
     prefix: what the names of the Transformer's weights begin with; None: as ours.
     ignored: a pattern of tensors that files hold and the model does not need.
     equal_heads: it has no key heads in groups, and no width of heads of its own.
-    derived: called with the fields of a config.json, returns those of ours that follow from several of theirs.
+    read: called with the fields of a config.json, returns those of ours that follow from several of theirs.
+    write: called with our configuration, returns what config.json holds of it besides the sizes.
     older: what names in older files hold, and what is written there now.
+    copies: tensors that files hold a second time, and which they repeat; without tied embeddings, the copy counts.
     classifier_pooling: what transformers' classifier of this family reads.
     """
 
     model_type: str
     architectures: Mapping[Kind, str]
     backbone: str
+    activations: Mapping[str, str]
+    sizes: Mapping[str, str]
     arrangement: Mapping[str, Any] = field(default_factory=dict)
-    sizes: Mapping[str, str] = field(default_factory=lambda: ROTARY_SIZES)
+    activation: str = "hidden_act"
     defaults: Mapping[str, Any] = field(default_factory=dict)
     demands: Mapping[str, Any] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
@@ -110,8 +106,10 @@ class Family:
     prefix: str | None = None
     ignored: str | None = None
     equal_heads: bool = False
-    derived: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda fields: {}
+    read: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda fields: {}
+    write: Callable[[ModelConfig], dict[str, Any]] = lambda config: {}
     older: Mapping[str, str] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
     classifier_pooling: Literal["last", "mean", "first"] = "last"
 
     def fits(self, config: ModelConfig) -> bool:
@@ -119,7 +117,8 @@ class Family:
         plain = config.key_heads == config.num_heads and config.head_width * config.num_heads == config.embedding_dim
         segmented = (config.token_types > 0) == ("token_types" in self.sizes)
         alike = all(getattr(config, name) == value for name, value in self._arrangement().items())
-        return alike and segmented and (plain or not self.equal_heads)
+        active = config.activation in self.activations.values()
+        return alike and active and segmented and (plain or not self.equal_heads)
 
     def reads_as(self, pooling: str) -> bool:
         """Return whether transformers' classifier of this family reads a text's class from the same state."""
@@ -134,35 +133,37 @@ class Family:
         ------
         InputError: a field is wrong, missing, or asks for what the family's Transformer has not got here.
         """
-        for name, value in self.demands.items():
-            if (found := fields.get(name, value)) != value and found is not None:
-                raise InputError(
-                    f"{name} is {found!r}; of this family only {value!r} is supported",
-                    where=where,
-                    fix="Choose another model.",
-                )
-        known = {**self.defaults, **{name: value for name, value in fields.items() if value is not None}}
+        arrangement = self._arrangement()
+        # Fields that change what any model of transformers computes.
+        general = {"is_causal": arrangement["causal"], "per_layer_config": None}
+        for name, value in {**general, **self.demands}.items():
+            if (found := fields.get(name)) != value and found is not None:
+                raise _unsupported(name, found, [value], where)
+        layers = fields.get("layer_types") or []
+        if not isinstance(layers, list) or any(layer != "full_attention" for layer in layers):
+            raise _unsupported("layer_types", layers, ["full_attention"], where)
+        active = fields.get(self.activation) or next(iter(self.activations))
+        if not isinstance(active, str) or active not in self.activations:
+            raise _unsupported(self.activation, active, self.activations, where)
+        known = {**self.defaults, **fields}
         sizes = {ours: known[theirs] for ours, theirs in self.sizes.items() if theirs in known}
-        rope = rope_fields(fields, known, where) if self._arrangement()["position"] == "rotary" else {}
-        return ModelConfig.parse({**self._arrangement(), **sizes, **rope, **self.derived(known)}, where)
+        try:
+            return ModelConfig(**{**arrangement, "activation": self.activations[active], **sizes, **self.read(known)})
+        except InputError as error:
+            # The reader has their names before them, not ours.
+            what = re.sub("|".join(rf"\b{name}\b" for name in self.sizes), lambda m: self.sizes[m[0]], error.what)
+            raise InputError(what, where=where, fix=error.fix) from None
 
     def to_fields(self, config: ModelConfig, kind: Kind) -> dict[str, Any]:
         """Return what config.json holds for a model of this `kind`."""
         values = {**config.model_dump(), "num_kv_heads": config.key_heads, "head_dim": config.head_width}
-        fields = {theirs: values[ours] for ours, theirs in self.sizes.items()}
-        if config.position == "rotary":
-            rope = {"rope_type": "default", "rope_theta": config.rope_theta}
-            if (scaling := config.rope_scaling) is not None:
-                rope |= {"rope_type": scaling.kind, "factor": scaling.factor}
-            if scaling is not None and scaling.kind == "llama3":
-                rope |= {theirs: getattr(scaling, ours) for ours, theirs in LLAMA3.items()}
-            # The first two were read by transformers before version 5, the last is read since.
-            fields |= {"rope_theta": config.rope_theta, "rope_scaling": rope if scaling else None}
-            fields |= {"rope_parameters": rope}
+        active = next(theirs for theirs, ours in self.activations.items() if ours == config.activation)
         return {
             "model_type": self.model_type,
             "architectures": [self.architectures.get(kind, "LucidLM")],
-            **fields,
+            **{theirs: values[ours] for ours, theirs in self.sizes.items()},
+            self.activation: active,
+            **self.write(config),
             **self.demands,
             **self.constants,
         }
@@ -175,33 +176,43 @@ class Family:
     def to_ours(self, tensors: Mapping[str, Tensor], config: ModelConfig, kind: Kind) -> dict[str, Tensor]:
         """Return the tensors of a file of theirs under our names; what has no name of ours keeps its own.
 
-        Nothing is copied: parts and transposes are views. Heads for another `kind` are left out.
+        Nothing is copied: parts and transposes are views. Heads for another `kind` are left out; for a Transformer that
+        comes without one there is a blank one.
         """
         prefix, own = OWN_PREFIX[kind] if self.prefix is None else self.prefix, OWN_PREFIX[kind]
-        heads = _by_their_name(self.heads.get(kind, ()), config.num_layers)
-        others = [_by_their_name(parts, config.num_layers) for other, parts in self.heads.items() if other != kind]
         body = _by_their_name(self.modules, config.num_layers)
-        # Files of the Transformer alone leave the prefix out.
-        bare = not any(name.startswith(prefix) for name in tensors)
+        heads = {of: _by_their_name(parts, config.num_layers) for of, parts in self.heads.items()}
+        head = heads.pop(kind, {})
         found: dict[str, Tensor] = {}
-        for name, tensor in tensors.items():
-            for old, new in self.older.items():
-                name = name.replace(old, new)
-            if self.ignored is not None and re.search(self.ignored, name):
-                continue
-            if name in heads:
-                found |= _parts(heads[name], tensor, "")
-            elif any(name in other for other in others):
+        for name, tensor in self._in_todays_names(tensors, prefix, config.tied_embeddings).items():
+            if name in head:
+                found |= _parts(head[name], tensor, "")
+            elif any(name in other for other in heads.values()):
                 continue
             elif (inner := name.removeprefix(prefix)) in body:
                 found |= _parts(body[inner], tensor, own)
             elif name.startswith(prefix) and not self.modules:
                 found[own + inner] = tensor
-            elif bare and not self.modules and not name.startswith(("lm_head.", "score.", "qa_outputs.")):
-                found[own + name] = tensor
             else:
                 found[name] = tensor
+        if kind == "language" and _bare(tensors, prefix) and not any(map(HEADS.match, tensors)):
+            found |= blank_head(config, next(iter(found.values())).device)
         return found
+
+    def _in_todays_names(self, tensors: Mapping[str, Tensor], prefix: str, tied: bool) -> dict[str, Tensor]:
+        """Return what matters of a file's tensors under the names that a whole model's have today."""
+        named: dict[str, Tensor] = {}
+        bare = _bare(tensors, prefix)
+        for name, tensor in tensors.items():
+            for old, new in self.older.items():
+                name = name.replace(old, new)
+            if self.ignored is None or not re.search(self.ignored, name):
+                named[prefix + name if bare and not HEADS.match(name) else name] = tensor
+        for copy, original in self.copies.items():
+            if copy in named and not (tied and original in named):
+                named[original] = named[copy]
+            named.pop(copy, None)
+        return named
 
     def to_theirs(self, state: Mapping[str, Tensor], config: ModelConfig, kind: Kind) -> dict[str, Tensor]:
         """Return our tensors under their names, in the form that their software reads."""
@@ -215,41 +226,9 @@ class Family:
                     tensor = whole[0] if len(whole) == 1 else torch.cat(whole)
                     found[their_prefix + theirs] = tensor.T if part.transposed and tensor.dim() == 2 else tensor
         if self.modules:
-            return found | rest
+            copies = {} if config.tied_embeddings else self.copies
+            return found | rest | {copy: found[name].clone() for copy, name in copies.items() if name in found}
         return {prefix + name[len(own) :] if name.startswith(own) else name: tensor for name, tensor in state.items()}
-
-
-LLAMA3 = {
-    "low_frequency": "low_freq_factor",
-    "high_frequency": "high_freq_factor",
-    "original_context": "original_max_position_embeddings",
-}
-
-
-def rope_fields(fields: Mapping[str, Any], known: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return `rope_theta` and `rope_scaling` as a config.json says them, in any of the ways it has said them over time.
-
-    Raises
-    ------
-    InputError: positions are scaled in a way that this version does not know.
-    """
-    rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
-    if not isinstance(rope, dict):
-        raise InputError(f"rope_parameters should be an object, not {rope!r}", where=where)
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    theta = rope.get("rope_theta", known.get("rope_theta", 10_000.0))
-    if rope.get("partial_rotary_factor", known.get("partial_rotary_factor", 1.0)) != 1.0:
-        raise InputError("rotary positions of a part of each head are not supported", where=where)
-    if kind == "default":
-        return {"rope_theta": theta}
-    if kind not in ("linear", "llama3"):
-        raise InputError(
-            f"rotary positions scaled by {kind!r} are not supported", where=where, fix="Known are linear and llama3."
-        )
-    scaling = {"kind": kind, "factor": rope.get("factor")}
-    if kind == "llama3":
-        scaling |= {ours: rope[theirs] for ours, theirs in LLAMA3.items() if theirs in rope}
-    return {"rope_theta": theta, "rope_scaling": scaling}
 
 
 def _names(part: Module, layers: int) -> list[tuple[str, list[str]]]:
@@ -270,6 +249,19 @@ def _parts(place: tuple[list[str], bool], tensor: Tensor, prefix: str) -> dict[s
     whole = tensor.T if transposed and tensor.dim() == 2 else tensor
     parts = whole.tensor_split(len(names)) if whole.dim() else (whole,) * len(names)
     return {prefix + name: part for name, part in zip(names, parts, strict=True)}
+
+
+def _bare(tensors: Mapping[str, Tensor], prefix: str) -> bool:
+    """Return whether a file is of the Transformer alone, whose names then leave the prefix out."""
+    return not any(name.startswith(prefix) for name in tensors)
+
+
+def _unsupported(name: str, found: object, supported: Iterable[object], where: str) -> InputError:
+    return InputError(
+        f"{name} is {reprlib.repr(found)}; of this family only {' and '.join(map(repr, supported))} is supported",
+        where=where,
+        fix="Choose another model.",
+    )
 
 
 families: Registry[Family] = Registry("family")

@@ -21,17 +21,21 @@ Pooling = Literal["last", "mean", "first"]
 
 
 class HeadTransform(nn.Module):
-    """What BERT's states pass before the output embedding: a dense layer, GELU and a norm; and the output's bias."""
+    """What BERT's states pass before the output embedding: a dense layer, GELU and a norm; and the output's bias.
+
+    GELU is in the MLPs' form: by tanh if theirs is, else exact.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.approximate = "tanh" if config.activation == "gelu_tanh" else "none"
         self.dense = nn.Linear(config.embedding_dim, config.embedding_dim)
         self.norm = make_norm(config)
         self.output_bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map states (..., D) to (..., D)."""
-        return self.norm(functional.gelu(self.dense(hidden)))
+        return self.norm(functional.gelu(self.dense(hidden), approximate=self.approximate))
 
 
 class LanguageModel(nn.Module):
@@ -87,6 +91,22 @@ class LanguageModel(nn.Module):
             counted = targets != IGNORED
             hidden, targets = hidden[counted][None], targets[counted][None]
         return token_losses(*self.readout(hidden), targets)
+
+
+def blank_head(config: ModelConfig, device: torch.device) -> dict[str, Tensor]:
+    """Return weights for the head of a `LanguageModel` that give every token the same chance, until they are trained."""
+    width, tied = config.embedding_dim, config.tied_embeddings
+    blank = {} if tied else {"lm_head.weight": torch.zeros(config.vocab_size, width, device=device)}
+    if config.head_transform:
+        # With an output embedding that is the input's, it is the states that have to be zero.
+        blank |= {
+            "transform.dense.weight": torch.eye(width, device=device),
+            "transform.dense.bias": torch.zeros(width, device=device),
+            "transform.norm.weight": torch.full((width,), 0.0 if tied else 1.0, device=device),
+            "transform.norm.bias": torch.zeros(width, device=device),
+            "transform.output_bias": torch.zeros(config.vocab_size, device=device),
+        }
+    return blank
 
 
 def text_states(

@@ -18,12 +18,12 @@ BERT = Family(
         "causal": False,
         "norm": "layer",
         "position": "learned",
-        "activation": "gelu",
         "bias": True,
         "qk_norm": False,
         "post_norm": True,
         "head_transform": True,
     },
+    activations={"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh"},
     sizes={
         "vocab_size": "vocab_size",
         "embedding_dim": "hidden_size",
@@ -43,11 +43,11 @@ BERT = Family(
         "hidden_dropout_prob": 0.1,
     },
     demands={
-        "hidden_act": "gelu",
         "position_embedding_type": "absolute",
         "is_decoder": False,
         "add_cross_attention": False,
     },
+    constants={"attention_probs_dropout_prob": 0.0},
     modules=(
         module("embeddings.word_embeddings", "embed_tokens"),
         module("embeddings.position_embeddings", "embed_positions"),
@@ -73,7 +73,8 @@ BERT = Family(
     },
     prefix="bert.",
     older={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
-    ignored=r"position_ids$|^cls\.seq_relationship\.|^cls\.predictions\.decoder\.bias$",
+    copies={"cls.predictions.decoder.bias": "cls.predictions.bias"},
+    ignored=r"position_ids$|^cls\.seq_relationship\.",
     equal_heads=True,
     classifier_pooling="first",
 )

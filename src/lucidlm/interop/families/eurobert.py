@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lucidlm.interop.families.rotary import ROTARY
 from lucidlm.model.family import Family
 
 EUROBERT = Family(
@@ -9,14 +10,12 @@ EUROBERT = Family(
     architectures={"language": "EuroBertForMaskedLM", "classifier": "EuroBertForSequenceClassification"},
     backbone="EuroBertModel",
     arrangement={"causal": False, "qk_norm": False},
+    **ROTARY,
     defaults={
         "max_position_embeddings": 8192,
         "rms_norm_eps": 1e-5,
-        "rope_theta": 250_000.0,
         "tie_word_embeddings": False,
     },
-    demands={"hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
-    constants={"attention_dropout": 0.0},
-    ignored=r"rotary_emb\.inv_freq$",
+    demands={"attention_bias": False, "mlp_bias": False},
     classifier_pooling="mean",
 )

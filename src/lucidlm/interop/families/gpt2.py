@@ -29,9 +29,16 @@ GPT2 = Family(
     arrangement={
         "norm": "layer",
         "position": "learned",
-        "activation": "gelu_tanh",
         "bias": True,
         "qk_norm": False,
+    },
+    activation="activation_function",
+    activations={
+        "gelu_new": "gelu_tanh",
+        "gelu_pytorch_tanh": "gelu_tanh",
+        "gelu_fast": "gelu_tanh",
+        "gelu": "gelu",
+        "relu2": "relu2",
     },
     sizes={
         "vocab_size": "vocab_size",
@@ -46,7 +53,6 @@ GPT2 = Family(
     },
     defaults={"layer_norm_epsilon": 1e-5, "resid_pdrop": 0.1},
     demands={
-        "activation_function": "gelu_new",
         "scale_attn_weights": True,
         "scale_attn_by_inverse_layer_idx": False,
         "add_cross_attention": False,
@@ -65,5 +71,6 @@ GPT2 = Family(
     prefix="transformer.",
     ignored=r"\.attn\.(masked_)?bias$",
     equal_heads=True,
-    derived=_mlp_width,
+    read=_mlp_width,
+    write=lambda config: {"embd_pdrop": config.dropout, "attn_pdrop": 0.0},
 )

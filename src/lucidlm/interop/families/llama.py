@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from lucidlm.interop.families.rotary import ROTARY, read_positions
 from lucidlm.model.family import Family
 
 LLAMA = Family(
@@ -18,17 +19,17 @@ LLAMA = Family(
     },
     backbone="LlamaModel",
     arrangement={"qk_norm": False},
+    **ROTARY,
     defaults={"max_position_embeddings": 2048, "tie_word_embeddings": False},
-    demands={"hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
-    constants={"attention_dropout": 0.0},
-    ignored=r"rotary_emb\.inv_freq$",
+    demands={"attention_bias": False, "mlp_bias": False},
 )
 
 
-def _within_window(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _read_mistral(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Attention over a sliding window is attention over everything in a context no longer than the window."""
-    window, context = fields.get("sliding_window"), fields["max_position_embeddings"]
-    return {"context_length": min(window, context)} if isinstance(window, int) and isinstance(context, int) else {}
+    window, context = fields["sliding_window"], fields["max_position_embeddings"]
+    windowed = isinstance(context, int) and isinstance(window, int) and window < context
+    return read_positions(fields) | ({"context_length": window} if windowed else {})
 
 
 MISTRAL = replace(
@@ -42,5 +43,6 @@ MISTRAL = replace(
         "sliding_window": 4096,
         "tie_word_embeddings": False,
     },
-    derived=_within_window,
+    prefix="model.",
+    read=_read_mistral,
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lucidlm.model.family import ROTARY_SIZES, Family
+from lucidlm.interop.families.rotary import ROTARY
+from lucidlm.model.family import Family
 
 QWEN2 = Family(
     model_type="qwen2",
@@ -13,9 +14,7 @@ QWEN2 = Family(
     },
     backbone="Qwen2Model",
     arrangement={"qk_norm": False, "qkv_bias": True},
-    sizes=ROTARY_SIZES,
-    defaults={"max_position_embeddings": 32768, "tie_word_embeddings": False},
-    demands={"hidden_act": "silu", "use_sliding_window": False},
-    constants={"attention_dropout": 0.0},
-    ignored=r"rotary_emb\.inv_freq$",
+    **ROTARY,
+    defaults={"num_key_value_heads": 32, "max_position_embeddings": 32768, "tie_word_embeddings": False},
+    demands={"use_sliding_window": False},
 )

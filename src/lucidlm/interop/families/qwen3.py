@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lucidlm.interop.families.rotary import ROTARY
 from lucidlm.model.family import Family
 
 QWEN3 = Family(
@@ -12,8 +13,12 @@ QWEN3 = Family(
         "span": "Qwen3ForQuestionAnswering",
     },
     backbone="Qwen3Model",
-    defaults={"head_dim": 128, "max_position_embeddings": 32768, "tie_word_embeddings": False},
-    demands={"hidden_act": "silu", "attention_bias": False, "use_sliding_window": False},
-    constants={"attention_dropout": 0.0},
-    ignored=r"rotary_emb\.inv_freq$",
+    **ROTARY,
+    defaults={
+        "head_dim": 128,
+        "num_key_value_heads": 32,
+        "max_position_embeddings": 32768,
+        "tie_word_embeddings": False,
+    },
+    demands={"attention_bias": False, "use_sliding_window": False},
 )
