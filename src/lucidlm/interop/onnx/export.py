@@ -99,7 +99,8 @@ def _seen(graph: Graph, tokens: str, mask: str, causal: bool) -> str:
 def _tell_tokens(network: Network, model: LanguageModel, states: str) -> None:
     graph, config, bias = network.graph, model.config, None
     if config.head_transform:
-        states = graph.add("Gelu", graph.linear(states, "transform.dense.weight", "transform.dense.bias"))
+        states = graph.linear(states, "transform.dense.weight", "transform.dense.bias")
+        states = graph.add("Gelu", states, approximate="tanh" if config.activation == "gelu_tanh" else "none")
         states, bias = network.norm(states, "transform.norm"), "transform.output_bias"
     table = "model.embed_tokens.weight" if config.tied_embeddings else "lm_head.weight"
     network.unflatten(graph.linear(states, table, bias), config.vocab_size, name="logits")
