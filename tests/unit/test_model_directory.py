@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.model import directory, weights
+from lucidlm.model import directory, shards
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.directory import load_model, save_model
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
@@ -90,12 +90,7 @@ def test_saving_twice_gives_the_same_files(saved: Path, tmp_path: Path, tokenize
 def test_large_models_are_saved_in_shards(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = weights.save_torch_state_dict
-
-    def in_shards(state: Any, path: Any, **options: Any) -> None:
-        small(state, path, **{**options, "max_shard_size": 8_000})
-
-    monkeypatch.setattr(weights, "save_torch_state_dict", in_shards)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 8_000)
     model = LanguageModel(CAUSAL)
     save_model(model, tmp_path, tokenizer)
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
@@ -106,11 +101,11 @@ def test_large_models_are_saved_in_shards(
     save_model(LanguageModel(CAUSAL, seed=3), tmp_path)
     assert [path.name for path in tmp_path.glob("model*")] == ["model.safetensors"]
     assert not (tmp_path / "tokenizer.json").exists()
-    shards = sorted(load_model(tmp_path).model.state_dict())
-    monkeypatch.setattr(weights, "save_torch_state_dict", in_shards)
+    names = sorted(load_model(tmp_path).model.state_dict())
+    monkeypatch.setattr(shards, "SHARD_BYTES", 8_000)
     save_model(model, tmp_path, tokenizer)
     assert not (tmp_path / "model.safetensors").exists()
-    assert sorted(load_model(tmp_path).model.state_dict()) == shards
+    assert sorted(load_model(tmp_path).model.state_dict()) == names
 
 
 def test_places_that_are_no_model(tmp_path: Path) -> None:
@@ -275,7 +270,7 @@ def test_a_crash_while_saving_leaves_nothing_that_loads_as_something_else(
 
         monkeypatch.setattr(module, name, write)
 
-    for module, name in ((directory, "write_json"), (weights, "atomic_path"), (weights, "save_torch_state_dict")):
+    for module, name in ((directory, "write_json"), (shards, "atomic_path"), (directory, "save_weights")):
         counted(module, name)
     for stop in range(20):
         path = tmp_path / str(stop)

@@ -10,24 +10,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from lucidlm.core.errors import InputError, LucidError
+from lucidlm.core.errors import InputError
 from lucidlm.core.io import check_file, disk_errors, read_json, require_free_space, sha256, write_json
 from lucidlm.core.registry import Registry
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.model.adopt import adopt
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.family import Family, Kind, family_named, family_of
-from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
+from lucidlm.model.heads import LanguageModel, Model, Pooling, SequenceClassifier, SpanExtractor
 from lucidlm.model.origin import locate
-from lucidlm.model.weights import check_fit, load_weights, own_file, save_weights, weight_shapes
+from lucidlm.model.quantize import FLOATS, QUANTIZATION_CONFIG, Dtype, check_storable, compress
+from lucidlm.model.shards import save_weights
+from lucidlm.model.weights import check_fit, load_weights, own_file, weight_shapes
 from lucidlm.version import __version__
 
 OWN = "lucidlm"
@@ -54,34 +58,43 @@ readers: Registry[Reader] = Registry("reader")
 
 
 def save_model(
-    model: Model, directory: str | Path, tokenizer: Tokenizer | None = None, *, provenance: dict[str, Any] | None = None
+    model: Model,
+    directory: str | Path,
+    tokenizer: Tokenizer | None = None,
+    *,
+    provenance: dict[str, Any] | None = None,
+    dtype: Dtype = "fp32",
 ) -> None:
     """Write `model`, and the tokenizer it was trained with, as a model directory.
 
-    `provenance` is where the model comes from: task, data card, seed, resolved configuration, metrics.
+    Parameters
+    ----------
+    provenance: where the model comes from: task, data card, seed, resolved configuration, metrics.
+    dtype: how the weights are stored; `load_model` makes fp32 of them all.
 
     Raises
     ------
     LucidError: the disk is full; the weights are not finite.
+    InputError: the weights are too large for `dtype`.
     """
     directory = Path(directory)
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    for name, value in state.items():
-        if not torch.isfinite(value).all():
-            raise LucidError(f"the weights {name} hold infinities or NaN, and were not saved", where=directory)
+    state = model.state_dict()
+    check_storable(state, dtype, directory)
+    family = _family_on_disk(model.config, dtype)
+    nowhere = {name: value.to("meta") for name, value in state.items()}
+    shapes = dict(_stored(family, nowhere, model, dtype))
     with disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    require_free_space(directory, sum(value.nbytes for value in state.values()) + 2**20)
+    require_free_space(directory, sum(value.nbytes for value in shapes.values()) + 2**20)
     _remove_model(directory)
-    family = family_of(model.config)
-    names = save_weights(_in_their_form(family, state, model), directory)
+    names = save_weights(shapes, _stored(family, state, model, dtype), directory)
     if tokenizer is not None:
         tokenizer.save(directory)
         names += ["tokenizer.json", "tokenizer_config.json"]
     if isinstance(model, LanguageModel) and model.config.causal:
         ids = {} if tokenizer is None else _token_ids(tokenizer)
         write_json(directory / "generation_config.json", {"do_sample": True, "temperature": 1.0, **ids})
-    write_json(directory / "config.json", _config_json(family, model, tokenizer))
+    write_json(directory / "config.json", _config_json(family, model, tokenizer, dtype))
     names.append("config.json")
     record = {
         "format": FORMAT,
@@ -117,19 +130,37 @@ def _checksum(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _in_their_form(family: Family | None, state: dict[str, Tensor], model: Model) -> dict[str, Tensor]:
-    if family is None:
-        return state
-    theirs = family.to_theirs(state, model.config, _kind(model))
-    return {name: value.contiguous() for name, value in theirs.items()}
+def _family_on_disk(config: ModelConfig, dtype: Dtype) -> Family | None:
+    """Return the family in whose form the weights are stored; None: as they are here.
+
+    A scale belongs to an output. Where the family's rows are not that (GPT-2), int8 weights are stored as ours, as no
+    other software has a form for them, and reading them as floating point would go unnoticed.
+    """
+    family = family_of(config)
+    if dtype == "int8" and family is not None and any(part.transposed for part in family.modules):
+        return None
+    return family
 
 
-def _config_json(family: Family | None, model: Model, tokenizer: Tokenizer | None) -> dict[str, Any]:
+def _stored(
+    family: Family | None, state: dict[str, Tensor], model: Model, dtype: Dtype
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of the files, made block by block: those of the whole model may be as large as itself."""
+    for _, names in groupby(state, re.compile(r"\blayers\.\d+\.").findall):
+        block = {name: state[name] for name in names}
+        theirs = block if family is None else family.to_theirs(block, model.config, _kind(model))
+        for name, value in theirs.items():
+            yield from compress(name, value, dtype).items()
+
+
+def _config_json(family: Family | None, model: Model, tokenizer: Tokenizer | None, dtype: Dtype) -> dict[str, Any]:
     if family is None:
         fields = {"model_type": OWN, "architectures": ["LucidLM"], **model.config.model_dump()}
     else:
         fields = family.to_fields(model.config, _kind(model))
-    fields["torch_dtype"] = "float32"
+    fields["torch_dtype"] = str(FLOATS.get(dtype, torch.float32)).removeprefix("torch.")
+    if dtype == "int8" and family is not None:
+        fields["quantization_config"] = QUANTIZATION_CONFIG
     if tokenizer is not None:
         fields |= _token_ids(tokenizer)
     if isinstance(model, SequenceClassifier):
@@ -143,7 +174,7 @@ def _config_json(family: Family | None, model: Model, tokenizer: Tokenizer | Non
 
 
 def _token_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    return {"bos_token_id": tokenizer.eos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    return {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
 
 
 def load_model(source: str | Path, *, verify: bool = True) -> Loaded:
@@ -216,11 +247,27 @@ def _read_record(directory: Path, verify: bool) -> dict[str, Any]:
             where=directory / RECORD,
             fix="Restore it or train again.",
         )
-    for name, expected in record["files"].items() if verify else ():
-        path = directory / own_file(name, directory / RECORD)
-        fix = "Restore it or train again."
-        check_file(path, expected["bytes"], expected["sha256"], record=RECORD, fix=fix)
+    files = _files(record, directory / RECORD)
+    for name, (size, checksum) in files.items() if verify else ():
+        check_file(directory / name, size, checksum, record=RECORD, fix="Restore it or train again.")
     return record
+
+
+def _files(record: dict[str, Any], where: Path) -> dict[str, tuple[int, str]]:
+    """Return the sizes and checksums of a record, all that is read of it later being of the kind it should be."""
+    try:
+        labels = list(record["labels"]) if record["kind"] == "classifier" else []
+        kinds = record["kind"] in KINDS.values() and record.get("pooling", "last") in get_args(Pooling)
+        if not kinds or not isinstance(record["provenance"], dict) or not all(isinstance(each, str) for each in labels):
+            raise ValueError
+        dict(record["model"])
+        return {
+            own_file(name, where): (int(kept["bytes"]), str(kept["sha256"])) for name, kept in record["files"].items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise InputError(
+            "does not say what it should of a model and its files", where=where, fix="Restore it or train again."
+        ) from None
 
 
 def _empty(record: dict[str, Any], config: ModelConfig) -> Model:

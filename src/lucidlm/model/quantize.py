@@ -10,6 +10,7 @@ The tensors and `quantization_config` are those of the field's "int-quantized" f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -55,39 +56,33 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scale).round_().clamp_(-127, 127).to(torch.int8), scale
 
 
-def convert(name: str, value: Tensor, dtype: Dtype, where: str | Path) -> Tensor:
-    """Return the tensor `name` in a floating-point `dtype`; int8 stands for fp32 here, as for what is no matrix.
+def check_storable(tensors: Mapping[str, Tensor], dtype: Dtype, where: str | Path) -> None:
+    """Refuse what could not be stored in `dtype`.
 
     Raises
     ------
     LucidError: a value is not finite.
     InputError: a value is beyond what the format can hold.
     """
-    if not torch.isfinite(value).all():
-        raise LucidError(f"the weights {name} hold infinities or NaN, and were not saved", where=where)
-    converted = value.to(FLOATS.get(dtype, torch.float32))
-    if not torch.isfinite(converted).all():
-        raise InputError(
-            f"the weights {name} reach {value.abs().max():.6g}, {dtype} ends at {torch.finfo(converted.dtype).max:.6g}",
-            where=where,
-            fix="Choose fp32, or bf16, whose range is nearly the same.",
-        )
-    return converted
-
-
-def compress(tensors: Mapping[str, Tensor], dtype: Dtype, where: Path) -> dict[str, Tensor]:
-    """Return floating-point `tensors` as they are stored in `dtype`: int8 with its scales is for matrices only.
-
-    Raises
-    ------
-    LucidError, InputError: as `convert` does.
-    """
-    stored: dict[str, Tensor] = {}
+    most = torch.finfo(FLOATS.get(dtype, torch.float32)).max
     for name, value in tensors.items():
-        stored[name] = convert(name, value, dtype, where)
-        if dtype == "int8" and value.dim() == 2:
-            stored[name], stored[name + SCALE] = quantize_rows(value)
-    return stored
+        low, high = (float(end) for end in value.aminmax())
+        if not math.isfinite(low + high):
+            raise LucidError(f"the weights {name} hold infinities or NaN, and were not saved", where=where)
+        if max(-low, high) > most:
+            raise InputError(
+                f"the weights {name} reach {max(-low, high):.6g}, {dtype} ends at {most:.6g}",
+                where=where,
+                fix="Choose fp32, or bf16, whose range is nearly the same.",
+            )
+
+
+def compress(name: str, value: Tensor, dtype: Dtype) -> dict[str, Tensor]:
+    """Return the tensor `name` as it is stored in `dtype`: int8 with its scales is for matrices, the rest stays fp32."""
+    if dtype == "int8" and value.dim() == 2:
+        values, scales = quantize_rows(value)
+        return {name: values, name + SCALE: scales}
+    return {name: value.to(FLOATS.get(dtype, torch.float32))}
 
 
 def split_scales(tensors: Mapping[str, Tensor], where: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -1,56 +1,43 @@
-"""Weights in files: safetensors, looked through before anything is read, and then memory-mapped."""
+"""Weights in safetensors files, looked through before anything is read, and then memory-mapped."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from lucidlm.core.errors import InputError
-from lucidlm.core.io import atomic_path, disk_errors, read_json
+from lucidlm.core.io import read_json
+from lucidlm.model.quantize import decompress, split_scales
+from lucidlm.model.shards import DTYPES, WEIGHTS
 
-WEIGHTS = "model.safetensors"
-FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-"""How safetensors calls the numbers that weights may be stored in."""
-
-
-def save_weights(state: dict[str, Tensor], directory: Path) -> list[str]:
-    """Write tensors beside their destination, then rename them into place; return the names of the files.
-
-    Past 5 GB they are split into shards with an index, as transformers has it.
-    """
-    with disk_errors(directory), tempfile.TemporaryDirectory(dir=directory, prefix=".weights-") as temporary:
-        save_torch_state_dict(state, temporary, max_shard_size="5GB", metadata={"format": "pt"})
-        names = sorted(path.name for path in Path(temporary).iterdir())
-        for name in names:
-            with atomic_path(directory / name) as destination:
-                os.replace(Path(temporary) / name, destination)
-    return names
+LARGEST_HEADER = 32 << 20
+"""Bytes. That of a file with a model's 1,000 tensors is of 0.1 MB; in memory it takes some times as much."""
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a model directory or of a safetensors file, memory-mapped.
+    """Read the tensors of a model directory or of a safetensors file.
+
+    They are floating-point and memory-mapped, but for those stored in int8, which become fp32.
 
     Raises
     ------
     InputError: nothing is there, it is a pickle (which could run any code, and is never opened), it is damaged, or it
-        holds values that are not finite.
+        holds values that are not finite or that are not read here.
     """
-    tensors: dict[str, Tensor] = {}
+    stored: dict[str, Tensor] = {}
     for file in weight_files(path):
         with _sound(file):
-            tensors |= load_file(file)
+            _add(stored, load_file(file), file)
+    tensors = decompress(stored, Path(path))
     for name, value in tensors.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
+        if not torch.isfinite(value).all():
             raise InputError(f"the weights {name} hold infinities or NaN", where=path, fix="The model is of no use.")
     return tensors
 
@@ -58,24 +45,34 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 def weight_shapes(path: str | Path) -> dict[str, Tensor]:
     """Return what the headers of weight files say: for each tensor one of its shape and dtype that takes no memory.
 
+    Scales of int8 weights are looked at and left out.
+
     Raises
     ------
-    InputError: as `load_weights`; or numbers are stored in a form that is not read here.
+    InputError: as `load_weights`, but for values that are not finite.
     """
     shapes: dict[str, Tensor] = {}
     for file in weight_files(path):
         with _sound(file), safe_open(file, "pt") as header:
-            for name in header.keys():  # noqa: SIM118  (it is not a mapping)
-                part = header.get_slice(name)
-                dtype = FLOATS.get(part.get_dtype())
-                if dtype is None:
-                    raise InputError(
-                        f"{name} is stored as {part.get_dtype()}, which is not supported",
-                        where=file,
-                        fix=f"Convert it to one of {', '.join(FLOATS)}.",
-                    )
-                shapes[name] = torch.empty(part.get_shape(), dtype=dtype, device="meta")
-    return shapes
+            _add(shapes, {name: _shape(header.get_slice(name), name, file) for name in header.keys()}, file)  # noqa: SIM118
+    return split_scales(shapes, Path(path))[0]
+
+
+def _shape(part: Any, name: str, file: Path) -> Tensor:
+    dtype = DTYPES.get(part.get_dtype())
+    if dtype is None:
+        raise InputError(
+            f"{name} is stored as {part.get_dtype()}, which is not supported",
+            where=file,
+            fix=f"Convert it to one of {', '.join(DTYPES)}.",
+        )
+    return torch.empty(part.get_shape(), dtype=dtype, device="meta")
+
+
+def _add(tensors: dict[str, Tensor], found: dict[str, Tensor], file: Path) -> None:
+    if twice := tensors.keys() & found.keys():
+        raise InputError(f"{min(twice)} is in another file too", where=file, fix="It is damaged; restore it.")
+    tensors |= found
 
 
 def weight_files(path: str | Path) -> list[Path]:
@@ -135,6 +132,14 @@ def own_file(name: str, listed_in: Path) -> str:
 
 @contextmanager
 def _sound(file: Path) -> Iterator[None]:
+    with open(file, "rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+    if LARGEST_HEADER < size < file.stat().st_size:
+        raise InputError(
+            f"has a header of {size:,} bytes, models' have at most {LARGEST_HEADER:,}",
+            where=file,
+            fix="Do not use this model: reading it could take all memory.",
+        )
     try:
         yield
     except (SafetensorError, OSError, ValueError) as error:
