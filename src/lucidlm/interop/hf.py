@@ -26,6 +26,12 @@ def export_hf(loaded: Loaded, out: Path, dtype: str | None) -> None:
             where="--to hf",
             fix=f"It knows those of {', '.join(families)}.",
         )
+    if (kind := loaded.record["kind"]) not in family.architectures:
+        raise InputError(
+            f"of {family.model_type}, transformers has no {kind} model, only {' and '.join(family.architectures)} ones",
+            where="--to hf",
+            fix="Open it with lucidlm.load_model.",
+        )
     if isinstance(loaded.model, SequenceClassifier) and not family.reads_as(loaded.model.pooling):
         raise InputError(
             f"the classifier reads the {loaded.model.pooling} of a text's states; those of {family.model_type} in "

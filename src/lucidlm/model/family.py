@@ -161,6 +161,8 @@ class Family:
         return {
             "model_type": self.model_type,
             "architectures": [self.architectures.get(kind, "LucidLM")],
+            # Only a tokenizer tells them; their usual values may lie beyond this vocabulary.
+            **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
             **{theirs: values[ours] for ours, theirs in self.sizes.items()},
             self.activation: active,
             **self.write(config),
