@@ -283,7 +283,8 @@ def _read_weights(record: dict[str, Any], config: ModelConfig, family: Family | 
 
     What is in fp32 stays memory-mapped; the rest becomes fp32 one tensor after another.
     """
-    shapes = weight_shapes(directory)
+    ignored = None if family is None else family.ignored
+    shapes = weight_shapes(directory, ignored)
     if config.num_layers > len(shapes):
         raise InputError(
             f"config.json speaks of {config.num_layers:,} layers, the weights are {len(shapes):,} tensors",
@@ -296,7 +297,7 @@ def _read_weights(record: dict[str, Any], config: ModelConfig, family: Family | 
         _in_our_form(family, shapes, record, config),
         directory,
     )
-    tensors = _in_our_form(family, load_weights(directory), record, config)
+    tensors = _in_our_form(family, load_weights(directory, ignored), record, config)
     model.load_state_dict({name: tensors.pop(name).float() for name in list(tensors)}, assign=True)
     return model
 
@@ -305,14 +306,18 @@ def _in_our_form(
     family: Family | None, tensors: dict[str, Tensor], record: dict[str, Any], config: ModelConfig
 ) -> dict[str, Tensor]:
     ours = tensors if family is None else family.to_ours(tensors, config, record["kind"])
-    if config.tied_embeddings and _same(ours.get("lm_head.weight"), ours.get("model.embed_tokens.weight")):
+    if config.tied_embeddings and "lm_head.weight" in ours and "model.embed_tokens.weight" in ours:
         # Some writers store a tied head a second time.
-        ours = {name: value for name, value in ours.items() if name != "lm_head.weight"}
+        ours = dict(ours)
+        if not _same(ours.pop("lm_head.weight"), ours["model.embed_tokens.weight"]):
+            raise InputError(
+                "the embeddings are said to be tied, and the output's are not the input's",
+                where="config.json, field tie_word_embeddings",
+                fix="Set it to false if the model was trained so.",
+            )
     return ours
 
 
-def _same(copy: Tensor | None, table: Tensor | None) -> bool:
+def _same(copy: Tensor, table: Tensor) -> bool:
     """Return whether two tensors are equal, as far as can be known from what is there of them."""
-    if copy is None or table is None or copy.shape != table.shape:
-        return False
-    return copy.device.type == "meta" or torch.equal(copy, table)
+    return copy.shape == table.shape and (copy.device.type == "meta" or torch.equal(copy, table))

@@ -82,12 +82,12 @@ class Family:
     modules: names of the weights below `prefix`; none: theirs are ours.
     heads: names of the weights outside of it, those that are not ours.
     prefix: what the names of the Transformer's weights begin with; None: as ours.
-    ignored: a pattern of tensors that files hold and the model does not need.
+    ignored: a pattern of tensors that files hold and the model does not need; they are not read.
     equal_heads: it has no key heads in groups, and no width of heads of its own.
     read: called with the fields of a config.json, returns those of ours that follow from several of theirs.
     write: called with our configuration, returns what config.json holds of it besides the sizes.
     older: what names in older files hold, and what is written there now.
-    copies: tensors that files hold a second time, and which they repeat; without tied embeddings, the copy counts.
+    copies: tensors that a file may hold a second time, under the first name; what it then holds there is what counts.
     classifier_pooling: what transformers' classifier of this family reads.
     """
 
@@ -186,7 +186,7 @@ class Family:
         heads = {of: _by_their_name(parts, config.num_layers) for of, parts in self.heads.items()}
         head = heads.pop(kind, {})
         found: dict[str, Tensor] = {}
-        for name, tensor in self._in_todays_names(tensors, prefix, config.tied_embeddings).items():
+        for name, tensor in self._in_todays_names(tensors, prefix).items():
             if name in head:
                 found |= _parts(head[name], tensor, "")
             elif any(name in other for other in heads.values()):
@@ -201,19 +201,17 @@ class Family:
             found |= blank_head(config, next(iter(found.values())).device)
         return found
 
-    def _in_todays_names(self, tensors: Mapping[str, Tensor], prefix: str, tied: bool) -> dict[str, Tensor]:
-        """Return what matters of a file's tensors under the names that a whole model's have today."""
+    def _in_todays_names(self, tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+        """Return a file's tensors under the names that those of a whole model have today."""
         named: dict[str, Tensor] = {}
         bare = _bare(tensors, prefix)
         for name, tensor in tensors.items():
             for old, new in self.older.items():
                 name = name.replace(old, new)
-            if self.ignored is None or not re.search(self.ignored, name):
-                named[prefix + name if bare and not HEADS.match(name) else name] = tensor
+            named[prefix + name if bare and not HEADS.match(name) else name] = tensor
         for copy, original in self.copies.items():
-            if copy in named and not (tied and original in named):
-                named[original] = named[copy]
-            named.pop(copy, None)
+            if copy in named:
+                named[original] = named.pop(copy)
         return named
 
     def to_theirs(self, state: Mapping[str, Tensor], config: ModelConfig, kind: Kind) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ LARGEST_HEADER = 32 << 20
 """Bytes. That of a file with a model's 1,000 tensors is of 0.1 MB; in memory it takes some times as much."""
 
 
-def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a model directory or of a safetensors file.
+def load_weights(path: str | Path, ignored: str | None = None) -> dict[str, Tensor]:
+    """Read the tensors of a model directory or of a safetensors file, but for those that the pattern `ignored` matches.
 
     They are floating-point and memory-mapped, but for those stored in int8, which become fp32.
 
@@ -34,7 +35,8 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     stored: dict[str, Tensor] = {}
     for file in weight_files(path):
         with _sound(file):
-            _add(stored, load_file(file), file)
+            held = load_file(file)
+            _add(stored, {name: held[name] for name in _kept(held, ignored)}, file)
     tensors = decompress(stored, Path(path))
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
@@ -42,10 +44,10 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
-def weight_shapes(path: str | Path) -> dict[str, Tensor]:
+def weight_shapes(path: str | Path, ignored: str | None = None) -> dict[str, Tensor]:
     """Return what the headers of weight files say: for each tensor one of its shape and dtype that takes no memory.
 
-    Scales of int8 weights are looked at and left out.
+    Scales of int8 weights are looked at and left out, and so are tensors that the pattern `ignored` matches.
 
     Raises
     ------
@@ -54,8 +56,13 @@ def weight_shapes(path: str | Path) -> dict[str, Tensor]:
     shapes: dict[str, Tensor] = {}
     for file in weight_files(path):
         with _sound(file), safe_open(file, "pt") as header:
-            _add(shapes, {name: _shape(header.get_slice(name), name, file) for name in header.keys()}, file)  # noqa: SIM118
+            kept = _kept(header.keys(), ignored)
+            _add(shapes, {name: _shape(header.get_slice(name), name, file) for name in kept}, file)
     return split_scales(shapes, Path(path))[0]
+
+
+def _kept(names: Iterable[str], ignored: str | None) -> list[str]:
+    return [name for name in names if ignored is None or not re.search(ignored, name)]
 
 
 def _shape(part: Any, name: str, file: Path) -> Tensor:
