@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,11 +38,10 @@ def architecture_of(config: ModelConfig) -> str:
     ------
     InputError: it runs none like it.
     """
-    for name, differences in ARCHITECTURES.items():
-        wanted = {field: ModelConfig.model_fields[field].default for field in ARRANGEMENT} | differences
-        if all(getattr(config, field) == value for field, value in wanted.items()):
-            break
-    else:
+    default = {field: ModelConfig.model_fields[field].default for field in ARRANGEMENT}
+    own = {field: getattr(config, field) for field in ARRANGEMENT}
+    name = next((name for name, differences in ARCHITECTURES.items() if default | differences == own), None)
+    if name is None:
         raise InputError(
             "llama.cpp runs no model of this arrangement",
             fix=f"Causal models in the arrangements of {', '.join(ARCHITECTURES)} can be exported to GGUF.",
@@ -154,7 +152,7 @@ def metadata_of(config: ModelConfig) -> dict[str, Any]:
         "feed_forward_length": config.ff_dim,
         "attention.head_count": config.num_heads,
         "attention.head_count_kv": config.key_heads,
-        f"attention.{epsilon}": np.float32(config.norm_eps),
+        f"attention.{epsilon}": config.norm_eps,
         "vocab_size": config.vocab_size,
     }
     if config.position == "rotary":
@@ -162,8 +160,8 @@ def metadata_of(config: ModelConfig) -> dict[str, Any]:
             "attention.key_length": config.head_width,
             "attention.value_length": config.head_width,
             "rope.dimension_count": config.head_width,
-            "rope.freq_base": np.float32(config.rope_theta),
+            "rope.freq_base": config.rope_theta,
         }
     if config.rope_scaling is not None and config.rope_scaling.kind == "linear":
-        metadata |= {"rope.scaling.type": "linear", "rope.scaling.factor": np.float32(config.rope_scaling.factor)}
+        metadata |= {"rope.scaling.type": "linear", "rope.scaling.factor": config.rope_scaling.factor}
     return {f"{name}.{key}": value for key, value in metadata.items()}

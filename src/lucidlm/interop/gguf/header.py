@@ -69,6 +69,12 @@ class TensorInfo:
     nbytes: int
 
 
+def bytes_of(shape: tuple[int, ...], kind: GGMLQuantizationType) -> int:
+    """Return how many bytes a tensor takes that is stored as `kind`, in blocks of so many elements and bytes."""
+    block, size = GGML_QUANT_SIZES[kind]
+    return prod(shape) // block * size
+
+
 @dataclass(frozen=True)
 class Header:
     """What a GGUF file says before its tensors' data; lists of numbers are NumPy arrays."""
@@ -232,12 +238,12 @@ class _HeaderReader:
         if code not in TYPES:
             raise self.refuse(f"{name} has the tensor type {code}, which is not known", "Install a newer gguf package.")
         kind = TYPES[code]
-        block, size = GGML_QUANT_SIZES[kind]
+        block = GGML_QUANT_SIZES[kind][0]
         if 0 in shape or shape[-1] % block:
             raise self.refuse(f"{name} has the shape {shape}, which {kind.name} with its blocks of {block} cannot have")
         if offset % alignment:
             raise self.refuse(f"{name} lies at {offset:,}, which is no multiple of the alignment, {alignment}")
-        return TensorInfo(name, kind, shape, offset, prod(shape) // block * size)
+        return TensorInfo(name, kind, shape, offset, bytes_of(shape, kind))
 
     def placed(self, infos: dict[str, TensorInfo], start: int) -> dict[str, TensorInfo]:
         """Return the tensors with their places in the file, whose data begin at `start`."""

@@ -53,15 +53,14 @@ def read_tokenizer(header: Header) -> Tokenizer:
     try:
         core, begins = (_byte_level if kind == "gpt2" else _sentence_piece)(header, tokens)
         _add_special(core, tokens, _numbers(header, "token_type", len(tokens), NORMAL))
+        bos = config.get("bos_token")
+        if bos is not None and header.get("tokenizer.ggml.add_bos_token", bool, begins):
+            special = [(bos, core.token_to_id(bos))]
+            core.post_processor = processors.TemplateProcessing(single=[bos, "$A"], special_tokens=special)
     except InputError:
         raise
     except Exception as error:  # the library raises nothing more precise
         raise InputError(f"its tokenizer cannot be built ({error})", where=header.path) from None
-    if header.get("tokenizer.ggml.add_bos_token", bool, begins) and (bos := config.get("bos_token")) is not None:
-        core.post_processor = processors.TemplateProcessing(
-            single=[{"SpecialToken": {"id": bos, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-            special_tokens=[(bos, core.token_to_id(bos))],
-        )
     return Tokenizer(core, config)
 
 

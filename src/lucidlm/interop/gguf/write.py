@@ -1,0 +1,161 @@
+"""Write a causal language model as a GGUF file, which llama.cpp runs: `lucidlm export --to gguf`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType
+from gguf.quants import dequantize, quantize
+from torch import Tensor
+
+from lucidlm.core.errors import InputError, LucidError
+from lucidlm.core.io import atomic_path, require_free_space
+from lucidlm.interop.gguf.architectures import ROPE_FACTORS, architecture_of, metadata_of, rope_factors
+from lucidlm.interop.gguf.header import ALIGNMENT, bytes_of
+from lucidlm.interop.gguf.names import Stored, layout, their_order
+from lucidlm.interop.gguf.read import PROVENANCE
+from lucidlm.interop.gguf.tensors import CHUNK
+from lucidlm.interop.gguf.write_tokenizer import tokenizer_metadata
+from lucidlm.model.config import ModelConfig
+from lucidlm.model.directory import Loaded
+from lucidlm.model.sizes import require_causal
+
+FORMATS: dict[str, tuple[GGMLQuantizationType, LlamaFileType]] = {
+    "fp32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
+    "fp16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
+    "bf16": (GGMLQuantizationType.BF16, LlamaFileType.MOSTLY_BF16),
+    "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
+    "q5_1": (GGMLQuantizationType.Q5_1, LlamaFileType.MOSTLY_Q5_1),
+    "q5_0": (GGMLQuantizationType.Q5_0, LlamaFileType.MOSTLY_Q5_0),
+    "q4_1": (GGMLQuantizationType.Q4_1, LlamaFileType.MOSTLY_Q4_1),
+    "q4_0": (GGMLQuantizationType.Q4_0, LlamaFileType.MOSTLY_Q4_0),
+}
+"""How matrices can be stored, and what such a file calls itself; the gguf package can only read the other types."""
+
+HEADER_ROOM = 1 << 26
+"""Bytes of disk asked for besides those of the tensors."""
+
+
+def export_gguf(loaded: Loaded, out: Path, dtype: str | None) -> None:
+    """Write model and tokenizer as one file.
+
+    Parameters
+    ----------
+    dtype: how matrices are stored, one of `FORMATS`; None: fp32. Vectors, and learned positions, are fp32 always.
+
+    Raises
+    ------
+    InputError: llama.cpp has no place for such a model, tokenizer or number format; weights are beyond what the format
+        can hold; something is at `out` already.
+    LucidError: the disk is full, or the weights are not finite.
+    """
+    if dtype not in (None, *FORMATS):
+        raise InputError(f"{dtype!r} is not offered for GGUF", where="--dtype", fix=f"Known are {', '.join(FORMATS)}.")
+    kind, file_type = FORMATS[dtype or "fp32"]
+    model = require_causal(loaded.model, "--to gguf")
+    architecture = architecture_of(model.config)
+    if loaded.tokenizer is None:
+        raise InputError("the model has no tokenizer, which a GGUF file holds", where="--to gguf")
+    if out.suffix != ".gguf":
+        raise InputError("does not end in .gguf, by which such a file is known", where=out, fix="Choose another --out.")
+    if out.exists():
+        raise InputError("is there already", where=out, fix="Choose another --out, or remove it first.")
+    metadata = {
+        "general.name": out.stem,
+        **_provenance(loaded),
+        "general.file_type": file_type,
+        "general.quantization_version": 2,
+        **metadata_of(model.config),
+        **tokenizer_metadata(loaded.tokenizer, model.config.vocab_size),
+    }
+    tensors = layout(architecture, model.config)
+    kinds = {name: _kind(name, stored, kind) for name, stored in tensors.items()}
+    state = model.state_dict() | _rope_factors(model.config)
+    if ROPE_FACTORS in state:
+        tensors[ROPE_FACTORS] = Stored({ROPE_FACTORS: len(state[ROPE_FACTORS])}, None)
+        kinds[ROPE_FACTORS] = GGMLQuantizationType.F32
+    require_free_space(out.parent, HEADER_ROOM + sum(bytes_of(tensors[name].shape, kinds[name]) for name in tensors))
+    with atomic_path(out) as temporary:
+        _write_header(temporary, architecture, metadata, tensors, kinds)
+        with open(temporary, "ab") as file:
+            for name, stored in tensors.items():
+                file.write(bytes(-file.tell() % ALIGNMENT))
+                for rows in _chunks(state, stored):
+                    file.write(_packed(rows, kinds[name], name, out))
+            file.write(bytes(-file.tell() % ALIGNMENT))
+
+
+def _provenance(loaded: Loaded) -> dict[str, str]:
+    """Return what the GGUF file said that the model was read from: its name, and whose and under which licence it is."""
+    facts = loaded.record.get("provenance", {}).get("gguf", {})
+    return {key: facts[name] for key in PROVENANCE if (name := key.removeprefix("general.")) in facts}
+
+
+def _kind(name: str, stored: Stored, kind: GGMLQuantizationType) -> GGMLQuantizationType:
+    """Return how a tensor is stored where matrices are to be of this `kind`; as llama.cpp's own converter decides it."""
+    if stored.width is None or name == "position_embd.weight":
+        return GGMLQuantizationType.F32
+    return GGMLQuantizationType.F16 if stored.width % GGML_QUANT_SIZES[kind][0] else kind
+
+
+def _rope_factors(config: ModelConfig) -> dict[str, Tensor]:
+    if config.rope_scaling is None or config.rope_scaling.kind != "llama3":
+        return {}
+    return {ROPE_FACTORS: rope_factors(config.head_width, config.rope_theta, config.rope_scaling)}
+
+
+def _write_header(
+    path: Path,
+    architecture: str,
+    metadata: dict[str, Any],
+    tensors: dict[str, Stored],
+    kinds: dict[str, GGMLQuantizationType],
+) -> None:
+    """Write what precedes the tensors' data, which are not left to the writer: it takes whole tensors, and NumPy's
+    `tofile`, which it calls, does not say that the disk is full."""
+    writer = GGUFWriter(path, architecture)
+    for key, value in metadata.items():
+        if isinstance(value, bool):  # before int, which a bool is too
+            writer.add_bool(key, value)
+        elif isinstance(value, int):
+            writer.add_uint32(key, value)
+        elif isinstance(value, float):
+            writer.add_float32(key, value)
+        elif isinstance(value, str):
+            writer.add_string(key, value)
+        else:
+            writer.add_array(key, value)
+    for name, stored in tensors.items():
+        size = bytes_of(stored.shape, kinds[name])
+        writer.add_tensor_info(name, stored.shape, np.dtype(np.float32), size, kinds[name])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+
+
+def _chunks(state: dict[str, Tensor], stored: Stored) -> Iterator[np.ndarray]:
+    """Yield a tensor of the file some rows at a time (of a vector: elements), in float32."""
+    for parameter, rows in stored.parts.items():
+        values = state[parameter].detach().float().cpu().numpy()
+        order = their_order(rows, stored.heads) if stored.heads else np.arange(rows)
+        step = max(1, CHUNK // (stored.width or 1))
+        for start in range(0, rows, step):
+            yield values[order[start : start + step]]
+
+
+def _packed(rows: np.ndarray, kind: GGMLQuantizationType, name: str, out: Path) -> bytes:
+    if not np.isfinite(rows).all():
+        raise LucidError(f"the weights {name} hold infinities or NaN, and were not written", where=out)
+    with np.errstate(all="ignore"):  # what is too large is found in the result
+        packed = quantize(rows, kind)
+        if not np.isfinite(dequantize(packed, kind)).all():
+            raise InputError(
+                f"the weights {name} reach {np.abs(rows).max():.6g}, which is beyond {kind.name}",
+                where="--dtype",
+                fix="Choose fp32.",
+            )
+    return packed.tobytes()
