@@ -1,8 +1,4 @@
-"""Each family against transformers: its models opened here and ours opened there give the same logits and texts.
-
-The models are tiny and every weight of theirs is random: fresh biases are zeros and fresh norms ones, which would hide
-one that is missing or taken for another.
-"""
+"""Each family against transformers: its models opened here and ours opened there give the same logits and texts."""
 
 from __future__ import annotations
 
@@ -14,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.parity.tiny_models import BERT, CONTEXT, GPT2, LLAMA3, PAD, ROTARY, V, close, ids, their, transformers
 from torch import Tensor
 
 from lucidlm.data.tokenizer import Tokenizer
@@ -23,50 +20,8 @@ from lucidlm.interop.hf import export_hf
 from lucidlm.model.directory import load_model
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
 
-transformers = pytest.importorskip(
-    "transformers", reason="the peer of these tests is not installed: pip install transformers"
-)
-
-V, CONTEXT, PAD, END = 300, 32, 1, 0
 LENGTHS = torch.tensor([7, 12, 1])
 LONGEST = 12
-
-ROTARY: dict[str, Any] = {
-    "vocab_size": V,
-    "hidden_size": 24,
-    "intermediate_size": 40,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": CONTEXT,
-    "pad_token_id": PAD,
-    "bos_token_id": END,
-    "eos_token_id": END,
-}
-GPT2: dict[str, Any] = {
-    "vocab_size": V,
-    "n_embd": 24,
-    "n_layer": 3,
-    "n_head": 4,
-    "n_positions": CONTEXT,
-    "pad_token_id": PAD,
-    "bos_token_id": END,
-    "eos_token_id": END,
-}
-BERT: dict[str, Any] = {
-    **{name: ROTARY[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")},
-    "intermediate_size": 40,
-    "max_position_embeddings": CONTEXT,
-    "pad_token_id": PAD,
-}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 500.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
-}
 
 CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2", GPT2),
@@ -101,43 +56,23 @@ MASKED: dict[str, tuple[str, dict[str, Any]]] = {
 LANGUAGE = CAUSAL | MASKED
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
+def quiet() -> None:
+    """Their progress bars and advice are none of the tests' business, but where a test says so."""
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
+@pytest.fixture
 def silent(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Hold that transformers has nothing to complain of, in whatever a test makes or opens."""
-    transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_warning()
     logging.getLogger("transformers").addHandler(caplog.handler)
     yield
     logging.getLogger("transformers").removeHandler(caplog.handler)
-    assert not [record.getMessage() for record in caplog.records if record.name.startswith("transformers")]
-
-
-def randomise(model: Any, scale: float = 0.3) -> Any:
-    """Draw every weight, those of norms around 1."""
-    for index, (name, parameter) in enumerate(model.named_parameters()):
-        drawn = scale * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index))
-        is_norm = parameter.dim() == 1 and name.endswith("weight")
-        parameter.data.copy_(drawn + 1 if is_norm else drawn)
-    return model.eval()
-
-
-def their(name: str, head: str, fields: dict[str, Any], path: Path | None = None) -> Any:
-    """Return a model of transformers with random weights, saved at `path`."""
-    config = getattr(transformers, f"{name}Config")(**fields)
-    model = randomise(getattr(transformers, name + head)(config))
-    if hasattr(model, "tie_weights"):
-        model.tie_weights()
-    if path is not None:
-        model.save_pretrained(path)
-    return model
-
-
-def ids(rows: int = 3, length: int = LONGEST, seed: int = 0) -> Tensor:
-    return torch.randint(3, V, (rows, length), generator=torch.Generator().manual_seed(seed))
-
-
-def close(ours: Tensor, theirs: Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    transformers.utils.logging.set_verbosity_error()
+    said = caplog.get_records("call")
+    assert not [record.getMessage() for record in said if record.name.startswith("transformers")]
 
 
 def right_padded() -> tuple[Tensor, Tensor]:
@@ -213,6 +148,7 @@ def open_there(auto: str, path: Path) -> Any:
 # ---------------------------------------------------------------------- theirs, opened here, and given back
 
 
+@pytest.mark.usefixtures("silent")
 @pytest.mark.parametrize("case", LANGUAGE)
 def test_language_models(case: str, tmp_path: Path) -> None:
     name, fields = LANGUAGE[case]
@@ -232,6 +168,7 @@ def test_language_models(case: str, tmp_path: Path) -> None:
         assert torch.equal(value, again.state_dict()[name]), name
 
 
+@pytest.mark.usefixtures("silent")
 @pytest.mark.parametrize("case", ["gpt2", "bert", "smollm", "mistral", "qwen2", "qwen3", "eurobert"])
 def test_classifiers(case: str, tmp_path: Path) -> None:
     name, fields = LANGUAGE[case]
@@ -247,6 +184,7 @@ def test_classifiers(case: str, tmp_path: Path) -> None:
     same_classes(loaded.model, back)
 
 
+@pytest.mark.usefixtures("silent")
 @pytest.mark.parametrize("case", ["gpt2", "bert", "smollm", "mistral", "qwen2", "qwen3"])
 def test_span_extractors(case: str, tmp_path: Path) -> None:
     name, fields = LANGUAGE[case]
