@@ -25,6 +25,7 @@ from lucidlm.cli import (
     tasks,
 )
 from lucidlm.core.errors import LucidError
+from lucidlm.core.memory import keep_freed_memory
 from lucidlm.version import __version__
 
 app = typer.Typer(
@@ -78,6 +79,7 @@ def _lucidlm(
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 the call or its input is wrong, 128 + n stopped by signal n."""
+    keep_freed_memory()
     try:
         app()
     except LucidError as error:

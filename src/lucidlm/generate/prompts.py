@@ -8,12 +8,18 @@ arXiv:1910.10683, section 3.2); what follows it is causal.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
+from lucidlm.core.products import fast_products
 from lucidlm.generate.cache import KeyValueCache
 from lucidlm.model.heads import LanguageModel
+
+
+MANY = 64
+"""Tokens read at once whose products are large ones."""
 
 
 class PromptBatch:
@@ -49,7 +55,9 @@ class PromptBatch:
             mask = (columns >= self._padding)[:, None] if self._ragged else None  # (B, 1, S)
         elif self._ragged or self._prefixes is not None:
             mask = self._first_mask(columns)
-        return self.model.model(self._tokens, positions=positions, mask=mask, caches=self.caches)[:, -1]
+        many = self._tokens.numel() >= MANY
+        with fast_products(self._tokens.device) if many else nullcontext():
+            return self.model.model(self._tokens, positions=positions, mask=mask, caches=self.caches)[:, -1]
 
     def _first_mask(self, columns: Tensor) -> Tensor:
         """Return (B, T, T), what the tokens of the prompts see."""

@@ -21,6 +21,9 @@ IGNORED = -100
 CHUNK = 2**21
 """Logits held at a time: 8 MB in fp32, within what a processor's last cache keeps."""
 
+FEWEST_ROWS = 256
+"""Rows of a chunk at least, whatever the vocabulary: each chunk reads and writes all of the head's gradient."""
+
 
 def token_losses(hidden: Tensor, head: Tensor, targets: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
     """Return the summed cross-entropy in nats (fp32) and the number of counted positions, both scalars.
@@ -40,12 +43,16 @@ def token_losses(hidden: Tensor, head: Tensor, targets: Tensor, smoothing: float
 
 def token_costs(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     """Return the cross-entropy in nats of each of `targets` (N,) int64, fp32 (N,), from `hidden` (N, D); no gradients."""
-    rows = max(1, CHUNK // len(head))
+    rows = _rows(head)
     parts = [
         functional.cross_entropy(functional.linear(states, head.to(states.dtype)).float(), target, reduction="none")
         for states, target in zip(hidden.detach().split(rows), targets.split(rows), strict=True)
     ]
     return torch.cat(parts)
+
+
+def _rows(head: Tensor) -> int:
+    return max(FEWEST_ROWS, CHUNK // len(head))
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -61,7 +68,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total = hidden.new_zeros((), dtype=torch.float32)
         d_hidden = torch.empty_like(hidden) if with_gradients else None
         d_head = torch.zeros_like(head, dtype=torch.float32) if with_gradients else None
-        rows = max(1, CHUNK // len(head))
+        rows = _rows(head)
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
             states, target, counts = hidden[part], safe[part, None], counted[part, None]
@@ -82,7 +89,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 shares -= counts * (smoothing / len(head))
             gradient = shares.to(hidden.dtype)
             torch.mm(gradient, weight, out=d_hidden[part])
-            d_head += gradient.T @ states
+            if d_head.dtype == gradient.dtype:
+                d_head.addmm_(gradient.T, states)  # no copy of it for each chunk
+            else:
+                d_head += gradient.T @ states
         ctx.save_for_backward(d_hidden, d_head)
         return total
 
