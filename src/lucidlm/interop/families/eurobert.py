@@ -15,6 +15,7 @@ EUROBERT = Family(
         "max_position_embeddings": 8192,
         "rms_norm_eps": 1e-5,
         "tie_word_embeddings": False,
+        "classifier_pooling": "late",
     },
     demands={"attention_bias": False, "mlp_bias": False},
     classifier_pooling="mean",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from lucidlm.core.errors import InputError
 from lucidlm.interop.families.rotary import ROTARY, read_positions
 from lucidlm.model.family import Family
 
@@ -28,8 +29,11 @@ LLAMA = Family(
 def _read_mistral(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Attention over a sliding window is attention over everything in a context no longer than the window."""
     window, context = fields["sliding_window"], fields["max_position_embeddings"]
-    windowed = isinstance(context, int) and isinstance(window, int) and window < context
-    return read_positions(fields) | ({"context_length": window} if windowed else {})
+    if window is None:
+        return read_positions(fields)
+    if not isinstance(window, int) or window < 1:
+        raise InputError(f"sliding_window is {window!r}, not a number of tokens", fix="Choose another model.")
+    return read_positions(fields) | {"context_length": min(context, window) if isinstance(context, int) else context}
 
 
 MISTRAL = replace(
