@@ -30,7 +30,8 @@ ROTARY: dict[str, Any] = {
 BERT = {name: value for name, value in ROTARY.items() if name != "num_key_value_heads"}
 GPT2: dict[str, Any] = {"vocab_size": 50, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32}
 FIELDS: dict[str, dict[str, Any]] = {
-    **{"gpt2": GPT2, "bert": BERT},
+    "gpt2": GPT2,
+    "bert": BERT,
     **dict.fromkeys(("eurobert", "llama", "mistral", "qwen2", "qwen3"), ROTARY),
 }
 
