@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tokenizers
 import torch
 from gguf import GGUFWriter
+from tokenizers import decoders, models, normalizers
 
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.interop.gguf.header import read_header
@@ -16,6 +18,7 @@ from lucidlm.model.directory import Loaded
 from lucidlm.model.heads import LanguageModel
 
 TEXT = "The quick brown fox jumps over the lazy dog, doesn't it? 春眠不觉晓，处处闻啼鸟。 1984 was 36 years ago.\n"
+SPACE = "▁"
 SIZE: dict[str, Any] = {"embedding_dim": 64, "num_heads": 4, "ff_dim": 96, "num_layers": 2, "context_length": 64}
 LLAMA3 = {"kind": "llama3", "factor": 8.0, "original_context": 8192}
 ARRANGEMENTS: dict[str, dict[str, Any]] = {
@@ -41,6 +44,34 @@ def tiny(tokenizer: Tokenizer, **fields: Any) -> Loaded:
             drawn = 0.2 * torch.randn(parameter.shape, generator=generator)
             parameter.copy_(drawn + 1 if "norm" in name and name.endswith("weight") else drawn)
     return Loaded(model.eval(), tokenizer, {})
+
+
+def sentence_piece() -> tokenizers.Tokenizer:
+    """Return SentencePiece's BPE, which merges any two tokens that together are one."""
+    special = ["<unk>", "<s>", "</s>"]
+    tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *f"{SPACE}itsaworldfpce"]
+    tokens += ["is", "it", f"{SPACE}i", f"{SPACE}it", f"{SPACE}is", "or", f"{SPACE}a", f"{SPACE}{SPACE}", "or", "wor"]
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    core = tokenizers.Tokenizer(
+        models.BPE(vocabulary, all_merges(vocabulary), unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    core.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
+    core.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    core.add_special_tokens(special)
+    return core
+
+
+def all_merges(vocabulary: dict[str, int]) -> list[tuple[str, str]]:
+    """Return every way to make a token of two, the shortest tokens first."""
+    tokens = sorted(vocabulary, key=lambda token: (len(token), vocabulary[token]))
+    return [
+        (token[:cut], token[cut:])
+        for token in tokens
+        for cut in sorted(range(1, len(token)), key=lambda cut: vocabulary.get(token[:cut], 0))
+        if {token[:cut], token[cut:]} <= vocabulary.keys()
+    ]
 
 
 class Parts:

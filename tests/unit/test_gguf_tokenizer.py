@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tokenizers
-from tests.gguf_models import TEXT, Parts, tiny, trained_tokenizer
+from tests.gguf_models import SPACE, TEXT, Parts, all_merges, sentence_piece, tiny, trained_tokenizer
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from lucidlm.core.errors import InputError
@@ -27,7 +27,6 @@ TEXTS = [
     "e\u0301 😀 ½ 123456",
     "DON'T I'll they’re",
 ]
-SPACE = "▁"
 
 
 def through(tokenizer: Tokenizer, folder: Path, **fields: Any) -> Tokenizer:
@@ -49,34 +48,6 @@ def byte_level(pre: pre_tokenizers.PreTokenizer, **options: Any) -> tokenizers.T
     )
     core.train_from_iterator([TEXT * 5], trainer)
     return core
-
-
-def sentence_piece() -> tokenizers.Tokenizer:
-    """Return SentencePiece's BPE, which merges any two tokens that together are one."""
-    special = ["<unk>", "<s>", "</s>"]
-    tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *f"{SPACE}itsaworldfpce"]
-    tokens += ["is", "it", f"{SPACE}i", f"{SPACE}it", f"{SPACE}is", "or", f"{SPACE}a", f"{SPACE}{SPACE}", "or", "wor"]
-    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-    core = tokenizers.Tokenizer(
-        models.BPE(vocabulary, all_merges(vocabulary), unk_token="<unk>", fuse_unk=True, byte_fallback=True)
-    )
-    core.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
-    core.decoder = decoders.Sequence(
-        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    core.add_special_tokens(special)
-    return core
-
-
-def all_merges(vocabulary: dict[str, int]) -> list[tuple[str, str]]:
-    """Return every way to make a token of two, the shortest tokens first."""
-    tokens = sorted(vocabulary, key=lambda token: (len(token), vocabulary[token]))
-    return [
-        (token[:cut], token[cut:])
-        for token in tokens
-        for cut in sorted(range(1, len(token)), key=lambda cut: vocabulary.get(token[:cut], 0))
-        if {token[:cut], token[cut:]} <= vocabulary.keys()
-    ]
 
 
 # ---------------------------------------------------------------------- there and back
