@@ -257,6 +257,7 @@ def test_dropout_is_the_same_there(tmp_path: Path) -> None:
     exported(LanguageModel(OURS["gpt2"]), "language", None, tmp_path)
     theirs = transformers.AutoConfig.from_pretrained(tmp_path)
     assert (theirs.resid_pdrop, theirs.embd_pdrop, theirs.attn_pdrop) == (0.2, 0.2, 0.0)
+    assert theirs.n_ctx == 32  # which llama.cpp's converter asks for
 
 
 def test_what_transformers_would_misread_is_not_exported(tmp_path: Path) -> None:

@@ -72,5 +72,6 @@ GPT2 = Family(
     ignored=r"\.attn\.(masked_)?bias$",
     equal_heads=True,
     read=_mlp_width,
-    write=lambda config: {"embd_pdrop": config.dropout, "attn_pdrop": 0.0},
+    # llama.cpp's converter asks for the context under its older name.
+    write=lambda config: {"n_ctx": config.context_length, "embd_pdrop": config.dropout, "attn_pdrop": 0.0},
 )
