@@ -67,7 +67,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         weight = head.to(hidden.dtype)
         total = hidden.new_zeros((), dtype=torch.float32)
         d_hidden = torch.empty_like(hidden) if with_gradients else None
-        d_head = torch.zeros_like(head, dtype=torch.float32) if with_gradients else None
+        d_head: Tensor | None = None
         rows = _rows(head)
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
@@ -80,7 +80,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             shares = logits.exp_()
             norm = shares.sum(-1, keepdim=True)
             total += ((norm.log() - chosen) * counts).sum()
-            if d_hidden is None or d_head is None:
+            if d_hidden is None:
                 continue
             # d loss / d logits is the softmax, less one at the target (or less what smoothing makes of that).
             shares *= counts / norm
@@ -89,15 +89,19 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 shares -= counts * (smoothing / len(head))
             gradient = shares.to(hidden.dtype)
             torch.mm(gradient, weight, out=d_hidden[part])
-            if d_head.dtype == gradient.dtype:
+            if d_head is None:
+                d_head = (gradient.T @ states).float()
+            elif d_head.dtype == gradient.dtype:
                 d_head.addmm_(gradient.T, states)  # no copy of it for each chunk
             else:
                 d_head += gradient.T @ states
-        ctx.save_for_backward(d_hidden, d_head)
+        ctx.gradients = d_hidden, d_head
         return total
 
     @staticmethod
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         (scale,) = outputs
-        d_hidden, d_head = ctx.saved_tensors
-        return d_hidden * scale, d_head * scale, None, None, None
+        d_hidden, d_head = ctx.gradients
+        ctx.gradients = None  # they are scaled in place, so they can be taken once only
+        # Without a counted position there was no chunk, and no gradient of the head.
+        return d_hidden.mul_(scale), None if d_head is None else d_head.mul_(scale), None, None, None

