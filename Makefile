@@ -1,18 +1,24 @@
-# make demo   from raw text to a judged model, in a quarter of an hour
-# make test   style, types and tests
-# Both set up .venv first if it is not there or is out of date; a second call starts at once.
+# make demo       from raw text to a judged model, in a quarter of an hour
+# make test       style, types and tests
+# make test-all   these, and the tests beside TensorFlow and llama.cpp, which take minutes to install
+# All set up .venv first if it is not there or is out of date; a second call starts at once.
 
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 READY := .venv/.ready
+EXTRAS := .venv/.extras
 
-.PHONY: demo test check setup clean
+.PHONY: demo test test-all check setup extras clean
 
 demo: setup
 	$(BIN)/lucidlm demo $(ARGS)
 
 test: check
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not tensorflow and not llama_cpp" $(ARGS)
+
+test-all: test extras
+	$(BIN)/python -m pytest -m "tensorflow or llama_cpp" $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .
@@ -21,10 +27,16 @@ check: setup
 
 setup: $(READY)
 
+extras: $(EXTRAS)
+
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
 	touch $(READY)
+
+$(EXTRAS): $(READY)
+	$(INSTALL) -e '.[dev,tensorflow,llama-cpp]'
+	touch $(EXTRAS)
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
