@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lucidlm.cli.options import Device, Seed
+from lucidlm.cli.sampling import Source, text_given
 
 if TYPE_CHECKING:
     from lucidlm.explain.explanation import Explanation
@@ -28,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def explain(
-    model: Annotated[str, typer.Argument(help="A model directory, or what `lucidlm import` takes.")],
+    model: Source,
     text: Annotated[str, typer.Argument(help="The text: a prompt, or what is classified.")],
     target: Annotated[
         str | None,
@@ -54,6 +55,8 @@ def explain(
     from lucidlm.explain.explanation import explain as run
     from lucidlm.model.directory import load_model
 
+    text_given(text, "TEXT")
+    text_given(target or "", "--target")
     place = choose_compute(device or "auto").device
     found = run(load_model(model), text, target, method=method.value, steps=steps, seed=seed or 0, device=place)
     if as_json:

@@ -8,10 +8,12 @@ import sys
 import typer
 
 from lucidlm.cli import (
+    chat,
     compare,
     data,
     demo,
     evaluate,
+    explain,
     export,
     finetune,
     generate,
@@ -43,6 +45,8 @@ for command in (
     evaluate,
     compare,
     generate,
+    chat,
+    explain,
     search,
     tasks,
     report,

@@ -55,7 +55,7 @@ class Explanation:
         if (test := self.faithfulness) is None:
             lines.append("faithfulness: not tested, the text is one piece")
         else:
-            words = "better than random" if test.better else "NO better than random"
+            words = "better than random" if test.better else "NOT SHOWN to be better than random"
             lines.append(
                 f"{words}: deleting the most attributed pieces costs {test.drop:+.4f} nats, random ones "
                 f"{test.random:+.4f} (sizes {', '.join(map(str, test.sizes))}; {test.draws} draws, seed {test.seed}, "

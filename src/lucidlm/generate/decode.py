@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,6 +49,8 @@ def generate(
     prompts: Sequence[str | list[int]],
     config: SamplingConfig,
     on_text: Callable[[int, str], None] | None = None,
+    *,
+    ends: Collection[int] = (),
 ) -> list[Generation]:
     """Continue each of `prompts`, texts or token ids, all in one batch; an empty one begins a new document.
 
@@ -57,12 +59,13 @@ def generate(
     Parameters
     ----------
     on_text: called with a prompt's index and each new piece of its text: whole characters, nothing of a stop string.
+    ends: tokens that end a text as the end-of-text token does.
 
     Raises
     ------
     InputError: a prompt is longer than the model's context, the model is not causal, or the tokenizer is not its own.
     """
-    rows = start_rows(model.config, tokenizer, prompts, config)
+    rows = start_rows(model.config, tokenizer, prompts, config, ends)
     for row, piece in _decode(model, tokenizer, rows, config):
         if on_text is not None and piece:
             on_text(row.index, piece)
@@ -78,20 +81,29 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompt: str, config: Samp
 class Row:
     """One prompt on its way to a text."""
 
-    def __init__(self, index: int, prompt: list[int], tokenizer: Tokenizer, config: SamplingConfig, room: int) -> None:
+    def __init__(
+        self,
+        index: int,
+        prompt: list[int],
+        tokenizer: Tokenizer,
+        config: SamplingConfig,
+        room: int,
+        ends: Collection[int] = (),
+    ) -> None:
         self.index, self.prompt = index, prompt
+        self.ends = {tokenizer.eos_id, *ends}
         self.tokens: list[int] = []
         self.reason: Reason | None = None
         self.limit = min(config.length, room)
         self._at_limit: Reason = "length" if config.length <= room else "context"
-        self._stop, self._eos = config.stop, tokenizer.eos_id
+        self._stop = config.stop
         self._decoder = tokenizer.stream_decoder(prompt)
         self._text, self._released = "", 0
 
     def push(self, token: int) -> str:
         """Take the next token; return the text that it makes certain, which may be empty."""
         self.tokens.append(token)
-        if token == self._eos:
+        if token in self.ends:
             self.reason = "eos"
         else:
             before = len(self._text)
@@ -120,7 +132,11 @@ class Row:
 
 
 def start_rows(
-    model: ModelConfig, tokenizer: Tokenizer, prompts: Sequence[str | list[int]], config: SamplingConfig
+    model: ModelConfig,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str | list[int]],
+    config: SamplingConfig,
+    ends: Collection[int] = (),
 ) -> list[Row]:
     """Return the prompts as rows, for a model of this configuration; see `generate` for what raises `InputError`."""
     if isinstance(prompts, str):
@@ -142,7 +158,7 @@ def start_rows(
                 fix="Shorten it.",
             )
         # The last token to be chosen is never read, so it may stand just past the context.
-        rows.append(Row(index, ids, tokenizer, config, room=context - len(ids) + 1))
+        rows.append(Row(index, ids, tokenizer, config, context - len(ids) + 1, ends))
     return rows
 
 
@@ -216,6 +232,8 @@ class _Batch:
         self.rows, self._head = rows, model.head
         self._prompts = PromptBatch(model, [row.prompt for row in rows])
         ruled_out = never_written(model.config.vocab_size, tokenizer)
+        for row in rows:
+            ruled_out[list(row.ends)] = False
         self._chooser = Chooser(rows, config, ruled_out.to(model.head.device))
 
     def choose(self) -> Tensor:

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from lucidlm.baselines.dialogue import MostCommonReply, NearestReply
 from lucidlm.core.errors import InputError
-from lucidlm.data.chat import STOP, frame_chats, mark, with_template
+from lucidlm.data.chat import frame_chats, with_template
+from lucidlm.data.chat_template import template_of
 from lucidlm.data.examples import Chat, Message, Row, Written
 from lucidlm.data.framing import Framed
 from lucidlm.data.tokenizer import Tokenizer
@@ -84,15 +85,25 @@ class Dialogue(Writing[Chat]):
         return {"user": before[-1].content, "assistant": last.content, "written": prediction.text}
 
     def frame(self, examples: Sequence[Chat], tokenizer: Tokenizer, room: int) -> list[Framed]:
-        """Return conversations in ChatML (see `frame_chats`)."""
+        """Return conversations as the tokenizer's template lays them out (see `frame_chats`)."""
         return frame_chats(examples, tokenizer, room)
 
     def end(self, tokenizer: Tokenizer) -> int:
-        """Return the id that ends a turn."""
-        return mark(tokenizer, STOP)
+        """Return the id that ends a turn of the assistant's.
+
+        Raises
+        ------
+        InputError: the tokenizer has no template and cannot have ours, or one that leaves the end of turns open.
+        """
+        if (end := template_of(tokenizer).end) is None:
+            raise InputError(
+                "the tokenizer's chat template ends no turn with a control token, so a model cannot learn to end one",
+                fix="Choose another model.",
+            )
+        return end
 
     def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
-        """Return the tokenizer with the template of conversations, which other software then applies as we do."""
+        """Return the tokenizer with a template of conversations, its own or ours, which other software applies too."""
         return with_template(tokenizer)
 
 
