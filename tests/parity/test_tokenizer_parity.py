@@ -29,24 +29,24 @@ def test_transformers_gives_the_same_ids(kind: str, tmp_path) -> None:
     assert len(other) == tokenizer.vocab_size
 
 
-def bert(directory: Path) -> None:
+def bert(directory: Path, texts: list[str] = TEXTS) -> None:
     """WordPiece with BERT's settings, as `vocab.txt`."""
     core = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
     core.normalizer, core.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    core.train_from_iterator(TEXTS * 3, trainers.WordPieceTrainer(vocab_size=120, special_tokens=special))
+    core.train_from_iterator(texts * 3, trainers.WordPieceTrainer(vocab_size=120, special_tokens=special))
     tokens = sorted(core.get_vocab().items(), key=lambda item: item[1])
     (directory / "vocab.txt").write_text("\n".join(token for token, _ in tokens), encoding="utf-8")
     (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer", "do_lower_case": true}')
 
 
-def gpt2(directory: Path) -> None:
+def gpt2(directory: Path, texts: list[str] = TEXTS) -> None:
     """Byte-level BPE as GPT-2's two files, without any settings."""
     core = tokenizers.Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet)
-    core.train_from_iterator(TEXTS * 3, trainer)
+    core.train_from_iterator(texts * 3, trainer)
     core.model.save(str(directory))
     (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
 

@@ -17,7 +17,6 @@ from lucidlm.core.products import fast_products
 from lucidlm.generate.cache import KeyValueCache
 from lucidlm.model.heads import LanguageModel
 
-
 MANY = 64
 """Tokens read at once whose products are large ones."""
 
