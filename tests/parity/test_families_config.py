@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 from tests.parity.tiny_models import BERT, GPT2, LLAMA3, ROTARY, V, close, ids, randomise, their, transformers
 
 from lucidlm.core.errors import InputError
 from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.interop.gguf.pre_tokenizers import BY_NAME
 from lucidlm.interop.hf import export_hf
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.directory import Loaded, load_model
@@ -218,20 +220,37 @@ OURS = {
 }
 
 
+TEXT = "The quick brown fox jumps over the lazy dog, 1984 times.\n\nWho's afraid? 你好，世界！ Ünïcödé 🙂 "
+
+
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train_bpe(["What is read is read by its ids, so any text does. " * 3], 270, exact=False)
+    return Tokenizer.train_bpe([TEXT] * 3, 290)
 
 
-def exported(model: Model, kind: str, tokenizer: Tokenizer | None, path: Path) -> dict[str, Any]:
-    export_hf(Loaded(model, tokenizer, {"kind": kind, "provenance": {}}), path, None)
+@pytest.fixture(scope="module")
+def qwen_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
+    """A tokenizer that cuts texts as Qwen2's does, which transformers expects for its architecture."""
+    core = tokenizers.Tokenizer.from_str(tokenizer.core.to_str())
+    core.pre_tokenizer = BY_NAME["qwen2"].build()
+    core.normalizer = tokenizers.normalizers.NFC()
+    return Tokenizer(core, tokenizer.config)
+
+
+def exported(
+    model: Model, kind: str, tokenizer: Tokenizer | None, path: Path, dtype: str | None = None
+) -> dict[str, Any]:
+    export_hf(Loaded(model, tokenizer, {"kind": kind, "provenance": {}}), path, dtype)
     return json.loads((path / "config.json").read_text())
 
 
 @pytest.mark.parametrize("case", OURS)
 @torch.no_grad()
-def test_models_made_here_open_there(case: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_models_made_here_open_there(
+    case: str, tmp_path: Path, tokenizer: Tokenizer, qwen_tokenizer: Tokenizer
+) -> None:
     config = OURS[case]
+    tokenizer = qwen_tokenizer if case == "qwen2" else tokenizer
     model = randomise(LanguageModel(config))
     fields = exported(model, "language", tokenizer, tmp_path)
     auto = "AutoModelForCausalLM" if config.causal else "AutoModelForMaskedLM"
@@ -244,6 +263,9 @@ def test_models_made_here_open_there(case: str, tmp_path: Path, tokenizer: Token
     assert explicit(again.model.config) == explicit(config)
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name])
+    reader = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in (TEXT, "a  b\tc\r\n", "don't I'LL 第一章 1234567"):
+        assert reader(text, add_special_tokens=False)["input_ids"] == tokenizer.encode(text)
     # What other software needs: the tokenizer, the special ids, and for models that write a generation_config.json.
     assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= {
         file.name for file in tmp_path.iterdir()
@@ -253,6 +275,16 @@ def test_models_made_here_open_there(case: str, tmp_path: Path, tokenizer: Token
     assert (tmp_path / "generation_config.json").exists() == config.causal
 
 
+def test_half_precision(tmp_path: Path) -> None:
+    model = randomise(LanguageModel(OURS["llama"]))
+    assert exported(model, "language", None, tmp_path / "bf16", "bf16")["torch_dtype"] == "bfloat16"
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "bf16")
+    assert theirs.dtype == torch.bfloat16
+    assert torch.equal(theirs.lm_head.weight, model.state_dict()["lm_head.weight"].bfloat16())
+    with pytest.raises(InputError, match="there is no int8 here"):
+        exported(model, "language", None, tmp_path / "int8", "int8")
+
+
 def test_dropout_is_the_same_there(tmp_path: Path) -> None:
     exported(LanguageModel(OURS["gpt2"]), "language", None, tmp_path)
     theirs = transformers.AutoConfig.from_pretrained(tmp_path)
@@ -260,7 +292,7 @@ def test_dropout_is_the_same_there(tmp_path: Path) -> None:
     assert theirs.n_ctx == 32  # which llama.cpp's converter asks for
 
 
-def test_what_transformers_would_misread_is_not_exported(tmp_path: Path) -> None:
+def test_what_transformers_would_misread_is_not_exported(tmp_path: Path, tokenizer: Tokenizer) -> None:
     other = ModelConfig(**SIZE, activation="gelu")
     for model, kind, words in (
         (LanguageModel(other), "language", "no model of this arrangement"),
@@ -270,4 +302,6 @@ def test_what_transformers_would_misread_is_not_exported(tmp_path: Path) -> None
     ):
         with pytest.raises(InputError, match=words):
             exported(model, kind, None, tmp_path / "out")
-        assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="not Qwen2's"):
+        exported(LanguageModel(OURS["qwen2"]), "language", tokenizer, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -296,7 +296,7 @@ def test_files_that_are_no_sound_weights(exported: Path, tmp_path: Path) -> None
 
 def test_damaged_directories(exported: Path, tmp_path: Path) -> None:
     save_h5(peer().state_dict(), tmp_path / "alone.h5")
-    with pytest.raises(InputError, match="no config.json of ours"):
+    with pytest.raises(InputError, match=r"no config\.json of ours"):
         load_keras(tmp_path / "alone.h5")
     changed = tmp_path / "changed"
     shutil.copytree(exported, changed)

@@ -106,7 +106,7 @@ def test_occlusion_is_what_it_says(prediction: Prediction) -> None:
 def test_the_token_that_decides_gets_the_credit(classifier: Loaded, method: str) -> None:
     found = explain(classifier, "abcdef+gabcdefgabcdefg", method=method)  # pyright: ignore[reportArgumentType]
     assert found.target == "yes"
-    values = {text: value for text, value in found.pieces}
+    values = dict(found.pieces)
     assert max(values, key=lambda text: values[text]) == "+"
     assert all(abs(value) < 1e-4 for text, value in found.pieces if text != "+")
     assert found.faithfulness is not None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from lucidlm.core.errors import InputError
+from lucidlm.interop.gguf.pre_tokenizers import name_of
 from lucidlm.model.directory import RECORD, Loaded, save_model
 from lucidlm.model.family import families, family_of
 from lucidlm.model.heads import SequenceClassifier
+from lucidlm.model.quantize import FLOATS, Dtype
 
 
 def export_hf(loaded: Loaded, out: Path, dtype: str | None) -> None:
@@ -17,8 +20,12 @@ def export_hf(loaded: Loaded, out: Path, dtype: str | None) -> None:
     ------
     InputError: transformers knows no such arrangement, or would read it another way; or it has no such number format.
     """
-    if dtype not in (None, "fp32"):
-        raise InputError(f"there is no {dtype} here", where="--dtype", fix="Leave it out, or see `lucidlm quantize`.")
+    if (stored := dtype or "fp32") not in FLOATS:
+        raise InputError(
+            f"there is no {dtype} here",
+            where="--dtype",
+            fix=f"Choose of {', '.join(FLOATS)}, or see `lucidlm quantize`.",
+        )
     family = family_of(loaded.model.config)
     if family is None:
         raise InputError(
@@ -39,5 +46,12 @@ def export_hf(loaded: Loaded, out: Path, dtype: str | None) -> None:
             where="--to hf",
             fix=f"Fine-tune with --pooling {family.classifier_pooling}.",
         )
-    save_model(loaded.model, out, loaded.tokenizer)
+    tokenizer = loaded.tokenizer
+    if family.model_type == "qwen2" and tokenizer is not None and name_of(tokenizer.core) != "qwen2":
+        raise InputError(
+            "this tokenizer is not Qwen2's, and transformers cuts texts as that does for every qwen2 model",
+            where="--to hf",
+            fix="Export a model with Qwen2's tokenizer, or one of another family.",
+        )
+    save_model(loaded.model, out, tokenizer, dtype=cast(Dtype, stored))
     (out / RECORD).unlink()

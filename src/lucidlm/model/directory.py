@@ -163,6 +163,8 @@ def _config_json(family: Family | None, model: Model, tokenizer: Tokenizer | Non
         fields["quantization_config"] = QUANTIZATION_CONFIG
     if tokenizer is not None:
         fields |= _token_ids(tokenizer)
+        if "mask_token_id" in fields:
+            fields["mask_token_id"] = tokenizer.find("mask_token") or 0
     if isinstance(model, SequenceClassifier):
         fields["id2label"] = {str(index): label for index, label in enumerate(model.labels)}
         fields["label2id"] = {label: index for index, label in enumerate(model.labels)}
