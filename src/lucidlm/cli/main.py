@@ -20,6 +20,7 @@ from lucidlm.cli import (
     import_,
     label_curve,
     pretrain,
+    quantize,
     recipe,
     report,
     results,
@@ -54,6 +55,7 @@ for command in (
     recipe,
     import_,
     export,
+    quantize,
     demo,
 ):
     command.register(app)
