@@ -14,11 +14,13 @@ from lucidlm.core.io import require_vacant
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.generate.decode import generate, stream
 from lucidlm.generate.sampling import SamplingConfig
+from lucidlm.interop.keras.directory import whole
+from lucidlm.interop.keras.weights import load_h5
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import RECORD, load_model, save_model
+from lucidlm.model.directory import load_model, save_model
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.sizes import explicit, refuse_other, require_causal, sizes_of
-from lucidlm.model.weights import WEIGHTS, check_fit, load_weights
+from lucidlm.model.weights import check_fit, load_weights
 
 
 class BigLanguageModel(LanguageModel):
@@ -93,7 +95,7 @@ class BigLanguageModel(LanguageModel):
         save_model(self, require_vacant(directory, option="directory"), self.tokenizer)
 
     def load_weights(self, path: str | Path) -> None:
-        """Take over the weights in a model directory or a safetensors file, and the tokenizer that is with them.
+        """Take over the weights in a model directory, a safetensors file or Keras' HDF5, and the tokenizer with them.
 
         From a model directory come also the settings that the constructor was not given (`context_length`,
         `rope_theta`, …), as the weights were trained for them. The parameters are new objects: make optimisers after.
@@ -103,9 +105,7 @@ class BigLanguageModel(LanguageModel):
         InputError: nothing is there, it is damaged or a pickle, or it is of a model of another shape; the message says
             with what arguments to construct that.
         """
-        path = Path(path)
-        if path.name == WEIGHTS and any((path.parent / name).exists() for name in (RECORD, "config.json")):
-            path = path.parent
+        path = whole(Path(path))
         if path.is_dir():
             loaded = load_model(path)
             model = require_causal(loaded.model, path)
@@ -115,7 +115,7 @@ class BigLanguageModel(LanguageModel):
             self.to(device).train(self.training)
             tokenizer = loaded.tokenizer
         else:
-            tensors = load_weights(path)
+            tensors = load_h5(path) if path.suffix == ".h5" else load_weights(path)
             sizes = sizes_of(tensors)
             refuse_other(sizes, self.config, sizes, path)
             check_fit({name: value.shape for name, value in self.state_dict().items()}, tensors, path)

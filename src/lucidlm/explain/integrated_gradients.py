@@ -6,6 +6,7 @@ import importlib.util
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from lucidlm.core.errors import InputError
 from lucidlm.explain.predictions import TOKENS_AT_ONCE, Prediction
@@ -47,6 +48,7 @@ def integrated_gradients(prediction: Prediction, steps: int = 50) -> tuple[np.nd
     for doubling in range(DOUBLINGS + 1):
         taken = steps * 2**doubling
         found = method.attribute(ids[None], blanked[None], n_steps=taken, internal_batch_size=size)
+        assert isinstance(found, Tensor)  # the layer has one output
         by_token = found[0].double().sum(-1).detach().cpu().numpy()  # (T,) of (1, T, D)
         values = np.array([by_token[piece.places].sum() for piece in prediction.pieces])
         delta = float(values.sum() - (full - empty))

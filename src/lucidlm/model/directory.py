@@ -88,14 +88,7 @@ def save_model(
     require_free_space(directory, sum(value.nbytes for value in shapes.values()) + 2**20)
     _remove_model(directory)
     names = save_weights(shapes, _stored(family, state, model, dtype), directory)
-    if tokenizer is not None:
-        tokenizer.save(directory)
-        names += ["tokenizer.json", "tokenizer_config.json"]
-    if isinstance(model, LanguageModel) and model.config.causal:
-        ids = {} if tokenizer is None else _token_ids(tokenizer)
-        write_json(directory / "generation_config.json", {"do_sample": True, "temperature": 1.0, **ids})
-    write_json(directory / "config.json", _config_json(family, model, tokenizer, dtype))
-    names.append("config.json")
+    names += save_settings(model, directory, tokenizer, family, dtype)
     record = {
         "format": FORMAT,
         "version": __version__,
@@ -109,6 +102,24 @@ def save_model(
     if isinstance(model, SequenceClassifier):
         record |= {"labels": model.labels, "pooling": model.pooling}
     write_json(directory / RECORD, {**record, "checksum": _checksum(record)})
+
+
+def save_settings(
+    model: Model, directory: Path, tokenizer: Tokenizer | None, family: Family | None, dtype: Dtype = "fp32"
+) -> list[str]:
+    """Write what is beside a model's weights: the tokenizer's files, generation_config.json, and config.json last.
+
+    Returns the names of those that the model could not be read without.
+    """
+    names = []
+    if tokenizer is not None:
+        tokenizer.save(directory)
+        names += ["tokenizer.json", "tokenizer_config.json"]
+    if isinstance(model, LanguageModel) and model.config.causal:
+        ids = {} if tokenizer is None else _token_ids(tokenizer)
+        write_json(directory / "generation_config.json", {"do_sample": True, "temperature": 1.0, **ids})
+    write_json(directory / "config.json", _config_json(family, model, tokenizer, dtype))
+    return [*names, "config.json"]
 
 
 def _kind(model: Model) -> Kind:

@@ -21,6 +21,8 @@ def __getattr__(name: str) -> type[BigLanguageModel]:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # what its build could do better is no news to a user
+    # With oneDNN it writes four lines at each start, which no level silences; steps were not seen to be faster for it.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
         from lucidlm.interop.keras.model import BigLanguageModel
     except ModuleNotFoundError as error:

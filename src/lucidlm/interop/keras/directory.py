@@ -16,9 +16,10 @@ from lucidlm.core.io import check_file, read_json, require_free_space, require_v
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.interop.keras.weights import h5_shapes, load_h5, save_h5
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import Loaded
+from lucidlm.model.directory import RECORD, Loaded
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.sizes import require_causal
+from lucidlm.model.weights import WEIGHTS as SAFETENSORS
 from lucidlm.model.weights import check_fit, own_file
 from lucidlm.version import __version__
 
@@ -118,6 +119,20 @@ def read_record(directory: Path) -> dict | None:
     for name, (size, checksum) in files.items():
         check_file(directory / name, size, checksum, record=CONFIG, fix="Restore it or export it again.")
     return record
+
+
+def whole(path: Path) -> Path:
+    """Return the directory whose weights the file at `path` is, if that says what model they are of; else `path`.
+
+    Raises
+    ------
+    InputError: as `read_record`.
+    """
+    records = {
+        WEIGHTS: lambda: read_record(path.parent) is not None,
+        SAFETENSORS: lambda: any((path.parent / name).exists() for name in (RECORD, CONFIG)),
+    }
+    return path.parent if path.is_file() and path.name in records and records[path.name]() else path
 
 
 def require_fp32(dtype: str | None) -> None:

@@ -3,6 +3,9 @@
 Only `keras.ops` is used, so they run on any of Keras' backends. Attributes are called as the modules there are.
 """
 
+# pyright: reportMissingImports=false
+# Keras and TensorFlow are an extra: types are checked where they are not installed too.
+
 from __future__ import annotations
 
 import math
@@ -11,11 +14,12 @@ from functools import partial
 from typing import Any
 
 import keras
-from keras import ops
 
 from lucidlm.core.seeds import derive
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.position import rotary_frequencies
+
+ops: Any = keras.ops  # by their annotations many of them return None
 
 Rotation = tuple[Any, Any]
 """Cosines and sines, each (T, d / 2)."""
@@ -30,8 +34,8 @@ class Initialisers:
 
     def __init__(self, config: ModelConfig, seed: int | None) -> None:
         draws = keras.random.SeedGenerator(None if seed is None else derive(seed, "weights") % 2**32)
-        self.normal = keras.initializers.RandomNormal(0.0, 0.02, seed=draws)
-        self.residual = keras.initializers.RandomNormal(0.0, 0.02 / math.sqrt(2 * config.num_layers), seed=draws)
+        self.normal: Any = keras.initializers.RandomNormal(0.0, 0.02, seed=draws)
+        self.residual: Any = keras.initializers.RandomNormal(0.0, 0.02 / math.sqrt(2 * config.num_layers), seed=draws)
 
 
 class RMSNorm(keras.layers.Layer):
@@ -138,9 +142,9 @@ class Block(keras.layers.Layer):
         self, x: Any, rotation: Rotation | None, mask: Any, cache: KeyValues | None = None, start: Any = 0
     ) -> tuple[Any, KeyValues]:
         """Map the residual stream `x` (B, T, D) to (B, T, D); see `Attention.call` for the rest."""
-        y, cache = self.self_attn(self.input_layernorm(x), rotation, mask, cache=cache, start=start)
+        y, extended = self.self_attn(self.input_layernorm(x), rotation, mask, cache=cache, start=start)
         x = x + self.dropout(y)
-        return x + self.dropout(self.mlp(self.post_attention_layernorm(x))), cache
+        return x + self.dropout(self.mlp(self.post_attention_layernorm(x))), extended
 
 
 def rotation_at(positions: Any, config: ModelConfig) -> Rotation:
@@ -162,5 +166,5 @@ def _softmax(scores: Any) -> Any:
     return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores)
 
 
-def _dense(width: int, bias: bool, initialiser: keras.initializers.Initializer) -> keras.layers.Dense:
+def _dense(width: int, bias: bool, initialiser: Any) -> keras.layers.Dense:
     return keras.layers.Dense(width, use_bias=bias, kernel_initializer=initialiser)

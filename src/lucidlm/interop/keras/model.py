@@ -1,5 +1,8 @@
 """`BigLanguageModel` in Keras 3: constructed as the PyTorch one, trained by `fit`, saved by Keras' own means."""
 
+# pyright: reportMissingImports=false
+# Keras and TensorFlow are an extra: types are checked where they are not installed too.
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -8,21 +11,19 @@ from typing import Any
 
 import keras
 import torch
-from keras import ops
 from torch import Tensor
 
 from lucidlm.core.errors import InputError
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.generate.sampling import SamplingConfig
-from lucidlm.interop.keras.directory import WEIGHTS, read_record, require_portable, write_directory
+from lucidlm.interop.keras.directory import require_portable, whole, write_directory
 from lucidlm.interop.keras.generate import Stepper, stream
-from lucidlm.interop.keras.layers import Block, Initialisers, KeyValues, make_norm, rotation_at
+from lucidlm.interop.keras.layers import Block, Initialisers, KeyValues, make_norm, ops, rotation_at
 from lucidlm.interop.keras.weights import ATTRIBUTES, h5_shapes, is_kernel, load_h5, load_optimiser
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import RECORD, Loaded, load_model
+from lucidlm.model.directory import Loaded, load_model
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.sizes import explicit, refuse_other, require_causal, sizes_of
-from lucidlm.model.weights import WEIGHTS as SAFETENSORS
 from lucidlm.model.weights import check_fit, load_weights, weight_shapes
 
 ADOPTED = {"context_length", "rope_theta", "rope_scaling"}
@@ -193,7 +194,7 @@ class BigLanguageModel(keras.Model):
         InputError: nothing is there, it is damaged, or of a model of another shape; the message says with what
             arguments to construct that. The model is as it was.
         """
-        path = _whole(Path(filepath))
+        path = whole(Path(filepath))
         if path.is_dir():
             self._take_over(load_model(path), path)
             return
@@ -271,10 +272,3 @@ class BigLanguageModel(keras.Model):
 
 def _embedding(rows: int, config: ModelConfig, weights: Initialisers) -> keras.layers.Embedding:
     return keras.layers.Embedding(rows, config.embedding_dim, embeddings_initializer=weights.normal)
-
-
-def _whole(path: Path) -> Path:
-    """Return the directory whose weights `path` is, if that says what model they are of; else `path`."""
-    records = {WEIGHTS: lambda: read_record(path.parent) is not None}
-    records[SAFETENSORS] = lambda: any((path.parent / name).exists() for name in (RECORD, "config.json"))
-    return path.parent if path.is_file() and path.name in records and records[path.name]() else path

@@ -30,7 +30,7 @@ ATTRIBUTES = {"layers": "blocks", "norm": "final_norm", "lm_head": "head"}
 under `layers`: Keras goes through a model's attributes in the order of their names, and all layers are there again."""
 
 _OURS = {theirs: ours for ours, theirs in ATTRIBUTES.items()}
-_PATH = re.compile(r"(?:blocks/block(?:_(\d+))?/)?([a-z_/]+)/vars/([01])")
+_PATH = re.compile(r"(?:blocks/block(?:_([1-9]\d*))?/)?([a-z_/]+)/vars/([01])")
 
 
 def save_h5(state: dict[str, Tensor], path: Path) -> None:
@@ -102,7 +102,7 @@ def h5_path(name: str) -> str:
 
 def name_at(path: str) -> str:
     """Return the name of the weights at `path`; what is none of ours keeps its path."""
-    if (match := _PATH.fullmatch(path)) is None:
+    if path.startswith(OPTIMISER) or (match := _PATH.fullmatch(path)) is None:
         return path
     block, module, kind = match.groups()
     if not path.startswith("blocks/"):
@@ -145,21 +145,21 @@ def _datasets(path: str | Path) -> Iterator[dict[str, h5py.Dataset]]:
         ) from None
 
 
-def _walk(group: h5py.Group, where: Path, seen: set[int]) -> Iterator[tuple[str, h5py.Dataset]]:
+def _walk(group: Any, where: Path, seen: set[int], above: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
     """Yield the datasets below `group` with their paths, but for the states of random generators."""
     h5py = _h5py()
     for key in group:
-        path = f"{group.name.rstrip('/')}/{key}".removeprefix("/")
+        path = above + key
         if not isinstance(group.get(key, getlink=True), h5py.HardLink):
             raise _unsafe(f"{path} is a link to elsewhere", where)
-        item = group[key]
+        item: Any = group[key]
         address = h5py.h5o.get_info(item.id).addr
         if address in seen:
             raise _unsafe(f"{path} stands in two places", where)
         seen.add(address)
         if isinstance(item, h5py.Group):
             if key != "seed_generator":
-                yield from _walk(item, where, seen)
+                yield from _walk(item, where, seen, f"{path}/")
         else:
             yield path, _plain(item, path, where)
 
@@ -184,5 +184,5 @@ def _h5py() -> Any:
     try:
         import h5py
     except ImportError:
-        raise InputError("h5py is not installed", fix="Install it: pip install 'lucidlm[tensorflow]'.") from None
+        raise InputError("h5py is not installed", fix="Install it: pip install h5py.") from None
     return h5py

@@ -6,6 +6,9 @@
   `present.{i}.…` (B, G, P + T, d).
 - A masked language model returns `logits` (B, T, V), a classifier `logits` (B, labels), a span extractor `start_logits`
   and `end_logits` (B, T), minus infinity at padding. Texts may be padded on either side.
+
+The weights are in `model.onnx_data`; the tokenizer's files, config.json (class names included) and generation_config.json
+are those of a model directory. `model.onnx` is written last: a directory without it is not complete.
 """
 
 from __future__ import annotations
@@ -16,12 +19,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from lucidlm.core.errors import InputError, LucidError
-from lucidlm.core.io import atomic_path, require_free_space, require_vacant, write_json
+from lucidlm.core.errors import InputError
+from lucidlm.core.io import atomic_path, require_free_space, require_vacant
 from lucidlm.interop.onnx.graph import Graph
 from lucidlm.interop.onnx.network import Inputs, Network
-from lucidlm.model.directory import Loaded
+from lucidlm.model.directory import Loaded, save_settings
+from lucidlm.model.family import family_of
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
+from lucidlm.model.quantize import Dtype, check_storable
 from lucidlm.version import __version__
 
 BATCH, LENGTH, PAST, TOTAL = (
@@ -38,11 +43,14 @@ def export(loaded: Loaded, out: Path, dtype: str | None) -> None:
     if dtype not in (None, "fp32", "fp16"):
         raise InputError(f"{dtype!r} is not offered for ONNX", where="--dtype", fix="Choose fp32 or fp16.")
     require_vacant(out)
+    stored: Dtype = "fp16" if dtype == "fp16" else "fp32"
     state = loaded.model.state_dict()
+    check_storable(state, stored, out)
     require_free_space(out, sum(value.nbytes for value in state.values()) + 2**24)
     with atomic_path(out / "model.onnx_data") as weights, weights.open("wb") as file:
-        graph = Graph(state, file, "model.onnx_data", "fp16" if dtype == "fp16" else "fp32")
+        graph = Graph(state, file, "model.onnx_data", stored)
         _describe(graph, loaded.model)
+    save_settings(loaded.model, out, loaded.tokenizer, family_of(loaded.model.config))
     with atomic_path(out / "model.onnx") as path:
         path.write_bytes(graph.model(type(loaded.model).__name__, __version__).SerializeToString())
         onnx.checker.check_model(str(path), full_check=True)

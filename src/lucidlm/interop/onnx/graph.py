@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from torch import Tensor
 
-from lucidlm.model.quantize import Dtype, convert
+from lucidlm.model.quantize import FLOATS, Dtype
 
 OPSET = 20
 """The operators' version: the first that has Gelu. ONNX Runtime reads it from 1.17 (January 2024) on."""
@@ -39,12 +40,12 @@ class Graph:
         self._inputs: list[ValueInfoProto] = []
         self._outputs: list[ValueInfoProto] = []
 
-    def input(self, name: str, dtype: int, shape: list[str | int]) -> str:
+    def input(self, name: str, dtype: int, shape: Sequence[str | int]) -> str:
         """Declare an input; dimensions that are named may be of any size."""
         self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
         return name
 
-    def output(self, name: str, shape: list[str | int]) -> None:
+    def output(self, name: str, shape: Sequence[str | int]) -> None:
         """Declare the value `name`, fp32, to be an output."""
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
@@ -116,7 +117,7 @@ class Graph:
         """Write a weight behind those that were written before, unless it is one of them."""
         if name in self._initializers:
             return
-        stored = convert(name, self.weights[name].detach().cpu(), self.dtype, self._location).contiguous()
+        stored = self.weights[name].detach().cpu().to(FLOATS[self.dtype]).contiguous()
         self._data.write(bytes(-self._data.tell() % PAGE))
         offset = self._data.tell()
         self._data.write(stored.numpy().data)
