@@ -16,7 +16,12 @@ def export(
     model: Annotated[str, typer.Argument(help="A model directory, or what `lucidlm import` takes.")],
     to: Annotated[str, typer.Option("--to", metavar="FORM", help="hf, gguf, keras, saved-model, onnx.")],
     out: Annotated[Path, typer.Option(help="What to write; it must not be there yet.", show_default=False)],
-    dtype: Annotated[str | None, typer.Option(help="How weights are stored: fp32; hf also bf16, fp16; onnx fp16; gguf fp16, bf16, q8_0, q4_1 …")] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="How weights are stored [fp32]; hf also bf16, fp16; onnx fp16; gguf fp16, bf16, q8_0, q4_1 …"
+        ),
+    ] = None,
 ) -> None:
     """Write a model in the form that other software loads.
 
