@@ -49,7 +49,7 @@ def add(name: str, data: bytes = b"x", **fields: object) -> Change:
         info.size = len(data)
         for field, value in fields.items():
             setattr(info, field, value)
-        file.addfile(info, io.BytesIO(data))
+        file.addfile(info, io.BytesIO(data) if data else None)
 
     return change
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+LONGEST = 1_000
+"""Characters: a file's own values are quoted in messages, and may be of any length."""
+
 
 class LucidError(Exception):
     """Something failed that is not the user's mistake: a full disk, a damaged file, a diverged run.
@@ -18,10 +21,11 @@ class LucidError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, where: str | Path | None = None, fix: str | None = None) -> None:
-        self.what, self.where, self.fix = what, None if where is None else str(where), fix
+        self.what = what if len(what) <= LONGEST else f"{what[:LONGEST]} …"
+        self.where, self.fix = None if where is None else str(where), fix
         place = f"{self.where}: " if self.where else ""
         advice = f" {fix}" if fix else ""
-        super().__init__(f"{place}{what}.{advice}")
+        super().__init__(f"{place}{self.what}.{advice}")
 
 
 class InputError(LucidError):

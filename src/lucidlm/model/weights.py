@@ -139,17 +139,17 @@ def own_file(name: str, listed_in: Path) -> str:
 
 @contextmanager
 def _sound(file: Path) -> Iterator[None]:
-    with open(file, "rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-    if LARGEST_HEADER < size < file.stat().st_size:
-        raise InputError(
-            f"has a header of {size:,} bytes, models' have at most {LARGEST_HEADER:,}",
-            where=file,
-            fix="Do not use this model: reading it could take all memory.",
-        )
     try:
+        with open(file, "rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+        if LARGEST_HEADER < size < file.stat().st_size:
+            raise InputError(
+                f"has a header of {size:,} bytes, models' have at most {LARGEST_HEADER:,}",
+                where=file,
+                fix="Do not use this model: reading it could take all memory.",
+            )
         yield
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # PyTorch's, for sizes that overflow
         raise InputError(
             f"is not a whole safetensors file ({error})",
             where=file,
@@ -177,9 +177,10 @@ def _files_of_directory(directory: Path) -> list[Path]:
 
 def _refuse_pickle(file: Path) -> None:
     with open(file, "rb") as stream:
-        start = stream.read(4)
-    # A pickle starts with its protocol mark, PyTorch's archive of pickles with that of a zip file.
-    if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK"):
+        start = stream.read(9)
+    # A pickle starts with its protocol mark, PyTorch's archive of pickles with that of a zip file; so may the size of the
+    # header that safetensors start with, which is then followed by JSON.
+    if start[8:] != b"{" and start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK"):
         raise InputError(
             "is a pickle, which could run any code when opened, and is refused",
             where=file,
