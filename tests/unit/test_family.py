@@ -205,6 +205,17 @@ def test_a_model_that_lacks_its_head_is_not_taken_for_one_that_never_had_any(tmp
         load_model(tmp_path)
 
 
+def test_a_header_may_be_as_long_as_a_pickle_begins(llama: Path) -> None:
+    """The first bytes of safetensors are a size, and some sizes are what pickles and archives of them begin with."""
+    file = llama / "model.safetensors"
+    (llama / "lucidlm.json").unlink()
+    content = file.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    for size in (0x10280, 0x10380, 0x10480, 0x10580, 0x14B50):
+        file.write_bytes(size.to_bytes(8, "little") + content[8:end].ljust(size) + content[end:])
+        load_model(llama)
+
+
 def test_classifiers_keep_their_labels_without_our_record(tmp_path: Path) -> None:
     config = ModelConfig(vocab_size=50, embedding_dim=16, num_heads=4, ff_dim=24, num_layers=2)
     save_model(SequenceClassifier(config, ["bad", "good"], "last"), tmp_path)
