@@ -139,17 +139,17 @@ def own_file(name: str, listed_in: Path) -> str:
 
 @contextmanager
 def _sound(file: Path) -> Iterator[None]:
-    with open(file, "rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-    if LARGEST_HEADER < size < file.stat().st_size:
-        raise InputError(
-            f"has a header of {size:,} bytes, models' have at most {LARGEST_HEADER:,}",
-            where=file,
-            fix="Do not use this model: reading it could take all memory.",
-        )
     try:
+        with open(file, "rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+        if LARGEST_HEADER < size < file.stat().st_size:
+            raise InputError(
+                f"has a header of {size:,} bytes, models' have at most {LARGEST_HEADER:,}",
+                where=file,
+                fix="Do not use this model: reading it could take all memory.",
+            )
         yield
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # PyTorch's, for sizes that overflow
         raise InputError(
             f"is not a whole safetensors file ({error})",
             where=file,
