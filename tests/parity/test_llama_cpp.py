@@ -151,7 +151,8 @@ def test_every_way_to_cut_text(pre: Any, tmp_path: Path) -> None:
     core.decoder = decoders.ByteLevel()
     tokenizer = Tokenizer(core, {"eos_token": "<|endoftext|>", "bos_token": "<s>"})
     export_gguf(tiny(tokenizer), tmp_path / "model.gguf", None)
-    texts = [*TEXTS, "a <tool> b<tool>"]
+    # llama.cpp takes a space that is not ASCII for a vertical tab, which deepseek-coder's patterns cut elsewhere.
+    texts = [text for text in [*TEXTS, "a <tool> b<tool>"] if pre.names[0] != "deepseek-coder" or "\u3000" not in text]
     assert ids_in(tmp_path / "model.gguf", texts) == [tokenizer.encode_prompt(text) for text in texts]
 
 
@@ -160,6 +161,17 @@ def test_tokens_of_sentence_piece(tmp_path: Path) -> None:
     export_gguf(tiny(tokenizer), tmp_path / "model.gguf", None)
     texts = ["it is a world", " spaces  of it ", "é 世界", "a\nb", "isisit", "</s> is text"]
     assert ids_in(tmp_path / "model.gguf", texts) == tokenizer.encode_batch(texts)
+
+
+def test_tokens_of_characters(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.train_characters([TEXT])
+    export_gguf(tiny(tokenizer), tmp_path / "model.gguf", None)
+    texts = [TEXT, "  the  fox ", "an unknown é", "a\nb"]
+    assert ids_in(tmp_path / "model.gguf", texts) == tokenizer.encode_batch(texts)
+    # The one difference: several unknown characters in a row are one to llama.cpp.
+    assert ids_in(tmp_path / "model.gguf", ["éé"]) == [[tokenizer.unknown_id]]
+    with opened(tmp_path / "model.gguf", vocab_only=True, n_ctx=512) as theirs:
+        assert theirs.detokenize(tokenizer.encode(TEXT)).decode() == TEXT
 
 
 # ---------------------------------------------------------------------- a real model

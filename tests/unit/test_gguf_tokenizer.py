@@ -114,6 +114,16 @@ def test_sentence_piece(scheme: str | None, tmp_path: Path) -> None:
     assert metadata["tokenizer.ggml.token_type"][:4].tolist() == [2, 3, 3, 6]
 
 
+def test_characters(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.train_characters([TEXT])
+    read = through(tokenizer, tmp_path, vocab_size=tokenizer.vocab_size + 3)
+    assert read.kind == "characters"
+    texts = [TEXT, "", "  the fox\n", "unknown: é世 <|unk|>"]
+    assert read.encode_batch(texts) == tokenizer.encode_batch(texts)
+    assert read.decode(read.encode(TEXT)) == TEXT
+    assert read.unknown_id == tokenizer.unknown_id
+
+
 # ---------------------------------------------------------------------- what cannot be written
 
 
@@ -164,8 +174,11 @@ def test_without_merges(tmp_path: Path) -> None:
 
 
 def test_kinds_that_llama_cpp_has_otherwise(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="of the kind characters"):
-        through(Tokenizer.train_characters([TEXT]), tmp_path)
+    pieces = tokenizers.Tokenizer(models.WordPiece({"[UNK]": 0, "[SEP]": 1, "a": 2}, unk_token="[UNK]"))
+    with pytest.raises(InputError, match="of the kind wordpiece"):
+        through(Tokenizer(pieces), tmp_path)
+    with pytest.raises(InputError, match="'▁' or NUL"):
+        through(Tokenizer.train_characters([TEXT + SPACE]), tmp_path)
     unordered = sentence_piece()
     vocabulary = unordered.get_vocab()
     unordered.model = models.BPE(vocabulary, all_merges(vocabulary)[:-1], unk_token="<unk>", byte_fallback=True)
@@ -193,6 +206,7 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
     "no end": ({"eos_token_id": None}, "no token that ends a text"),
     "no merges": ({"merges": None}, "no tokenizer.ggml.merges"),
     "merges of nothing": ({"merges": ["x y"]}, "cannot be built"),
+    "unigram": ({"model": "t5"}, "a Unigram tokenizer"),
     "no scores": ({"model": "llama"}, "no tokenizer.ggml.scores"),
     "too many scores": ({"model": "llama", "scores": np.zeros(301, np.float32)}, "301 elements"),
 }

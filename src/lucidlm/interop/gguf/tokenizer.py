@@ -1,8 +1,8 @@
 """The tokenizer in a GGUF file's metadata, made ours.
 
-Two kinds are known: "gpt2", byte-level BPE with its merges, and "llama", SentencePiece's BPE with scores in place of
-merges. What is checked is what llama.cpp takes for granted: that lists are equally long, that no token is there twice,
-that ids are of tokens.
+Three kinds are known: "gpt2", byte-level BPE with its merges; "llama", SentencePiece's BPE with scores in place of
+merges; and of "t5", SentencePiece's Unigram, only that whose tokens are characters, as ours are written. What is checked
+is what llama.cpp takes for granted: that lists are equally long, that no token is there twice, that ids are of tokens.
 """
 
 from __future__ import annotations
@@ -46,12 +46,13 @@ def read_tokenizer(header: Header) -> Tokenizer:
     """
     tokens = _tokens(header)
     kind = header.require("tokenizer.ggml.model", str)
-    if kind not in ("gpt2", "llama"):
+    builders = {"gpt2": _byte_level, "llama": _sentence_piece, "t5": _characters}
+    if kind not in builders:
         fix = "Known are gpt2 (byte-level BPE) and llama (SentencePiece BPE)."
         raise InputError(f"has a tokenizer of the kind {kind!r}, which is not known", where=header.path, fix=fix)
     config = _config(header, tokens)
     try:
-        core, begins = (_byte_level if kind == "gpt2" else _sentence_piece)(header, tokens)
+        core, begins = builders[kind](header, tokens)
         _add_special(core, tokens, _numbers(header, "token_type", len(tokens), NORMAL))
         bos = config.get("bos_token")
         if bos is not None and header.get("tokenizer.ggml.add_bos_token", bool, begins):
@@ -146,6 +147,18 @@ def _sentence_piece(header: Header, tokens: list[str]) -> tuple[tokenizers.Token
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *stripped]
     )
     return core, True
+
+
+def _characters(header: Header, tokens: list[str]) -> tuple[tokenizers.Tokenizer, bool]:
+    """Return a tokenizer of characters, made of a BPE without merges, and that its texts do not begin with BOS."""
+    types = _numbers(header, "token_type", len(tokens), NORMAL)
+    if any(len(tokens[index]) != 1 for index in (types == NORMAL).nonzero()[0]):
+        raise InputError("has a Unigram tokenizer, of which only those of characters are read", where=header.path)
+    unknown = tokens[header.require("tokenizer.ggml.unknown_token_id", int)]
+    vocabulary = {" " if token == SPACE else token: index for index, token in enumerate(tokens)}
+    core = tokenizers.Tokenizer(models.BPE(vocabulary, [], unk_token=unknown))
+    core.decoder = decoders.Fuse()
+    return core, False
 
 
 def merges_from_scores(vocabulary: dict[str, int], scores: np.ndarray) -> list[tuple[str, str]]:

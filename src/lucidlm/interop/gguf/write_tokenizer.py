@@ -40,11 +40,11 @@ def tokenizer_metadata(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
     if tokenizer.vocab_size > vocab_size:
         raise _refusal(f"has {tokenizer.vocab_size:,} tokens, the model {vocab_size:,}")
     definition = json.loads(tokenizer.core.to_str())
-    kinds = {"bpe": _byte_level, "sentencepiece": _sentence_piece}
+    kinds = {"bpe": _byte_level, "sentencepiece": _sentence_piece, "characters": _characters}
     if tokenizer.kind not in kinds:
         raise _refusal(f"is of the kind {tokenizer.kind}, which llama.cpp has nothing for that gives the same tokens")
     tokens = _tokens(tokenizer, vocab_size)
-    described = kinds[tokenizer.kind](tokenizer, definition, tokens)
+    described = {"tokens": tokens, **kinds[tokenizer.kind](tokenizer, definition, tokens)}
     # What a tokenizer puts after a whole text is not asked for: llama.cpp would put it after a prompt, too.
     if tokenizer.prefix not in ([], [tokenizer.begin_id]):
         raise _refusal(f"puts {len(tokenizer.prefix)} tokens before a text; llama.cpp puts one there or none")
@@ -52,7 +52,6 @@ def tokenizer_metadata(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
     ids |= {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.eos_id}
     metadata = {
         **described,
-        "tokens": tokens,
         "token_type": _types(tokenizer, definition, tokens),
         **ids,
         "add_bos_token": bool(tokenizer.prefix),
@@ -80,8 +79,8 @@ def _types(tokenizer: Tokenizer, definition: dict[str, Any], tokens: list[str]) 
         types[token["id"]] = CONTROL if token["special"] else USER_DEFINED
         if not token["special"] and (token["lstrip"] or token["rstrip"] or token["single_word"]):
             raise _refusal(f"has a token {token['content']!r} that depends on what is around it")
-    if tokenizer.kind == "sentencepiece" and (unknown := tokenizer.find("unk_token")) is not None:
-        types[unknown] = UNKNOWN
+    if tokenizer.unknown_id is not None:
+        types[tokenizer.unknown_id] = UNKNOWN
     return types
 
 
@@ -113,6 +112,25 @@ def _sentence_piece(tokenizer: Tokenizer, definition: dict[str, Any], tokens: li
     if not model.get("byte_fallback") or set(derived) != set(merges) or not _same_results(derived, merges):
         raise _refusal("merges in an order that no scores of tokens express, which llama.cpp has in their place")
     return {"model": "llama", "pre": "default", "scores": scores, "add_space_prefix": prefixed}
+
+
+def _characters(tokenizer: Tokenizer, definition: dict[str, Any], tokens: list[str]) -> dict[str, Any]:
+    """Return a Unigram whose tokens are characters, all as likely as each other.
+
+    Its one difference: of several unknown characters in a row it makes one unknown token.
+    """
+    if SPACE in tokens or "\0" in tokens:
+        raise _refusal(f"has {SPACE!r} or NUL for a character, which llama.cpp has another use for")
+    if tokenizer.unknown_id is None:
+        raise _refusal("has no token for unknown characters")
+    return {
+        "model": "t5",
+        "pre": "default",
+        "tokens": [SPACE if token == " " else token for token in tokens],
+        "scores": [0.0] * len(tokens),
+        "add_space_prefix": False,
+        "remove_extra_whitespaces": False,
+    }
 
 
 def _same_results(one: list[tuple[str, str]], other: list[tuple[str, str]]) -> bool:

