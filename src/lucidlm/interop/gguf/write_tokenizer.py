@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lucidlm.core.errors import InputError
+from lucidlm.data.chat_template import own_template
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.interop.gguf.pre_tokenizers import name_of
 from lucidlm.interop.gguf.tokenizer import (
@@ -57,9 +58,9 @@ def tokenizer_metadata(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
         "add_bos_token": bool(tokenizer.prefix),
         "add_eos_token": False,
     }
-    template = tokenizer.config.get("chat_template")
+    template = own_template(tokenizer)
     return {f"tokenizer.ggml.{key}": value for key, value in metadata.items()} | (
-        {"tokenizer.chat_template": template} if isinstance(template, str) else {}
+        {} if template is None else {"tokenizer.chat_template": template}
     )
 
 
@@ -162,5 +163,5 @@ def _refusal(what: str) -> InputError:
     return InputError(
         f"its tokenizer {what}",
         where="--to gguf",
-        fix="Byte-level BPE and SentencePiece's BPE in the forms that llama.cpp knows can be exported.",
+        fix="Characters, and byte-level and SentencePiece BPE in forms that llama.cpp knows, can be exported.",
     )
