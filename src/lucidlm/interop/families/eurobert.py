@@ -10,8 +10,9 @@ EUROBERT = Family(
     architectures={"language": "EuroBertForMaskedLM", "classifier": "EuroBertForSequenceClassification"},
     backbone="EuroBertModel",
     arrangement={"causal": False, "qk_norm": False},
-    # The id is to be one of the vocabulary; a tokenizer says which.
-    **ROTARY | {"constants": {"attention_dropout": 0.0, "mask_token_id": 0}},
+    # The mask's id is to be one of the vocabulary; a tokenizer says which.
+    constants={"attention_dropout": 0.0, "mask_token_id": 0},
+    **ROTARY,
     defaults={
         "max_position_embeddings": 8192,
         "rms_norm_eps": 1e-5,

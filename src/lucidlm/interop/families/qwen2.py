@@ -14,6 +14,7 @@ QWEN2 = Family(
     },
     backbone="Qwen2Model",
     arrangement={"qk_norm": False, "qkv_bias": True},
+    constants={"attention_dropout": 0.0},
     **ROTARY,
     defaults={"num_key_value_heads": 32, "max_position_embeddings": 32768, "tie_word_embeddings": False},
     demands={"use_sliding_window": False},

@@ -13,6 +13,7 @@ QWEN3 = Family(
         "span": "Qwen3ForQuestionAnswering",
     },
     backbone="Qwen3Model",
+    constants={"attention_dropout": 0.0},
     **ROTARY,
     defaults={
         "head_dim": 128,

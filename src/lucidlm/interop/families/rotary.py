@@ -66,7 +66,6 @@ ROTARY: dict[str, Any] = {
         "tied_embeddings": "tie_word_embeddings",
     },
     "activations": {"silu": "swiglu", "swish": "swiglu"},
-    "constants": {"attention_dropout": 0.0},
     "ignored": r"rotary_emb\.inv_freq$",
     "read": read_positions,
     "write": write_positions,
