@@ -1,0 +1,90 @@
+"""The assistant's next turn: what it reads, where it ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from lucidlm.core.errors import InputError
+from lucidlm.data.chat_template import CHATML
+from lucidlm.data.examples import Chat, Message
+from lucidlm.data.tokenizer import END, Tokenizer
+from lucidlm.generate.chat import reply
+from lucidlm.generate.decode import generate
+from lucidlm.generate.sampling import SamplingConfig
+from lucidlm.model.config import ModelConfig
+from lucidlm.model.heads import LanguageModel
+from lucidlm.tasks import tasks
+from lucidlm.tasks.dialogue import Dialogue
+
+GREEDY = SamplingConfig(temperature=0, length=5)
+ASKED = [Message("user", "Who are you?")]
+
+
+def tokenizer_with(**config: Any) -> Tokenizer:
+    made = Tokenizer.train_bpe(["Who are you? I am. " * 3], 270)
+    return Tokenizer(made.core, {**made.config, **config})
+
+
+def saying(*tokens: int) -> LanguageModel:
+    """A model that says `tokens` over and over, each after the one before, and the first after anything else."""
+    shape: dict[str, Any] = {"embedding_dim": 32, "num_heads": 2, "num_kv_heads": 2, "ff_dim": 16, "num_layers": 1}
+    model = LanguageModel(ModelConfig(vocab_size=270, context_length=96, tied_embeddings=False, **shape))
+    with torch.no_grad():
+        for parameter in model.model.layers.parameters():
+            parameter.zero_()  # a token's state is its embedding
+        table, head = model.model.embed_tokens.weight, model.head
+        table.zero_()
+        head.zero_()
+        table[:, 0] = 1.0
+        head[tokens[0], 0] = 1.0
+        for place, (now, following) in enumerate(zip(tokens, [*tokens[1:], tokens[0]], strict=True), 1):
+            table[now] = torch.nn.functional.one_hot(torch.tensor(place), 32).float()
+            head[following, place] = 1.0
+    return model
+
+
+def test_a_reply_ends_with_the_turn_whatever_ends_a_text() -> None:
+    tokenizer = tokenizer_with(chat_template=CHATML, pad_token="<|im_end|>")  # padding is else never written
+    [word], end = tokenizer.encode("I"), tokenizer.pad_id
+    assert tokenizer.core.id_to_token(end) == "<|im_end|>"
+    assert tokenizer.eos_id != end
+    heard: list[str] = []
+    found = reply(saying(word, end), tokenizer, ASKED, GREEDY, heard.append)
+    assert (found.text, found.tokens, found.reason) == ("I", [word, end], "eos")
+    assert heard == ["I"]
+    [plain] = generate(saying(word, end), tokenizer, ["Who"], GREEDY)
+    assert end not in plain.tokens
+    found = reply(saying(word, tokenizer.eos_id), tokenizer, ASKED, GREEDY)
+    assert (found.text, found.reason) == ("I", "eos")
+
+
+def test_a_template_that_ends_no_turn_leaves_it_to_the_end_of_text() -> None:
+    tokenizer = tokenizer_with(chat_template="{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+    [word] = tokenizer.encode("I")
+    assert reply(saying(word, tokenizer.eos_id), tokenizer, ASKED, GREEDY).tokens == [word, tokenizer.eos_id]
+    assert reply(saying(word), tokenizer, ASKED, GREEDY).reason == "length"
+    with pytest.raises(InputError, match="ends no turn with a control token"):
+        tasks.get("dialogue").end(tokenizer)  # type: ignore[attr-defined]
+
+
+def test_long_conversations_leave_room_for_the_reply() -> None:
+    tokenizer = tokenizer_with()
+    [word] = tokenizer.encode("I")
+    talk = [*ASKED, Message("assistant", "I am. " * 9)] * 9 + ASKED
+    found = reply(saying(word), tokenizer, talk, SamplingConfig(temperature=0, length=24))
+    assert (found.reason, len(found.tokens)) == ("length", 24)
+
+
+def test_a_tokenizer_with_a_template_keeps_it_when_it_is_tuned() -> None:
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+    tokenizer = tokenizer_with(chat_template=template)
+    dialogue = tasks.get("dialogue")
+    assert isinstance(dialogue, Dialogue)
+    assert dialogue.prepare_tokenizer(tokenizer) is tokenizer
+    assert dialogue.end(tokenizer) == tokenizer.eos_id
+    [one] = dialogue.frame([Chat((*ASKED, Message("assistant", "I am.")), "")], tokenizer, 90)
+    assert tokenizer.decode(one.ids, skip_special=False) == f"user: Who are you?{END}assistant: I am.{END}"
+    assert tokenizer.decode(one.ids[one.counted], skip_special=False).endswith(f"I am.{END}")
