@@ -12,8 +12,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from lucidlm.core.errors import InputError
 
@@ -109,6 +110,13 @@ class _TarInfo(tarfile.TarInfo):
         return info
 
 
+def _opened(opener: Callable[[Any], object], info: object, name: str) -> BinaryIO:
+    try:
+        return cast(BinaryIO, opener(info))
+    except Exception as error:  # of all kinds, as when an archive is opened
+        raise _unsound(error, name) from error
+
+
 def _unsound(error: Exception, name: str) -> InputError:
     reason = " ".join(str(error).split()) or type(error).__name__
     return InputError(f"is not a sound archive ({reason})", where=name, fix="Choose another version.")
@@ -125,7 +133,7 @@ def _zip_members(archive: zipfile.ZipFile, name: str) -> Archive:
     _check(((info.filename, info.file_size) for info in files), name)
     return Archive(
         name,
-        {info.filename: lambda info=info: cast(BinaryIO, archive.open(info)) for info in files},
+        {info.filename: partial(_opened, archive.open, info, name) for info in files},
         {info.filename: info.file_size for info in files},
         [info.filename for info in links],
     )
@@ -150,7 +158,7 @@ def _tar_members(archive: tarfile.TarFile, name: str) -> Archive:
     prefix = f"{top.pop()}/" if len(top) == 1 and all("/" in info.name for info in files) else ""
     return Archive(
         name,
-        {info.name.removeprefix(prefix): lambda info=info: cast(BinaryIO, archive.extractfile(info)) for info in files},
+        {info.name.removeprefix(prefix): partial(_opened, archive.extractfile, info, name) for info in files},
         {info.name.removeprefix(prefix): info.size for info in files},
         links,
     )
