@@ -205,6 +205,33 @@ def test_a_model_that_lacks_its_head_is_not_taken_for_one_that_never_had_any(tmp
         load_model(tmp_path)
 
 
+def test_a_name_with_and_without_the_prefix_is_one_too_many(tmp_path: Path) -> None:
+    config = ModelConfig(
+        vocab_size=50,
+        embedding_dim=16,
+        num_heads=4,
+        ff_dim=64,
+        num_layers=2,
+        position="learned",
+        norm="layer",
+        activation="gelu_tanh",
+        bias=True,
+        qk_norm=False,
+    )
+    save_model(LanguageModel(config), tmp_path)
+    rewrite(tmp_path, lambda tensors: tensors | {"wte.weight": torch.zeros(50, 16)})
+    with pytest.raises(InputError, match=r"unknown: wte\.weight"):
+        load_model(tmp_path)
+
+
+def test_nothing_but_a_pooler_is_no_model(tmp_path: Path) -> None:
+    fields = {"model_type": "bert", **BERT, "num_hidden_layers": 1}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    save_file({"pooler.dense.weight": torch.zeros(16, 16)}, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="missing"):
+        load_model(tmp_path)
+
+
 def test_a_header_may_be_as_long_as_a_pickle_begins(llama: Path) -> None:
     """The first bytes of safetensors are a size, and some sizes are what pickles and archives of them begin with."""
     file = llama / "model.safetensors"

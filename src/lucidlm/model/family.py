@@ -191,13 +191,13 @@ class Family:
                 found |= _parts(head[name], tensor, "")
             elif any(name in other for other in heads.values()):
                 continue
+            elif not name.startswith(prefix):
+                found[name] = tensor
             elif (inner := name.removeprefix(prefix)) in body:
                 found |= _parts(body[inner], tensor, own)
-            elif name.startswith(prefix) and not self.modules:
-                found[own + inner] = tensor
             else:
-                found[name] = tensor
-        if kind == "language" and _bare(tensors, prefix) and not any(map(HEADS.match, tensors)):
+                found[name if self.modules else own + inner] = tensor
+        if kind == "language" and found and _bare(tensors, prefix) and not any(map(HEADS.match, tensors)):
             found |= blank_head(config, next(iter(found.values())).device)
         return found
 
