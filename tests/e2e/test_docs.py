@@ -147,7 +147,7 @@ def test_files_and_modules_that_are_named_exist(page: Path) -> None:
             assert (ROOT / code).exists() or (PACKAGE / code).exists(), f"`{code}`: there is no such file"
         if re.fullmatch(r"(core|data|model|train|generate|evaluate|report)\.[a-z_]+", code):
             name = code.replace(".", "/")
-            if not code.endswith((".safetensors", ".html")):
+            if not code.endswith((".safetensors", ".html", ".onnx", ".onnx_data")):
                 assert (PACKAGE / f"{name}.py").exists(), f"`{code}`: there is no such module"
         if re.fullmatch(r"lucidlm(\.\w+){2,}", code):
             assert resolves(code), f"`{code}` does not exist"
