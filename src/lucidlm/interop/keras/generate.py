@@ -1,6 +1,6 @@
 """Text from the Keras model: keys and values in buffers of fixed size, so that the graph of a step is made only once."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportMissingModuleSource=false
 # Keras and TensorFlow are an extra: types are checked where they are not installed too.
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Only `keras.ops` is used, so they run on any of Keras' backends. Attributes are called as the modules there are.
 """
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportMissingModuleSource=false
 # Keras and TensorFlow are an extra: types are checked where they are not installed too.
 
 from __future__ import annotations

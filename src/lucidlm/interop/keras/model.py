@@ -1,6 +1,6 @@
 """`BigLanguageModel` in Keras 3: constructed as the PyTorch one, trained by `fit`, saved by Keras' own means."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportMissingModuleSource=false
 # Keras and TensorFlow are an extra: types are checked where they are not installed too.
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A SavedModel: graph and weights in TensorFlow's own form, which runs without Keras and without this package."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportMissingModuleSource=false
 # Keras and TensorFlow are an extra: types are checked where they are not installed too.
 
 from __future__ import annotations

@@ -69,7 +69,8 @@ def _describe(graph: Graph, model: Model) -> None:
         positions = graph.input("position_ids", TensorProto.INT64, dimensions)
         _declare_cache(graph, model)
     else:
-        positions = graph.add("Max", graph.add("Sub", counts, graph.ints(1)), graph.ints(0))
+        # -1 to the left of a text: no position, but nothing sees what is there.
+        positions = graph.add("Sub", counts, graph.ints(1))
     seen = _seen(graph, tokens, mask, config.causal)
     prefix = "transformer" if isinstance(model, SpanExtractor) else "model"
     network = Network(graph, config, prefix, Inputs(tokens, positions, types, seen), cached)
