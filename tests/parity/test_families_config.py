@@ -14,8 +14,8 @@ from tests.parity.tiny_models import BERT, GPT2, LLAMA3, ROTARY, V, close, ids, 
 
 from lucidlm.core.errors import InputError
 from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.interop.gguf.pre_tokenizers import BY_NAME
 from lucidlm.interop.hf import export_hf
+from lucidlm.interop.pre_tokenizers import BY_NAME
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.directory import Loaded, load_model
 from lucidlm.model.family import families

@@ -18,8 +18,8 @@ from lucidlm.core.errors import LucidError
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.generate.decode import generate
 from lucidlm.generate.sampling import SamplingConfig
-from lucidlm.interop.gguf.pre_tokenizers import PRE_TOKENIZERS
 from lucidlm.interop.gguf.write import FORMATS, export_gguf
+from lucidlm.interop.pre_tokenizers import PRE_TOKENIZERS
 from lucidlm.model.directory import Loaded, load_model
 from lucidlm.model.origin import locate
 

@@ -15,9 +15,9 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from lucidlm.core.errors import InputError
 from lucidlm.data.chat import with_template
 from lucidlm.data.tokenizer import PIECES, Tokenizer
-from lucidlm.interop.gguf.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from lucidlm.interop.gguf.read import load_gguf
 from lucidlm.interop.gguf.write import export_gguf
+from lucidlm.interop.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 
 TEXTS = [
     TEXT,

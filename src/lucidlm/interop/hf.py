@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from lucidlm.core.errors import InputError
-from lucidlm.interop.gguf.pre_tokenizers import name_of
+from lucidlm.interop.pre_tokenizers import name_of
 from lucidlm.model.directory import RECORD, Loaded, save_model
 from lucidlm.model.family import families, family_of
 from lucidlm.model.heads import SequenceClassifier

@@ -16,7 +16,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, processors
 from lucidlm.core.errors import InputError
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.interop.gguf.header import Header
-from lucidlm.interop.gguf.pre_tokenizers import BY_NAME
+from lucidlm.interop.pre_tokenizers import BY_NAME
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """GGUF's types of tokens."""

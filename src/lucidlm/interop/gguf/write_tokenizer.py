@@ -14,7 +14,6 @@ import numpy as np
 from lucidlm.core.errors import InputError
 from lucidlm.data.chat_template import own_template
 from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.interop.gguf.pre_tokenizers import name_of
 from lucidlm.interop.gguf.tokenizer import (
     BYTE,
     CONTROL,
@@ -26,6 +25,7 @@ from lucidlm.interop.gguf.tokenizer import (
     USER_DEFINED,
     merges_from_scores,
 )
+from lucidlm.interop.pre_tokenizers import name_of
 
 BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
 """What SentencePiece spells the bytes of characters it has no token for."""
