@@ -11,7 +11,9 @@ import onnx
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
+from lucidlm.cli.main import app
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.generate.decode import generate
@@ -275,6 +277,12 @@ def test_what_the_directory_holds(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "fp32" / "config.json").read_text(encoding="utf-8"))
     assert (config["model_type"], config["eos_token_id"]) == ("qwen3", tokenizer.eos_id)
     assert Tokenizer.load(tmp_path / "fp32").fingerprint == tokenizer.fingerprint
+
+
+def test_export_by_command(tiny_model: Path, tmp_path: Path) -> None:
+    arguments = ["export", str(tiny_model), "--to", "onnx", "--dtype", "fp16", "--out", str(tmp_path / "onnx")]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx")
 
 
 def test_weights_in_fp16_are_computed_with_in_fp32(tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import lucidlm
+from lucidlm.cli.main import app
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import sha256
 from lucidlm.data.tokenizer import Tokenizer
@@ -105,6 +107,16 @@ def test_pytorch_takes_the_weights_and_the_tokenizer_beside_them(exported: Path,
     model.load_weights(tmp_path / "plain.h5")
     with pytest.raises(InputError, match="no tokenizer"):
         model.generate("The quick", 20)
+
+
+def test_export_and_import_by_command(tiny_model: Path, tmp_path: Path) -> None:
+    for arguments in (
+        ["export", str(tiny_model), "--to", "keras", "--out", str(tmp_path / "keras")],
+        ["import", str(tmp_path / "keras"), "--out", str(tmp_path / "again")],
+    ):
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tiny_model / name).read_bytes()
 
 
 def test_reading_and_writing_need_no_tensorflow(exported: Path, tmp_path: Path) -> None:
