@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from llama_cpp import Llama, llama_cpp
+from torch import Tensor
 
 from lucidlm.core.errors import InputError
 from lucidlm.generate.decode import generate
@@ -61,12 +62,12 @@ LENGTH = 64
 
 @dataclass
 class Answer:
-    """What both made of one prompt: tokens (N,) and the next token's log-probabilities after each token read (N, V)."""
+    """What both made of one prompt: the tokens they wrote, and how they differ at each place of the same tokens."""
 
     ours: list[int]
     theirs: list[int]
-    our_logs: np.ndarray
-    their_logs: np.ndarray
+    divergence: np.ndarray
+    same_first: np.ndarray
 
     @property
     def alike(self) -> int:
@@ -78,19 +79,11 @@ class Answer:
         """How many tokens stand where llama.cpp has the same."""
         return sum(one == other for one, other in zip(self.ours, self.theirs, strict=False))
 
-    @property
-    def divergence(self) -> np.ndarray:
-        """KL(ours ‖ theirs) at each place."""
-        return (np.exp(self.our_logs) * (self.our_logs - self.their_logs)).sum(-1)
 
-    @property
-    def same_first(self) -> np.ndarray:
-        """Whether the likeliest token is the same, at each place."""
-        return self.our_logs.argmax(-1) == self.their_logs.argmax(-1)
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    return torch.from_numpy(logits).double().log_softmax(-1).numpy()
+def divergence(ours: Tensor, theirs: Tensor) -> np.ndarray:
+    """Return KL(ours ‖ theirs) in nats, (N,), of the distributions of logits (N, V)."""
+    ours, theirs = (logits.double().log_softmax(-1) for logits in (ours, theirs))
+    return (ours.exp() * (ours - theirs)).sum(-1).numpy()
 
 
 def open_plain(path: Path) -> Llama:
@@ -101,10 +94,11 @@ def open_plain(path: Path) -> Llama:
     return Llama(str(path), n_ctx=256, logits_all=True, type_k=0, type_v=0, verbose=False)
 
 
-def read(model: Llama, ids: list[int]) -> np.ndarray:
+def read(model: Llama, ids: list[int]) -> Tensor:
+    """Return llama.cpp's logits after each of these tokens, (N, V)."""
     model.reset()
     model.eval(ids)
-    return np.array(model.scores[: len(ids)])
+    return torch.from_numpy(np.array(model.scores[: len(ids)]))
 
 
 def greedy(model: Llama, ids: list[int], end: int) -> list[int]:
@@ -131,24 +125,24 @@ def compare(loaded: Loaded, path: Path) -> list[Answer]:
         ours = generate(model, tokenizer, [prompt], SamplingConfig(temperature=0, length=LENGTH))[0].tokens
         whole = [*ids, *ours]
         with torch.inference_mode():
-            mine = model(torch.tensor([whole]))[0].numpy()
-        answers.append(
-            Answer(ours, greedy(peer, ids, tokenizer.eos_id), log_softmax(mine), log_softmax(read(peer, whole)))
-        )
+            mine = model(torch.tensor([whole]))[0]
+        other = read(peer, whole)
+        same_first = (mine.argmax(-1) == other.argmax(-1)).numpy()
+        answers.append(Answer(ours, greedy(peer, ids, tokenizer.eos_id), divergence(mine, other), same_first))
     peer.close()
     return answers
 
 
 def row(name: str, answers: list[Answer]) -> list[str]:
     total = sum(len(answer.ours) for answer in answers)
-    divergence = np.concatenate([answer.divergence for answer in answers])
+    nats = np.concatenate([answer.divergence for answer in answers])
     return [
         name,
         f"{sum(answer.alike for answer in answers) / total:.1%}",
         f"{sum(answer.in_place for answer in answers) / total:.1%}",
         f"{sum(answer.ours == answer.theirs for answer in answers)} of {len(answers)}",
         f"{np.concatenate([answer.same_first for answer in answers]).mean():.2%}",
-        f"{divergence.mean():.2g} (at most {divergence.max():.2g})",
+        f"{nats.mean():.2g} (at most {nats.max():.2g})",
     ]
 
 
