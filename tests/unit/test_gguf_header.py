@@ -134,6 +134,8 @@ LIES: dict[str, tuple[bytes, str]] = {
     "alignment 0": (file(entry("general.alignment", U32, bytes(4))), "alignment of 0"),
     "alignment 24": (file(entry("general.alignment", U32, struct.pack("<I", 24))), "alignment of 24"),
     "alignment, a text": (file(entry("general.alignment", STRING, text("32"))), "alignment of '32'"),
+    "a key of several lines": (file(entry("a\nb", U32, bytes(4))), r"a metadata key is 'a\nb'"),
+    "a tensor's name that writes on the screen": (file(tensors=(tensor("\x1b[2J"),)), r"a tensor's name is '\x1b[2J'"),
     "a tensor twice": (file(tensors=(tensor("t"), tensor("t", offset=32)), data=64), "lists the tensor t twice"),
     "overlapping": (
         file(tensors=(tensor("a", (4, 4)), tensor("b", offset=32)), data=64),

@@ -107,7 +107,10 @@ def read_json(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise InputError("file not found", where=path)
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        value = json.loads(text)
+        if "\\u" in text:  # escapes may spell halves of characters, which nothing could write again
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:  # also for numbers of thousands of digits, and endless nesting
         raise InputError(
             f"is not valid JSON ({error})", where=path, fix="The file is damaged; make it again."
@@ -156,7 +159,7 @@ def verify_manifest(directory: str | Path) -> dict[str, Any]:
     manifest = read_json(directory / MANIFEST)
     try:
         files = {name: (int(facts["bytes"]), str(facts["sha256"])) for name, facts in manifest["files"].items()}
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise InputError(
             "does not list files with sizes and checksums",
             where=directory / MANIFEST,

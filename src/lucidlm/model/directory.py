@@ -268,16 +268,19 @@ def _read_record(directory: Path, verify: bool) -> dict[str, Any]:
 
 def _files(record: dict[str, Any], where: Path) -> dict[str, tuple[int, str]]:
     """Return the sizes and checksums of a record, all that is read of it later being of the kind it should be."""
+    kind, named = record.get("kind"), record.get("labels")
+    labelled = isinstance(named, list) and all(isinstance(label, str) for label in named)
     try:
-        labels = list(record["labels"]) if record["kind"] == "classifier" else []
-        kinds = record["kind"] in KINDS.values() and record.get("pooling", "last") in get_args(Pooling)
-        if not kinds or not isinstance(record["provenance"], dict) or not all(isinstance(each, str) for each in labels):
+        if (
+            kind not in KINDS.values()
+            or not all(isinstance(record[part], dict) for part in ("model", "provenance"))
+            or (kind == "classifier" and not (labelled and record["pooling"] in get_args(Pooling)))
+        ):
             raise ValueError
-        dict(record["model"])
         return {
             own_file(name, where): (int(kept["bytes"]), str(kept["sha256"])) for name, kept in record["files"].items()
         }
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise InputError(
             "does not say what it should of a model and its files", where=where, fix="Restore it or train again."
         ) from None

@@ -145,7 +145,7 @@ class _HeaderReader:
         entries = self.count("<Q", 8 + 4 + 1, MOST_ENTRIES, "metadata entries")
         metadata: dict[str, Any] = {}
         for _ in range(entries):
-            key = self.text("a metadata key")
+            key = self.name("a metadata key")
             if key in metadata:
                 raise self.refuse(f"says {key} twice")
             metadata[key] = self.value(key)
@@ -196,6 +196,13 @@ class _HeaderReader:
         except UnicodeDecodeError:
             raise self.refuse(f"{what} is not UTF-8") from None
 
+    def name(self, what: str) -> str:
+        """Read a text that messages may quote."""
+        name = self.text(what)
+        if not name.isprintable():
+            raise self.refuse(f"{what} is {_shown(name)}")
+        return name
+
     def value(self, key: str) -> Any:
         kind = self.number("<I", f"the type of {key}")
         if kind == STRING:
@@ -228,7 +235,7 @@ class _HeaderReader:
 
     def tensor(self, alignment: int) -> TensorInfo:
         """Read one tensor's description; its offset is still relative to the beginning of the data."""
-        name = self.text("a tensor's name")
+        name = self.name("a tensor's name")
         dimensions = self.number("<I", f"the dimensions of {name}")
         if not 1 <= dimensions <= MOST_DIMENSIONS:
             raise self.refuse(f"{name} has {dimensions:,} dimensions; tensors have 1 to {MOST_DIMENSIONS}")

@@ -112,7 +112,7 @@ def read_record(directory: Path) -> dict | None:
             for name, facts in record["files"].items()
         }
         dict(record["model"])
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise InputError(
             "does not list a model's settings and files", where=directory / CONFIG, fix="It is damaged; restore it."
         ) from None
