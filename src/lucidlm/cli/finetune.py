@@ -80,6 +80,7 @@ def finetune(
     batch_size: Annotated[int | None, typer.Option(help="Examples a step.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens that are read at once.")] = None,
     pooling: Annotated[Pooling | None, typer.Option(help="Read a text from its last state or from their mean.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Share of activations dropped in training.")] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="Share of a target spread over the others.")] = None,
     class_weights: Annotated[ClassWeights | None, typer.Option(help="balanced: rare labels weigh more.")] = None,
     layer_decay: Annotated[
@@ -133,6 +134,7 @@ def finetune(
             "batch_size": batch_size,
             "max_length": max_length,
             "pooling": pooling,
+            "dropout": dropout,
             "label_smoothing": label_smoothing,
             "class_weights": class_weights,
             "layer_decay": layer_decay,

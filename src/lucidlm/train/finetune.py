@@ -61,7 +61,7 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
         parts["train"] = draw_shots(parts["train"], config.shots, labels_of(task, parts["train"]), config.loop.seed)
     compute = choose_compute(config.device, config.precision)
     loaded = load_model(config.model)
-    config = config.for_model(loaded.model.config)
+    config = config.for_model(loaded)
     objective = build_objective(config, task, loaded, parts, compute.device)
     if not resume:
         steps = math.ceil(config.epochs * objective.steps_per_epoch)

@@ -9,7 +9,7 @@ from pydantic import Field
 from lucidlm.core.config import Config
 from lucidlm.core.devices import Precision
 from lucidlm.data.document import OnError
-from lucidlm.model.config import ModelConfig
+from lucidlm.model.directory import Loaded
 from lucidlm.model.heads import Pooling
 from lucidlm.model.lora import LoraConfig
 from lucidlm.train.loop import LoopConfig
@@ -39,7 +39,8 @@ class FinetuneConfig(Config):
         one's of a model that has segments (BERT), which was pretrained for that, else the mean.
     epochs: passes over the training examples.
     batch_size: examples a step.
-    dropout: as in `ModelConfig`; None: the pretrained model's.
+    dropout: as in `ModelConfig`; None: 0.1 for what was pretrained here, which is small and had none, and the model's own
+        for others: deep ones that were pretrained without it do badly with it.
     token_dropout: share of an input's tokens left out in training, others each time, so that the model cannot lean on
         single words (Iyyer et al. 2015, "Deep Unordered Composition Rivals Syntactic Methods"); classification only.
     label_smoothing: share of the target spread over the other labels or tokens (Szegedy et al. 2015, arXiv:1512.00567).
@@ -66,7 +67,7 @@ class FinetuneConfig(Config):
     pooling: Pooling | None = None
     epochs: float = Field(default=3.0, gt=0)
     batch_size: int = Field(default=32, ge=1)
-    dropout: float | None = Field(default=0.1, ge=0, lt=1)
+    dropout: float | None = Field(default=None, ge=0, lt=1)
     token_dropout: float = Field(default=0.2, ge=0, lt=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     class_weights: Literal["none", "balanced"] = "none"
@@ -82,9 +83,12 @@ class FinetuneConfig(Config):
         patience=100,
     )
 
-    def for_model(self, shape: ModelConfig) -> FinetuneConfig:
+    def for_model(self, loaded: Loaded) -> FinetuneConfig:
         """Return the settings with those filled in that depend on the model to be tuned."""
+        shape, pretrained_here = loaded.model.config, "config" in loaded.record["provenance"]
+        usual = 0.1 if pretrained_here else shape.dropout
         return self.changed(
             max_length=self.max_length or shape.context_length,
             pooling=self.pooling or ("first" if shape.token_types else "mean"),
+            dropout=usual if self.dropout is None else self.dropout,
         )

@@ -215,7 +215,7 @@ def _train(
     if fresh:
         assert isinstance(loaded.model, LanguageModel), "nothing else is tuned"
         loaded = Loaded(LanguageModel(loaded.model.config, config.loop.seed), loaded.tokenizer, loaded.record)
-    config = config.for_model(loaded.model.config)
+    config = config.for_model(loaded)
     objective = build_objective(config, task, loaded, {"train": examples, "validation": [], "test": []}, compute.device)
     apply_strategy(objective.model, config, objective.head)
     shutil.rmtree(directory, ignore_errors=True)
