@@ -1,0 +1,51 @@
+"""int8 directories in transformers, which reads them through the package compressed-tensors where that is installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from lucidlm.model.config import ModelConfig
+from lucidlm.model.directory import load_model, save_model
+from lucidlm.model.heads import LanguageModel
+
+pytest.importorskip("compressed_tensors")
+
+SIZE: dict[str, Any] = {"vocab_size": 60, "embedding_dim": 16, "num_heads": 2, "ff_dim": 24, "num_layers": 2}
+BERT: dict[str, Any] = {
+    "causal": False,
+    "norm": "layer",
+    "position": "learned",
+    "activation": "gelu",
+    "bias": True,
+    "qk_norm": False,
+    "post_norm": True,
+    "head_transform": True,
+    "token_types": 2,
+}
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"qk_norm": False, "tied_embeddings": False}, BERT], ids=["qwen3", "llama", "bert"]
+)
+def test_transformers_computes_the_same(fields: dict[str, Any], tmp_path: Path) -> None:
+    model = LanguageModel(ModelConfig(**SIZE, **fields))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(10)
+    save_model(model, tmp_path, dtype="int8")
+    name = json.loads((tmp_path / "config.json").read_text())["architectures"][0]
+    theirs, info = getattr(transformers, name).from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values())
+    tokens = torch.randint(60, (2, 16), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = theirs.eval()(tokens).logits
+        torch.testing.assert_close(logits, load_model(tmp_path).model(tokens), rtol=0, atol=1e-5)
+        off = (logits - model.eval()(tokens)).abs().max()
+    assert 0 < off < 0.2 * logits.std()
