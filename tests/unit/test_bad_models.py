@@ -80,6 +80,15 @@ def test_lying_headers(change: Callable[[dict[str, Any]], object], theirs: Path)
     refused(theirs, "model.safetensors: is not a whole safetensors file")
 
 
+def test_a_name_twice_in_a_header(theirs: Path) -> None:
+    file = theirs / "model.safetensors"
+    data = file.read_bytes()
+    other = b"model.layers.0.input_layernorm.weight"
+    text = data[8 : 8 + int.from_bytes(data[:8], "little")].replace(NORM.encode(), other)
+    file.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + int.from_bytes(data[:8], "little") :])
+    refused(theirs, "model.safetensors: is not a whole safetensors file")
+
+
 def test_headers_of_a_wrong_length(theirs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = (theirs / "model.safetensors").read_bytes()
     for size in (0, 1, 2**20, 2**40, 2**63, 2**64 - 1):
