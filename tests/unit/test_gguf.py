@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from gguf import GGML_QUANT_SIZES
@@ -20,7 +21,7 @@ from lucidlm.core.errors import InputError, LucidError
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.interop.gguf.header import TensorInfo, read_header
 from lucidlm.interop.gguf.read import load_gguf
-from lucidlm.interop.gguf.tensors import load_tensor
+from lucidlm.interop.gguf.tensors import load_tensor, open_tensors
 from lucidlm.interop.gguf.write import FORMATS, export_gguf
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.directory import Loaded, load_model
@@ -102,16 +103,16 @@ def test_every_type_is_made_float32_as_the_gguf_package_makes_it(kind: Any, tmp_
     # Bytes below 0x3C: as the high half of a scale they are a number, neither infinite nor NaN.
     raw = np.random.default_rng(0).integers(0, 0x3C, (rows, width // block * size), np.uint8)
     (tmp_path / "data").write_bytes(bytes(64) + raw.tobytes())
-    info = TensorInfo("t", kind, (rows, width), 64, raw.nbytes)
+    info, file = TensorInfo("t", kind, (rows, width), 64, raw.nbytes), open_tensors(tmp_path / "data")
     try:
         expected = dequantize(raw, kind)
     except NotImplementedError:
         with pytest.raises(InputError, match=f"stored as {kind.name}"):
-            load_tensor(tmp_path / "data", info, slice(None))
+            load_tensor(file, info, slice(None))
         return
-    np.testing.assert_array_equal(load_tensor(tmp_path / "data", info, slice(None)).numpy(), expected)
+    np.testing.assert_array_equal(load_tensor(file, info, slice(None)).numpy(), expected)
     order = np.random.default_rng(1).permutation(1000)
-    part = load_tensor(tmp_path / "data", info, slice(50, 1050), order)
+    part = load_tensor(file, info, slice(50, 1050), order)
     np.testing.assert_array_equal(part.numpy(), expected[50:1050][order])
 
 
@@ -123,6 +124,13 @@ def test_weights_in_memory_are_not_the_file(exported: Path, tmp_path: Path) -> N
         for parameter in model.parameters():
             parameter.zero_()
     assert path.read_bytes() == exported.read_bytes()
+
+
+def test_one_file_is_open_however_many_tensors_it_has(exported: Path) -> None:
+    before = psutil.Process().num_fds()
+    loaded = load_gguf(exported)
+    assert psutil.Process().num_fds() <= before + 1
+    assert len(loaded.model.state_dict()) > 10
 
 
 # ---------------------------------------------------------------------- what cannot be written

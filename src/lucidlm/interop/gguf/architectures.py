@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lucidlm.core.errors import InputError
 from lucidlm.interop.gguf.header import Header
-from lucidlm.interop.gguf.tensors import load_tensor
+from lucidlm.interop.gguf.tensors import load_tensor, open_tensors
 from lucidlm.model.config import ModelConfig, RopeScaling
 from lucidlm.model.position import rotary_frequencies
 
@@ -126,7 +126,7 @@ def with_rope_factors(config: ModelConfig, header: Header) -> ModelConfig:
         raise InputError(
             f"{ROPE_FACTORS} has the shape {info.shape}, not {(config.head_width // 2,)}", where=header.path
         )
-    factors = load_tensor(header.path, info, slice(None))
+    factors = load_tensor(open_tensors(header.path), info, slice(None))
     if bool((factors == 1).all()):
         return config
     for context in (8192, 4096, 16_384, 32_768):

@@ -11,7 +11,7 @@ from torch import Tensor
 from lucidlm.interop.gguf.architectures import read_config, with_rope_factors
 from lucidlm.interop.gguf.header import Header, read_header
 from lucidlm.interop.gguf.names import Stored, check_tensors, our_order
-from lucidlm.interop.gguf.tensors import load_tensor
+from lucidlm.interop.gguf.tensors import load_tensor, open_tensors
 from lucidlm.interop.gguf.tokenizer import read_tokenizer
 from lucidlm.model.directory import Loaded
 from lucidlm.model.heads import LanguageModel
@@ -41,12 +41,13 @@ def load_gguf(path: Path) -> Loaded:
 
 
 def _weights(header: Header, layout: dict[str, Stored]) -> dict[str, Tensor]:
+    file = open_tensors(header.path)
     weights: dict[str, Tensor] = {}
     for name, stored in layout.items():
         first = 0
         for parameter, rows in stored.parts.items():
             order = our_order(rows, stored.heads) if stored.heads else None
-            weights[parameter] = load_tensor(header.path, header.tensors[name], slice(first, first + rows), order)
+            weights[parameter] = load_tensor(file, header.tensors[name], slice(first, first + rows), order)
             first += rows
     return weights
 

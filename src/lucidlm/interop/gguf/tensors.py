@@ -17,7 +17,15 @@ CHUNK = 1 << 18
 """Elements made float32 at once: a MB, which stays in the processor's cache."""
 
 
-def load_tensor(path: Path, info: TensorInfo, rows: slice, order: np.ndarray | None = None) -> Tensor:
+def open_tensors(path: Path) -> np.memmap:
+    """Map the bytes of a file into memory, once for all its tensors: each map keeps a file open.
+
+    It is copy-on-write: nothing can reach the file, and PyTorch takes only arrays that may be written to.
+    """
+    return np.memmap(path, np.uint8, "c")
+
+
+def load_tensor(file: np.memmap, info: TensorInfo, rows: slice, order: np.ndarray | None = None) -> Tensor:
     """Return `rows` of a matrix, or elements of a vector, in float32, and in `order` (indices into them) if there is one.
 
     What is float32 already, and needs no order, stays memory-mapped; anything else is made float32 chunk by chunk,
@@ -28,29 +36,30 @@ def load_tensor(path: Path, info: TensorInfo, rows: slice, order: np.ndarray | N
     InputError: the tensor is in a type that the gguf package cannot read, or holds infinities or NaN.
     """
     height, width = info.shape if len(info.shape) == 2 else (info.shape[0], 1)
-    # Copy-on-write: nothing can reach the file, and PyTorch takes only arrays that may be written to.
-    stored = np.memmap(path, np.uint8, "c", info.offset, (height, info.nbytes // height))[rows]
+    stored = file[info.offset : info.offset + info.nbytes].reshape(height, -1)[rows]
     if order is not None:
         stored = stored[order]
     is_float32 = info.kind == GGMLQuantizationType.F32
     result = torch.from_numpy(np.asarray(stored).view(np.float32)) if is_float32 else torch.empty(len(stored), width)
     step = max(1, CHUNK // width)
     for start in range(0, len(stored), step):
-        values = _float32(np.asarray(stored[start : start + step]), info, path)
+        values = _float32(np.asarray(stored[start : start + step]), info, file)
         if not np.isfinite(values).all():
-            raise InputError(f"the weights {info.name} hold infinities or NaN", where=path, fix="They are of no use.")
+            raise InputError(
+                f"the weights {info.name} hold infinities or NaN", where=file.filename, fix="They are of no use."
+            )
         if not is_float32:
             result[start : start + step] = torch.from_numpy(values)
     return result if len(info.shape) == 2 else result.flatten()
 
 
-def _float32(stored: np.ndarray, info: TensorInfo, path: Path) -> np.ndarray:
+def _float32(stored: np.ndarray, info: TensorInfo, file: np.memmap) -> np.ndarray:
     try:
         with np.errstate(all="ignore"):  # what damaged scales lead to is found in the result
             return dequantize(stored, info.kind)
     except NotImplementedError:
         raise InputError(
             f"{info.name} is stored as {info.kind.name}, which the gguf package cannot read",
-            where=path,
+            where=file.filename,
             fix="Get the model in another quantisation.",
         ) from None
