@@ -220,7 +220,9 @@ def test_weights_that_are_not_finite(theirs: Path, tmp_path: Path, bad: float) -
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "..", "", "a/b.safetensors", "a\\b"])
+@pytest.mark.parametrize(
+    "name", ["../secret.safetensors", "/etc/passwd", "..", "", "a/b.safetensors", "a\\b", "x" * 256]
+)
 def test_shards_outside_the_directory_are_refused(theirs: Path, name: str) -> None:
     shutil.copy(theirs / "model.safetensors", theirs.parent / "secret.safetensors")
     (theirs / "model.safetensors").unlink()

@@ -21,6 +21,9 @@ from lucidlm.model.shards import DTYPES, WEIGHTS
 LARGEST_HEADER = 32 << 20
 """Bytes. That of a file with a model's 1,000 tensors is of 0.1 MB; in memory it takes some times as much."""
 
+LONGEST_NAME = 255
+"""Bytes that file systems take for a file's name."""
+
 
 def load_weights(path: str | Path, ignored: str | None = None) -> dict[str, Tensor]:
     """Read the tensors of a model directory or of a safetensors file, but for those that the pattern `ignored` matches.
@@ -128,7 +131,8 @@ def own_file(name: str, listed_in: Path) -> str:
     ------
     InputError: it points elsewhere, where a model has no business to read.
     """
-    if name in ("", ".", "..") or Path(name).name != name or "\\" in name or "\0" in name:
+    odd = name in ("", ".", "..") or Path(name).name != name or "\\" in name or "\0" in name
+    if odd or len(name.encode()) > LONGEST_NAME:
         raise InputError(
             f"lists {name!r}, which is not in the model directory",
             where=listed_in,
