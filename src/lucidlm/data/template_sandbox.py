@@ -138,7 +138,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self._spend(STEP)
         owner, name = getattr(obj, "__self__", None), getattr(obj, "__name__", "")
         if isinstance(owner, str) and name == "join":
-            return self._join(*args, owner)
+            (values,) = args
+            return self._join(values, owner)
         if isinstance(owner, str) and name == "replace":
             return self._replace(owner, *args)
         return self._made(super().call(context, obj, *args, **kwargs))  # type: ignore[call-arg]
