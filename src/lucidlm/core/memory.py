@@ -15,10 +15,10 @@ LARGEST_KEPT = 32 << 20
 def keep_freed_memory() -> bool:
     """Keep blocks of up to 32 MiB when they are freed, for the next that are needed; return whether that is possible.
 
-    By default glibc gives memory back to the system when a good deal of it is free, as it is after every step of
-    training, and the next step pays for the same pages again, with a page fault and 4 KiB of zeros each. Kept, they cost
-    nothing: training and reading prompts on a CPU gain about a tenth (benchmarks/RESULTS.md). For programs of ours only:
-    how a process that uses the package as a library deals with its memory is not ours to say.
+    By default glibc gives memory back to the system when a good deal of it is free, as it is after every layer that reads
+    a long prompt, and the next layer pays for the same pages again, with a page fault and 4 KiB of zeros each. Kept, they
+    cost nothing. For programs of ours only: how a process that uses the package as a library deals with its memory is not
+    ours to say.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
