@@ -366,6 +366,7 @@ def _config(core: tokenizers.Tokenizer) -> dict[str, Any]:
         "mask_token": MASK,
         **unknown,
         "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],  # no segments, which older versions would add
     }
 
 
