@@ -90,8 +90,11 @@ def _numbers(header: Header, key: str, count: int, default: float | None) -> np.
 
 def _config(header: Header, tokens: list[str]) -> dict[str, Any]:
     """Return what `tokenizer_config.json` says."""
-    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    config["model_input_names"] = ["input_ids", "attention_mask"]
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
     for role, key in ROLES.items():
         index = header.get(f"tokenizer.ggml.{key}", int)
         if index is None:
