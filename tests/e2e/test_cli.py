@@ -60,9 +60,14 @@ COMMANDS = [
     "label-curve",
     "search",
     "generate",
+    "chat",
+    "explain",
     "tasks",
     "recipe",
     "report",
+    "import",
+    "export",
+    "quantize",
     "demo",
 ]
 
