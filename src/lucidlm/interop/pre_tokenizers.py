@@ -2,7 +2,7 @@
 
 A GGUF file has only the name (`tokenizer.ggml.pre`); what stands behind it is in llama.cpp's src/llama-vocab.cpp, and
 was compared with llama.cpp on real text (tests/parity/test_llama_cpp.py). Known here are those of the architectures
-that `architectures.py` reads.
+that `interop/gguf/architectures.py` reads.
 """
 
 from __future__ import annotations
