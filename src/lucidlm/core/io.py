@@ -126,11 +126,28 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def describe_files(directory: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return size and SHA-256 of the named files in `directory`, as records list them; `listed_files` reads that back."""
+    return {name: {"bytes": (directory / name).stat().st_size, "sha256": sha256(directory / name)} for name in names}
+
+
+def listed_files(files: Any) -> dict[str, tuple[int, str]]:
+    """Return the sizes in bytes and the SHA-256 sums of the files that a record lists, by their names.
+
+    Raises
+    ------
+    ValueError: it is not such a list.
+    """
+    try:
+        return {name: (int(facts["bytes"]), str(facts["sha256"])) for name, facts in files.items()}
+    except (AttributeError, KeyError, OverflowError, TypeError) as error:
+        raise ValueError("no list of files with sizes and checksums") from error
+
+
 def write_manifest(directory: str | Path, names: Iterable[str], **facts: Any) -> None:
     """Record size and SHA-256 of the named files, and any `facts`, in `directory/manifest.json`: the last file written."""
     directory = Path(directory)
-    files = {name: {"bytes": (directory / name).stat().st_size, "sha256": sha256(directory / name)} for name in names}
-    write_json(directory / MANIFEST, {**facts, "files": files})
+    write_json(directory / MANIFEST, {**facts, "files": describe_files(directory, names)})
 
 
 def check_file(path: Path, size: int, checksum: str | None, *, record: str, fix: str) -> None:
@@ -158,8 +175,8 @@ def verify_manifest(directory: str | Path) -> dict[str, Any]:
     directory = Path(directory)
     manifest = read_json(directory / MANIFEST)
     try:
-        files = {name: (int(facts["bytes"]), str(facts["sha256"])) for name, facts in manifest["files"].items()}
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+        files = listed_files(manifest.get("files"))
+    except ValueError:
         raise InputError(
             "does not list files with sizes and checksums",
             where=directory / MANIFEST,

@@ -21,7 +21,15 @@ import torch
 from torch import Tensor
 
 from lucidlm.core.errors import InputError
-from lucidlm.core.io import check_file, disk_errors, read_json, require_free_space, sha256, write_json
+from lucidlm.core.io import (
+    check_file,
+    describe_files,
+    disk_errors,
+    listed_files,
+    read_json,
+    require_free_space,
+    write_json,
+)
 from lucidlm.core.registry import Registry
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.model.adopt import adopt
@@ -95,9 +103,7 @@ def save_model(
         "kind": _kind(model),
         "model": model.config.model_dump(),
         "provenance": provenance or {},
-        "files": {
-            name: {"bytes": (directory / name).stat().st_size, "sha256": sha256(directory / name)} for name in names
-        },
+        "files": describe_files(directory, names),
     }
     if isinstance(model, SequenceClassifier):
         record |= {"labels": model.labels, "pooling": model.pooling}
@@ -277,10 +283,8 @@ def _files(record: dict[str, Any], where: Path) -> dict[str, tuple[int, str]]:
             or (kind == "classifier" and not (labelled and record["pooling"] in get_args(Pooling)))
         ):
             raise ValueError
-        return {
-            own_file(name, where): (int(kept["bytes"]), str(kept["sha256"])) for name, kept in record["files"].items()
-        }
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+        return {own_file(name, where): kept for name, kept in listed_files(record.get("files")).items()}
+    except (KeyError, TypeError, ValueError):
         raise InputError(
             "does not say what it should of a model and its files", where=where, fix="Restore it or train again."
         ) from None

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from lucidlm.core.errors import InputError
-from lucidlm.core.io import check_file, read_json, require_free_space, require_vacant, sha256, write_json
+from lucidlm.core.io import (
+    check_file,
+    describe_files,
+    listed_files,
+    read_json,
+    require_free_space,
+    require_vacant,
+    write_json,
+)
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.interop.keras.weights import h5_shapes, load_h5, save_h5
 from lucidlm.model.config import ModelConfig
@@ -50,9 +58,8 @@ def write_directory(state: dict[str, Tensor], config: ModelConfig, tokenizer: To
     if tokenizer is not None:
         tokenizer.save(out)
         names += ["tokenizer.json", "tokenizer_config.json"]
-    files = {name: {"bytes": (out / name).stat().st_size, "sha256": sha256(out / name)} for name in names}
-    record = {"format": FORMAT, "version": __version__, "model": config.model_dump(mode="json"), "files": files}
-    write_json(out / CONFIG, record)
+    record = {"format": FORMAT, "version": __version__, "model": config.model_dump(mode="json")}
+    write_json(out / CONFIG, {**record, "files": describe_files(out, names)})
 
 
 def load_keras(path: Path) -> Loaded:
@@ -107,12 +114,10 @@ def read_record(directory: Path) -> dict | None:
             fix="Install the version that wrote it.",
         )
     try:
-        files = {
-            own_file(name, directory / CONFIG): (int(facts["bytes"]), str(facts["sha256"]))
-            for name, facts in record["files"].items()
-        }
+        listed = listed_files(record.get("files")).items()
+        files = {own_file(name, directory / CONFIG): kept for name, kept in listed}
         dict(record["model"])
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         raise InputError(
             "does not list a model's settings and files", where=directory / CONFIG, fix="It is damaged; restore it."
         ) from None
