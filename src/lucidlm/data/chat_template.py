@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
-from typing import Any
 
 import tokenizers
 from jinja2 import TemplateError
@@ -216,13 +215,8 @@ def own_template(tokenizer: Tokenizer) -> str | None:
 
 def _special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
     """Return what templates call bos_token, eos_token and so on, as the tokenizer's settings have them."""
-    found = {}
-    for role in (*ROLES, "sep_token", "cls_token"):
-        token: Any = tokenizer.config.get(role)
-        token = token.get("content") if isinstance(token, dict) else token
-        if isinstance(token, str):
-            found[role] = token
-    return found
+    roles = (*ROLES, "sep_token", "cls_token")
+    return {role: token for role in roles if (token := tokenizer.named(role)) is not None}
 
 
 def _refused(error: Exception, where: str | None) -> InputError:

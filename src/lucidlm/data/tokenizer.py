@@ -264,6 +264,12 @@ class Tokenizer:
         """The token of characters that are not in the vocabulary, or None where every string can be encoded."""
         return None if self.kind == "bpe" else self.find("unk_token")
 
+    def named(self, role: str) -> str | None:
+        """Return what `tokenizer_config.json` calls the control token with a part to play; None if it does not say."""
+        token = self.config.get(role)
+        token = token.get("content") if isinstance(token, dict) else token
+        return token if isinstance(token, str) else None
+
     def find(self, role: str) -> int | None:
         """Return the id of the control token with a part to play, one of `ROLES`; None if there is none."""
         if (named := self._named(role)) is not None:
@@ -294,9 +300,7 @@ class Tokenizer:
         return [], []
 
     def _named(self, role: str) -> str | None:
-        token = self.config.get(role) or (self.config.get("sep_token") if role == "eos_token" else None)
-        token = token.get("content") if isinstance(token, dict) else token
-        return token if isinstance(token, str) else None
+        return self.named(role) or (self.named("sep_token") if role == "eos_token" else None)
 
     def _id(self, role: str) -> int:
         if (found := self.find(role)) is None:

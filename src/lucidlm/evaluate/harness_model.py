@@ -52,8 +52,7 @@ class HarnessModel(TemplateLM):
         super().__init__()
         self.scorer, self.words = open_scorer(pretrained, choose_compute(device or "auto", "fp32").device)
         self.model, self.name = self.scorer.model, str(pretrained)
-        bos = self.words.config.get("bos_token")
-        self._bos: str | None = bos["content"] if isinstance(bos, dict) else bos
+        self._bos = self.words.named("bos_token")
 
     @property
     def eot_token_id(self) -> int:
