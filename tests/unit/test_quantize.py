@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -20,7 +20,6 @@ from lucidlm.model.config import ModelConfig
 from lucidlm.model.directory import load_model, save_model
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
 from lucidlm.model.quantize import (
-    DTYPES,
     FLOATS,
     QUANTIZATION_CONFIG,
     Dtype,
@@ -31,6 +30,7 @@ from lucidlm.model.quantize import (
 )
 
 HERE = Path("model")
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 
 def matrix(rows: int = 6, columns: int = 40) -> torch.Tensor:

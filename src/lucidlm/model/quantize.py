@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +21,6 @@ from torch import Tensor
 from lucidlm.core.errors import InputError, LucidError
 
 Dtype = Literal["fp32", "bf16", "fp16", "int8"]
-DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 FLOATS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OPENED = (*FLOATS.values(), torch.float64)
 SCALE = "_scale"
