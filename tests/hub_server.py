@@ -15,8 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants
+
+from lucidlm.data import hub_files
 
 LARGE = (".safetensors", ".gguf", ".parquet", ".bin", ".gz")
 """Endings of files that lie in the storage for large files."""
@@ -52,7 +58,9 @@ class Hub:
     repositories: by kind and name, "models/acme/tiny".
     requests: method, path and Range of each request, in order.
     cut: how many bytes of a large file are sent before its connection is cut, for each answer that is to be cut.
+    stalls: how many of the next large files stop after 500 bytes, until the client goes; `stalled` is set then.
     down: whether every answer is a 503.
+    tokens: what clients showed who they are by, to the hub's interface and to its storage.
     """
 
     url: str = ""
@@ -60,7 +68,19 @@ class Hub:
     repositories: dict[str, Repository] = field(default_factory=dict)
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     cut: list[int] = field(default_factory=list)
+    stalls: int = 0
     down: bool = False
+    stalled: threading.Event = field(default_factory=threading.Event)
+    tokens: dict[str, set[str]] = field(default_factory=lambda: {"/api/": set(), "/storage/": set()})
+
+    def reset(self) -> None:
+        """Serve nothing, forget what was asked for, and let nothing go wrong."""
+        self.repositories.clear()
+        self.requests.clear()
+        self.cut, self.stalls, self.down = [], 0, False
+        self.stalled.clear()
+        for tokens in self.tokens.values():
+            tokens.clear()
 
     def add(self, kind: str, name: str, files: dict[str, bytes], *, gated: bool = False) -> Repository:
         """Serve a new repository ("model" or "dataset") with these files at `main`."""
@@ -83,8 +103,7 @@ def serve() -> Iterator[Hub]:
     """Run a hub on a free port of this machine."""
     hub = Hub()
     handler = type("Handler", (_Handler,), {"hub": hub})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
+    with _Server(("127.0.0.1", 0), handler) as server:
         hub.url = f"http://127.0.0.1:{server.server_address[1]}"
         hub.storage = f"http://localhost:{server.server_address[1]}"  # another host, as on the hub: no token goes there
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -96,6 +115,26 @@ def serve() -> Iterator[Hub]:
             thread.join()
 
 
+def turn_to(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the client in this process talk to `hub`, and keep what it fetches, and what lucidlm notes, in `cache`."""
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub_files, "SECONDS_BETWEEN", 0.0)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LUCIDLM_CACHE", str(cache / "lucidlm"))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that went away."""
+
+
 class _Refusal(Exception):
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -105,6 +144,7 @@ class _Refusal(Exception):
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # each answer would wait for 40 ms
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -121,6 +161,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.hub.requests.append((self.command, self.path, self.headers.get("Range")))
+        if (token := self.headers.get("Authorization")) and (
+            place := f"/{self.path.split('/')[1]}/"
+        ) in self.hub.tokens:
+            self.hub.tokens[place].add(token)
         try:
             if self.hub.down:
                 raise _Refusal(503, "", "Service Unavailable")
@@ -241,6 +285,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.cut:
             part = part[: self.hub.cut.pop(0)]
             self.close_connection = True
+        if self.hub.stalls:
+            self.hub.stalls -= 1
+            self.wfile.write(part[:500])
+            self.hub.stalled.set()
+            self.connection.recv(1)  # nothing comes any more: the client hangs up
+            self.close_connection = True
+            return
         self.wfile.write(part)
 
 

@@ -9,15 +9,15 @@ known without a network.
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 from urllib.parse import quote, urlsplit
 
 from lucidlm.core.errors import InputError, LucidError
@@ -29,6 +29,11 @@ Kind = Literal["model", "dataset"]
 
 COMMIT = re.compile("[0-9a-f]{40}")
 SECONDS_TO_ANSWER = 10
+SECONDS_BETWEEN = 1.0
+ATTEMPTS = 5
+"""How often in a row a connection may bring nothing before it is given up; the waits between grow."""
+SHOWN = 1_000_000
+"""Bytes: fetching less takes no time to speak of, and shows no progress."""
 LOGGED_TROUBLE = ("Error while downloading", "thrown while requesting", "HTTP Error")
 """How the client's lines about a connection that fails begin; it tries again by itself."""
 
@@ -81,28 +86,30 @@ class Repository:
         place.unlink(missing_ok=True)
         return False
 
+    def _begun(self) -> int:
+        """Return how many bytes there are of files that were cut off."""
+        return sum(part.stat().st_size for part in self._folder().glob("blobs/*.incomplete"))
+
     def _fetch(self, paths: list[str]) -> None:
-        folder, total = self._folder(), sum(self.files[path] for path in paths)
-        partial = sum(part.stat().st_size for part in folder.glob("blobs/*.incomplete"))
-        require_free_space(folder, total - partial)
-        with Task("fetching", total / 1e6, "MB") as task:
+        total = sum(self.files[path] for path in paths)
+        require_free_space(self._folder(), total - self._begun())
+        with Task("fetching", total / 1e6, "MB") if total >= SHOWN else nullcontext() as task:
             try:
                 for path in paths:
                     with _answers(self.kind, self.name, self.commit, self.where):
                         self._fetch_file(path, task)
             except KeyboardInterrupt:
-                say(f"{self.where}: cut off; the same command takes it up there")
+                say(f"{self.where}: cut off; the same command goes on where it stopped")
                 raise
             except Unreachable as error:
-                fix = "The same command takes it up where it stopped." if task.done else error.fix
+                fix = "The same command goes on where it stopped." if self._begun() else error.fix
                 raise LucidError(f"not all of it is in the cache: {error.what}", where=self.where, fix=fix) from error
 
-    def _fetch_file(self, path: str, task: Task) -> None:
-        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
-        from huggingface_hub.utils import WeakFileLock, build_hf_headers
+    def _fetch_file(self, path: str, task: Task | None) -> None:
+        from huggingface_hub import constants, hf_hub_download
+        from huggingface_hub.utils import WeakFileLock
 
-        url = hf_hub_url(self.name, path, repo_type=self.kind, revision=self.commit)
-        facts = get_hf_file_metadata(url, headers=build_hf_headers())
+        facts = self._facts(path)
         if facts.etag is not None and re.fullmatch(r"\w[\w.+=-]{0,199}", facts.etag):
             # What lies there under its hash the client only links to; it does not take up what was cut off by itself.
             blob = self._folder() / "blobs" / facts.etag
@@ -112,50 +119,90 @@ class Repository:
                 lock.parent.mkdir(parents=True, exist_ok=True)
             with WeakFileLock(lock):
                 if not blob.exists():
-                    self._receive(path, url, facts, blob, task)
+                    self._receive(path, blob, task)
         with disk_errors(self._folder()):
             hf_hub_download(self.name, path, repo_type=self.kind, revision=self.commit)
 
-    def _receive(self, path: str, url: str, facts: Any, blob: Path, task: Task) -> None:
-        from huggingface_hub.file_download import http_get
+    def _facts(self, path: str) -> Any:
+        """Return what the hub says of a file: its `etag`, `size` and, for a while, its `location`."""
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
         from huggingface_hub.utils import build_hf_headers
 
-        part, size = blob.with_name(f"{blob.name}.incomplete"), facts.size
-        if part.exists() and size is not None and part.stat().st_size > size:
-            part.unlink()
-        headers = build_hf_headers()
-        if urlsplit(facts.location).netloc not in (urlsplit(url).netloc, "huggingface.co"):
-            headers.pop("authorization", None)  # the storage's addresses are signed, and tokens are the hub's alone
-        with disk_errors(part), _Counted(part, task) as file:
-            if held := file.tell():
-                say(f"{self.where}: {path}: going on at {held / 1e6:,.1f} MB")
-                task.total = (task.total or 0) - held / 1e6
-            http_get(
-                facts.location, file, resume_size=held, headers=headers, expected_size=size, displayed_filename=path
-            )
-        if not _has_hash(part, facts.etag):
+        url = hf_hub_url(self.name, path, repo_type=self.kind, revision=self.commit)
+        return get_hf_file_metadata(url, headers=build_hf_headers(), timeout=SECONDS_TO_ANSWER)
+
+    def _receive(self, path: str, blob: Path, task: Task | None) -> None:
+        """Fetch a file into the cache under its hash, and begin again where a connection breaks."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        part, failures = blob.with_name(f"{blob.name}.incomplete"), 0
+        held = part.stat().st_size if part.exists() else 0
+        if held:
+            say(f"{self.where}: {path}: going on at {held / 1e6:,.1f} MB")
+            if task is not None and task.total is not None:
+                task.total -= held / 1e6
+        while True:
+            try:
+                with disk_errors(part), part.open("ab") as file:
+                    for count in _stream(self._facts(path), file):
+                        if task is not None:
+                            task.advance(count / 1e6)
+                break
+            except (LucidError, HfHubHTTPError):
+                raise
+            except Exception as error:  # the client has had several libraries for connections, each with its errors
+                now = part.stat().st_size
+                failures, held = (0 if now > held else failures + 1), now
+                if failures == ATTEMPTS:
+                    raise
+                say(
+                    f"{self.where}: {path}: the connection broke at {now / 1e6:,.1f} MB ({_first_line(error)}); once more"
+                )
+                time.sleep(SECONDS_BETWEEN * failures)
+        if not _has_hash(part, blob.name):
             part.unlink()
             what = f"{path} came with other bytes than the hub says it has"
             raise LucidError(what, where=self.where, fix="It was damaged or altered on its way; try again.")
         os.replace(part, blob)
 
 
+def _stream(facts: Any, file: BinaryIO) -> Iterator[int]:
+    """Add to `file`, which is open for appending, what it lacks of a file of the hub; yield the bytes of each piece."""
+    from huggingface_hub import constants, get_session
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+    if facts.size is not None and file.tell() > facts.size:
+        file.truncate(0)
+    if (held := file.tell()) == facts.size:
+        return
+    hosts = (urlsplit(constants.ENDPOINT).netloc, "huggingface.co")
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity", **({"Range": f"bytes={held}-"} if held else {})}
+    if urlsplit(facts.location).netloc not in hosts:
+        headers.pop("authorization", None)  # the storage's addresses are signed, and tokens are the hub's alone
+    session: Any = get_session()
+    with ExitStack() as stack:
+        if hasattr(session, "stream"):  # httpx, since 1.0 of the client; requests before
+            asked = session.stream(
+                "GET", facts.location, headers=headers, timeout=SECONDS_TO_ANSWER, follow_redirects=True
+            )
+            response = stack.enter_context(asked)
+            pieces = response.iter_raw()
+        else:
+            asked = session.get(facts.location, headers=headers, timeout=SECONDS_TO_ANSWER, stream=True)
+            response = stack.enter_context(asked)
+            pieces = response.iter_content(2**16)
+        hf_raise_for_status(response)
+        if held and response.status_code != 206:
+            file.truncate(0)
+        for piece in pieces:
+            yield file.write(piece)
+            file.flush()  # whatever ends the process, it is there for the next
+    if facts.size is not None and file.tell() != facts.size:
+        raise ConnectionError(f"it ended at {file.tell():,} of {facts.size:,} bytes")
+
+
 class Unreachable(LucidError):
     """The hub does not answer, or not as a hub does."""
-
-
-class _Counted(io.BufferedWriter):
-    """A file that is added to, which counts on the progress of `task`, in megabytes, what it takes."""
-
-    def __init__(self, path: Path, task: Task) -> None:
-        super().__init__(io.FileIO(path, "ab"))
-        self._task, self._end = task, self.tell()
-
-    def write(self, data: Any, /) -> int:
-        count, end = super().write(data), self.tell()
-        self._task.advance((end - self._end) / 1e6)  # fewer, where a server began again
-        self._end = end
-        return count
 
 
 def open_repository(kind: Kind, name: str, revision: str | None, where: str) -> Repository:
@@ -182,7 +229,7 @@ def open_repository(kind: Kind, name: str, revision: str | None, where: str) -> 
             files = {entry.path: entry.size for entry in listing if isinstance(entry, RepoFile)}
     except Unreachable as error:
         if known := _remembered(kind, name, revision, where) or _fetched_by_others(kind, name, revision, where):
-            say(f"{where}: {error.what}; taking commit {known.commit[:7]} from the cache")
+            say(f"{where}: {error.what}; taking what the cache holds")
             return known
         raise
     assert commit is not None

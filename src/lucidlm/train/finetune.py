@@ -78,6 +78,8 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
             outcome.evaluation = objective.evaluate(objective.model.eval())
         finish_strategy(objective.model, config, objective.head, out)
         provenance = {**_provenance(config, outcome), **objective.remembered()}
+        if (origin := loaded.record["provenance"].get("imported_from")) is not None:
+            provenance["imported_from"] = origin
         save_model(objective.model, out, objective.tokenizer, provenance=provenance)
         objective.complete(out)
     return outcome
