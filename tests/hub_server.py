@@ -59,6 +59,7 @@ class Hub:
     requests: method, path and Range of each request, in order.
     cut: how many bytes of a large file are sent before its connection is cut, for each answer that is to be cut.
     stalls: how many of the next large files stop after 500 bytes, until the client goes; `stalled` is set then.
+    ranges: whether a part of a large file may be asked for; else all of it is sent.
     down: whether every answer is a 503.
     tokens: what clients showed who they are by, to the hub's interface and to its storage.
     """
@@ -69,6 +70,7 @@ class Hub:
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     cut: list[int] = field(default_factory=list)
     stalls: int = 0
+    ranges: bool = True
     down: bool = False
     stalled: threading.Event = field(default_factory=threading.Event)
     tokens: dict[str, set[str]] = field(default_factory=lambda: {"/api/": set(), "/storage/": set()})
@@ -77,7 +79,7 @@ class Hub:
         """Serve nothing, forget what was asked for, and let nothing go wrong."""
         self.repositories.clear()
         self.requests.clear()
-        self.cut, self.stalls, self.down = [], 0, False
+        self.cut, self.stalls, self.ranges, self.down = [], 0, True, False
         self.stalled.clear()
         for tokens in self.tokens.values():
             tokens.clear()
@@ -269,15 +271,16 @@ class _Handler(BaseHTTPRequestHandler):
             for data in files.values()
         )
         data = next(data for data in files if hashlib.sha256(data).hexdigest() == digest)
-        asked = (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")
+        ranged = (self.hub.ranges and self.headers.get("Range")) or ""
+        asked = (ranged or "bytes=0-").removeprefix("bytes=").partition("-")
         start, end = int(asked[0]), int(asked[2] or len(data) - 1)
         if start >= len(data):
             raise _Refusal(416, "", "Range Not Satisfiable")
         part = data[start : end + 1]
-        self.send_response(206 if self.headers.get("Range") else 200)
+        self.send_response(206 if ranged else 200)
         self.send_header("Content-Length", str(len(part)))
         self.send_header("ETag", f'"{digest}"')
-        if self.headers.get("Range"):
+        if ranged:
             self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{len(data)}")
         self.end_headers()
         if self.command == "HEAD":

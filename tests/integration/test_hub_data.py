@@ -272,6 +272,15 @@ def test_a_later_run_takes_up_what_an_earlier_one_could_not_finish(hub: Hub, tmp
     assert not part.exists()
 
 
+def test_a_server_without_ranges_sends_all_of_it_again(hub: Hub) -> None:
+    hub.add(
+        "dataset", "acme/long", {"train.jsonl.gz": gzip.compress(jsonl(*({"text": str(n * 7)} for n in range(900))))}
+    )
+    hub.ranges, hub.cut = False, [900]
+    assert len(texts("hf:acme/long")) == 900
+    assert hub.asked("GET", "/storage/") == [None, "bytes=900-"]
+
+
 def test_bytes_that_are_not_the_hubs(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = gzip.compress(jsonl(*({"text": f"row {number}"} for number in range(900))))
     hub.add("dataset", "acme/long", {"train.jsonl.gz": data, "b.jsonl": jsonl({"text": "b"})})
@@ -280,6 +289,10 @@ def test_bytes_that_are_not_the_hubs(hub: Hub, tmp_path: Path, capsys: pytest.Ca
         texts("hf:acme/long/train.jsonl.gz")
     hub.cut = []
     [part] = tmp_path.glob("cache/hub/*/blobs/*.incomplete")
+    part.write_bytes(bytes(500) + data[500:] + b"more")
+    assert len(texts("hf:acme/long/train.jsonl.gz")) == 900  # begun anew, being too long
+    [snapshot] = tmp_path.glob("cache/hub/*/snapshots/*/train.jsonl.gz")
+    snapshot.resolve().unlink()
     part.write_bytes(bytes(500))
     refused("hf:acme/long/train.jsonl.gz", "train.jsonl.gz came with other bytes than the hub says", kind=LucidError)
     assert len(texts("hf:acme/long/train.jsonl.gz")) == 900  # begun anew

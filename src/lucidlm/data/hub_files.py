@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal
@@ -150,14 +150,13 @@ class Repository:
                 break
             except (LucidError, HfHubHTTPError):
                 raise
-            except Exception as error:  # the client has had several libraries for connections, each with its errors
+            except Exception as error:  # the client passes on those of its library for connections
                 now = part.stat().st_size
                 failures, held = (0 if now > held else failures + 1), now
                 if failures == ATTEMPTS:
                     raise
-                say(
-                    f"{self.where}: {path}: the connection broke at {now / 1e6:,.1f} MB ({_first_line(error)}); once more"
-                )
+                reason = f"the connection broke at {now / 1e6:,.1f} MB ({_first_line(error)})"
+                say(f"{self.where}: {path}: {reason}; once more")
                 time.sleep(SECONDS_BETWEEN * failures)
         if not _has_hash(part, blob.name):
             part.unlink()
@@ -172,29 +171,21 @@ def _stream(facts: Any, file: BinaryIO) -> Iterator[int]:
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
     if facts.size is not None and file.tell() > facts.size:
-        file.truncate(0)
+        file.truncate(file.seek(0))
     if (held := file.tell()) == facts.size:
         return
     hosts = (urlsplit(constants.ENDPOINT).netloc, "huggingface.co")
     headers = {**build_hf_headers(), "Accept-Encoding": "identity", **({"Range": f"bytes={held}-"} if held else {})}
     if urlsplit(facts.location).netloc not in hosts:
         headers.pop("authorization", None)  # the storage's addresses are signed, and tokens are the hub's alone
-    session: Any = get_session()
-    with ExitStack() as stack:
-        if hasattr(session, "stream"):  # httpx, since 1.0 of the client; requests before
-            asked = session.stream(
-                "GET", facts.location, headers=headers, timeout=SECONDS_TO_ANSWER, follow_redirects=True
-            )
-            response = stack.enter_context(asked)
-            pieces = response.iter_raw()
-        else:
-            asked = session.get(facts.location, headers=headers, timeout=SECONDS_TO_ANSWER, stream=True)
-            response = stack.enter_context(asked)
-            pieces = response.iter_content(2**16)
+    asked = get_session().stream(
+        "GET", facts.location, headers=headers, timeout=SECONDS_TO_ANSWER, follow_redirects=True
+    )
+    with asked as response:
         hf_raise_for_status(response)
-        if held and response.status_code != 206:
-            file.truncate(0)
-        for piece in pieces:
+        if held and response.status_code != 206:  # it knows no ranges: this is all of it again
+            file.truncate(file.seek(0))
+        for piece in response.iter_bytes():
             yield file.write(piece)
             file.flush()  # whatever ends the process, it is there for the next
     if facts.size is not None and file.tell() != facts.size:
