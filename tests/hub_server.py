@@ -60,6 +60,7 @@ class Hub:
     cut: how many bytes of a large file are sent before its connection is cut, for each answer that is to be cut.
     stalls: how many of the next large files stop after 500 bytes, until the client goes; `stalled` is set then.
     ranges: whether a part of a large file may be asked for; else all of it is sent.
+    busy: how many of the next listings are refused with a 503.
     down: whether every answer is a 503.
     tokens: what clients showed who they are by, to the hub's interface and to its storage.
     """
@@ -71,6 +72,7 @@ class Hub:
     cut: list[int] = field(default_factory=list)
     stalls: int = 0
     ranges: bool = True
+    busy: int = 0
     down: bool = False
     stalled: threading.Event = field(default_factory=threading.Event)
     tokens: dict[str, set[str]] = field(default_factory=lambda: {"/api/": set(), "/storage/": set()})
@@ -79,7 +81,7 @@ class Hub:
         """Serve nothing, forget what was asked for, and let nothing go wrong."""
         self.repositories.clear()
         self.requests.clear()
-        self.cut, self.stalls, self.ranges, self.down = [], 0, True, False
+        self.cut, self.stalls, self.ranges, self.busy, self.down = [], 0, True, 0, False
         self.stalled.clear()
         for tokens in self.tokens.values():
             tokens.clear()
@@ -206,6 +208,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not what or what[0] == "revision":
             facts = {"sha": commit, "private": False, "gated": "auto" if repository.gated else False, "tags": []}
             self._json({"id": name, **facts, "siblings": [{"rfilename": path} for path in files]})
+        elif what[0] == "tree" and self.hub.busy:
+            self.hub.busy -= 1
+            raise _Refusal(503, "", "Service Unavailable")
         elif what[0] == "tree":
             self._tree(files, unquote("/".join(what[2:])))
         elif what[0] == "paths-info":

@@ -305,6 +305,16 @@ def test_bytes_that_are_not_the_hubs(hub: Hub, tmp_path: Path, capsys: pytest.Ca
         assert f"{path}: its bytes have changed; fetching it again" in capsys.readouterr().err
 
 
+def test_a_busy_hub_is_asked_again(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.add("dataset", "acme/a", {"a.txt": b"x"})
+    hub.busy = 2
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    assert texts("hf:acme/a") == ["x"]
+    assert capsys.readouterr().err.count("hf:acme/a: the hub is slow to answer; trying again\n") == 2
+
+
 def test_a_full_disk_is_said_before_anything_is_fetched(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add("dataset", "acme/long", {"a.txt": b"x" * 1000})
     usage = type("Usage", (), {"free": 999})

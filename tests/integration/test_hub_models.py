@@ -9,15 +9,22 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import constants, snapshot_download
+from tests.conftest import made_up_reviews
 from tests.gguf_models import tiny, trained_tokenizer
 from tests.hub_server import TOKEN, Hub, serve, turn_to
+from typer.testing import CliRunner
 
+from lucidlm.cli.main import app
 from lucidlm.core.errors import InputError, LucidError
+from lucidlm.core.io import read_json
 from lucidlm.interop.gguf.write import export_gguf
 from lucidlm.model import shards
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.directory import load_model, save_model
 from lucidlm.model.heads import LanguageModel
+from lucidlm.train.finetune import finetune
+from lucidlm.train.finetune_config import FinetuneConfig
+from lucidlm.train.loop import LoopConfig
 
 CONFIG = ModelConfig(vocab_size=20, embedding_dim=4, num_heads=2, ff_dim=8, num_layers=2)
 
@@ -36,7 +43,7 @@ def hub(running: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
 
 
 def model_files(directory: Path, seed: int = 0) -> dict[str, bytes]:
@@ -167,3 +174,19 @@ def test_a_model_of_which_a_part_was_fetched_is_not_opened_without_a_network(hub
     hub.down = False
     assert is_the_model("hf:acme/tiny")
     assert hub.asked("GET", "/storage/")[-1] == "bytes=500-"
+
+
+def test_a_model_and_data_of_the_hub_are_tuned(hub: Hub, tmp_path: Path, tiny_model: Path) -> None:
+    commit = hub.add("model", "acme/tiny", files_of(tiny_model)).names["main"]
+    rows = [{**row, "label": int(row["label"] == "positive")} for row in made_up_reviews(60)]
+    classes = "dataset_info:\n  features:\n  - name: label\n    dtype: {class_label: {names: [negative, positive]}}\n"
+    files = {"README.md": f"---\n{classes}---\n".encode(), "train.jsonl": "\n".join(map(json.dumps, rows)).encode()}
+    hub.add("dataset", "acme/reviews", files)
+    settings = {"task": "sentiment", "model": "hf:acme/tiny", "data": "hf:acme/reviews@train", "device": "cpu"}
+    finetune(FinetuneConfig(**settings, loop=LoopConfig(max_steps=1)), tmp_path / "judge")
+    record = read_json(tmp_path / "judge" / "lucidlm.json")
+    assert record["labels"] == ["negative", "positive"]
+    assert record["provenance"]["imported_from"] == f"hf:acme/tiny#{commit}"
+    done = CliRunner().invoke(app, ["import", "hf:acme/tiny", "--out", str(tmp_path / "imported")])
+    assert done.exit_code == 0, done.output
+    assert read_json(tmp_path / "imported" / "lucidlm.json")["provenance"]["imported_from"] == f"hf:acme/tiny#{commit}"

@@ -120,7 +120,8 @@ def _classes_in_header(header: dict[str, Any], configuration: str, where: str) -
     classes: Classes = {}
     try:
         for info in described:
-            if info.get("config_name", DEFAULT) == configuration or len(described) == 1:
+            alone = len(described) == 1 and configuration == DEFAULT
+            if alone or info.get("config_name") in (configuration, None):
                 for feature in info.get("features") or []:
                     kind = feature.get("dtype") or feature.get("sequence") or feature.get("list")
                     if isinstance(kind, dict) and (names := (kind.get("class_label") or {}).get("names")):

@@ -63,9 +63,9 @@ class Repository:
         InputError: access to them is refused.
         LucidError: the hub cannot be reached, the connection is lost, or what came is not what the hub says it is.
         """
-        if missing := [path for path in paths if not self._is_held(path)]:
-            self._fetch(missing)
-        return [self._place(path) for path in paths]
+        missing = [path for path in paths if not self._is_held(path)]
+        fetched = self._fetch(missing) if missing else {}
+        return [fetched.get(path) or self._place(path) for path in paths]
 
     def _folder(self) -> Path:
         return _cached(self.kind, self.name)
@@ -78,8 +78,8 @@ class Repository:
         place = self._place(path)
         if not place.exists():
             return False
-        hashed = Path(os.readlink(place)).name if place.is_symlink() else ""
-        if place.stat().st_size == self.files[path] and _has_hash(place, hashed):
+        known_as = Path(os.readlink(place)).name if place.is_symlink() else ""
+        if _has_hash(place, known_as, self.files[path]):
             return True
         say(f"{place}: its bytes have changed; fetching it again")
         place.resolve().unlink()
@@ -90,14 +90,13 @@ class Repository:
         """Return how many bytes there are of files that were cut off."""
         return sum(part.stat().st_size for part in self._folder().glob("blobs/*.incomplete"))
 
-    def _fetch(self, paths: list[str]) -> None:
+    def _fetch(self, paths: list[str]) -> dict[str, Path]:
         total = sum(self.files[path] for path in paths)
         require_free_space(self._folder(), total - self._begun())
         with Task("fetching", total / 1e6, "MB") if total >= SHOWN else nullcontext() as task:
             try:
-                for path in paths:
-                    with _answers(self.kind, self.name, self.commit, self.where):
-                        self._fetch_file(path, task)
+                with _answers(self.kind, self.name, self.commit, self.where):
+                    return {path: self._fetch_file(path, task) for path in paths}
             except KeyboardInterrupt:
                 say(f"{self.where}: cut off; the same command goes on where it stopped")
                 raise
@@ -105,7 +104,7 @@ class Repository:
                 fix = "The same command goes on where it stopped." if self._begun() else error.fix
                 raise LucidError(f"not all of it is in the cache: {error.what}", where=self.where, fix=fix) from error
 
-    def _fetch_file(self, path: str, task: Task | None) -> None:
+    def _fetch_file(self, path: str, task: Task | None) -> Path:
         from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.utils import WeakFileLock
 
@@ -121,7 +120,7 @@ class Repository:
                 if not blob.exists():
                     self._receive(path, blob, task)
         with disk_errors(self._folder()):
-            hf_hub_download(self.name, path, repo_type=self.kind, revision=self.commit)
+            return Path(hf_hub_download(self.name, path, repo_type=self.kind, revision=self.commit))
 
     def _facts(self, path: str) -> Any:
         """Return what the hub says of a file: its `etag`, `size` and, for a while, its `location`."""
@@ -158,7 +157,7 @@ class Repository:
                 reason = f"the connection broke at {now / 1e6:,.1f} MB ({_first_line(error)})"
                 say(f"{self.where}: {path}: {reason}; once more")
                 time.sleep(SECONDS_BETWEEN * failures)
-        if not _has_hash(part, blob.name):
+        if not _has_hash(part, blob.name, self.files[path]):
             part.unlink()
             what = f"{path} came with other bytes than the hub says it has"
             raise LucidError(what, where=self.where, fix="It was damaged or altered on its way; try again.")
@@ -215,7 +214,9 @@ def open_repository(kind: Kind, name: str, revision: str | None, where: str) -> 
     try:
         with _answers(kind, name, revision, where):
             api = HfApi()
-            commit = api.repo_info(name, repo_type=kind, revision=revision, timeout=SECONDS_TO_ANSWER).sha
+            commit = api.repo_info(name, repo_type=kind, revision=revision, timeout=SECONDS_TO_ANSWER).sha or ""
+            if not re.fullmatch(r"\w[\w.-]*", commit):
+                raise ValueError(f"it names the commit {commit!r}")
             listing = api.list_repo_tree(name, recursive=True, revision=commit, repo_type=kind)
             files = {entry.path: entry.size for entry in listing if isinstance(entry, RepoFile)}
     except Unreachable as error:
@@ -223,7 +224,6 @@ def open_repository(kind: Kind, name: str, revision: str | None, where: str) -> 
             say(f"{where}: {error.what}; taking what the cache holds")
             return known
         raise
-    assert commit is not None
     for path in files:
         if "\\" in path or ":" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise InputError(f"holds the path {path!r}, which leads out of it", where=where, fix="Do not trust it.")
@@ -265,17 +265,19 @@ def _cached(kind: Kind, name: str) -> Path:
     return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type=kind))
 
 
-def _has_hash(file: Path, expected: str) -> bool:
-    """Return whether a file has the hash by which the hub names it, if it is named by one.
+def _has_hash(file: Path, expected: str, size: int) -> bool:
+    """Return whether a file has the hash by which the hub knows it; if it is known by something else, the size.
 
-    Large files are named by their SHA-256, small ones as git names them, and by some mirrors by their plain SHA-1.
+    Large files are known by their SHA-256, small ones as git knows them, and to some mirrors by their plain SHA-1.
     """
     if re.fullmatch("[0-9a-f]{64}", expected):
         return sha256(file) == expected
     if re.fullmatch("[0-9a-f]{40}", expected):
-        data = file.read_bytes()
-        return expected in (hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest(), hashlib.sha1(data).hexdigest())
-    return True
+        start = b"blob %d\0" % file.stat().st_size
+        with file.open("rb") as git, file.open("rb") as plain:
+            hashes = hashlib.file_digest(git, lambda: hashlib.sha1(start)), hashlib.file_digest(plain, "sha1")
+        return expected in [found.hexdigest() for found in hashes]
+    return file.stat().st_size == size
 
 
 @contextmanager
@@ -339,7 +341,7 @@ def _one_line_a_warning(where: str) -> Iterator[None]:
     class Line(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if any(part in record.getMessage() for part in LOGGED_TROUBLE):
-                say(f"{where}: the connection is lost; trying again")
+                say(f"{where}: the hub is slow to answer; trying again")
 
     logger = logging.getLogger("huggingface_hub")
     handlers, propagates = logger.handlers, logger.propagate
