@@ -128,6 +128,8 @@ def test_what_is_no_model_is_refused_before_anything_is_fetched(hub: Hub) -> Non
     refused(
         "hf:acme/pickled", "holds only pickled weights (pytorch_model.bin, training_args.bin)", "hf:OWNER/NAME#REVISION"
     )
+    hub.add("model", "acme/adapter", {"adapter_config.json": b"{}", "adapter_model.safetensors": b""})
+    refused("hf:acme/adapter", "holds an adapter, not a model", "merge_and_unload")
     hub.add("model", "acme/empty", {"README.md": b""})
     refused("hf:acme/empty", "holds no model. A model is config.json beside .safetensors, or a .gguf file.")
     refused("hf:acme/none", f"there is no such model at {hub.url}, or it is private")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.hub_server import serve
 
 from lucidlm.data.hub_layout import configurations, read_header
 
-pytest.importorskip("datasets", reason="needs the package datasets, which lm-eval of the [dev] extra brings")
+pytestmark = pytest.mark.skipif(find_spec("datasets") is None, reason="needs datasets, which lm-eval of [dev] brings")
 
 SCRIPT = """
 import datasets, json, sys

@@ -94,6 +94,9 @@ def _files_on_hub(repository: Repository) -> tuple[str | None, list[str]]:
         what = f"holds only pickled weights ({', '.join(pickles[:5])}), which could run any code when opened"
         fix = "Name a revision that has .safetensors (hf:OWNER/NAME#REVISION), or convert them where they come from."
         raise InputError(what, where=repository.where, fix=fix)
+    if "config.json" not in top and "adapter_config.json" in top:
+        fix = "Merge it with the model that it adapts (merge_and_unload of peft), and pass the result."
+        raise InputError("holds an adapter, not a model", where=repository.where, fix=fix)
     if not weights or "config.json" not in top:
         fix = "A model is config.json beside .safetensors, or a .gguf file."
         raise InputError("holds no model", where=repository.where, fix=fix)
