@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from lucidlm.tasks.matching import Matching
 from lucidlm.tasks.question_answering import QuestionAnswering
 from lucidlm.tasks.sequences import Writing
 from lucidlm.train.classification import ClassificationObjective
-from lucidlm.train.finetune_config import FinetuneConfig
+from lucidlm.train.finetune_config import FinetuneConfig, pretrained_here
 from lucidlm.train.loop import Loop, Outcome, describe_outcome
 from lucidlm.train.matches import MatchObjective
 from lucidlm.train.objective import TaskObjective
@@ -64,20 +63,22 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
     config = config.for_model(loaded)
     objective = build_objective(config, task, loaded, parts, compute.device)
     if not resume:
-        steps = math.ceil(config.epochs * objective.steps_per_epoch)
-        config = config.changed(loop=config.loop.changed(max_steps=config.loop.max_steps or steps))
         config.save(out / CONFIG)
     trained = apply_strategy(objective.model, config, objective.head)
     sizes = ", ".join(f"{len(found):,} {part}" for part, found in parts.items())
     for line in (f"{config.task}: {sizes}; {compute.device.type}, {compute.reason}", *objective.report(), trained):
         say(line)
-    loop = Loop(objective.model, objective, config.loop, compute, out, layer_decay=config.layer_decay)
+    steps, limit = config.planned_steps(objective.steps_per_epoch), config.loop.max_steps
+    if limit is not None and steps < limit:
+        say(f"{config.epochs:g} epochs are {steps:,} steps, fewer than the {limit:,} allowed: raise --epochs for more")
+    settings = config.loop.changed(max_steps=steps)
+    loop = Loop(objective.model, objective, settings, compute, out, layer_decay=config.layer_decay)
     outcome = loop.run(resume=resume)
     if outcome.stopped_by is None:
         with torch.inference_mode(), fast_products(compute.device):
             outcome.evaluation = objective.evaluate(objective.model.eval())
         finish_strategy(objective.model, config, objective.head, out)
-        provenance = {**_provenance(config, outcome), **objective.remembered()}
+        provenance = {**_provenance(config, loaded, outcome), **objective.remembered()}
         save_model(objective.model, out, objective.tokenizer, provenance=provenance)
         objective.complete(out)
     return outcome
@@ -149,9 +150,10 @@ def _distinct(config: FinetuneConfig, task: Task[Any, Any], source: str, seen: s
     return kept
 
 
-def _provenance(config: FinetuneConfig, outcome: Outcome) -> dict[str, Any]:
+def _provenance(config: FinetuneConfig, loaded: Loaded, outcome: Outcome) -> dict[str, Any]:
     return {
         "task": config.task,
+        "pretrained_here": pretrained_here(loaded),
         "data": config.data,
         "seed": config.loop.seed,
         "config": config.model_dump(mode="json"),
