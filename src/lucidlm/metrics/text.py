@@ -50,7 +50,7 @@ def reply_metrics(examples: Sequence[Writable]) -> list[Metric]:
 
 def references_of(example: Writable) -> tuple[str, ...]:
     """Return all texts that would be right: a pair's references, or what the last turn of a conversation says."""
-    return example.references if isinstance(example, Pair) else (example.messages[-1].content,)
+    return example.references if isinstance(example, Pair) else (example.messages[-1].text,)
 
 
 def bleu(examples: Sequence[Writable]) -> Metric:
