@@ -157,7 +157,7 @@ def _counts(weight: Any, role: str, where: str) -> bool:
         raise InputError(
             f"has weight 1, but is the {role}'s", where=where, fix="Only what the assistant says is learned."
         )
-    return weight is None or bool(weight)
+    return role != "assistant" or weight is None or bool(weight)
 
 
 def _besides(turn: Mapping[str, Any], role: str, where: str) -> dict[str, Any]:

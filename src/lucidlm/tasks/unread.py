@@ -53,8 +53,9 @@ def refuse_form(task: Task[Any, Any], row: Row) -> None:
         raise InputError('holds its rows in a list, field "data"', where=row.where, fix=fix)
     lines = [line for line in str(fields.get("text", "")).splitlines()[:LOOKED_AT] if line.strip()]
     in_lines = len(lines) > 2 and 2 * sum(bool(TAGGED_LINE.fullmatch(line)) for line in lines) > len(lines)
-    first, last = (next(iter(order), ("", "")) for order in (fields.items(), reversed(fields.items())))
-    in_columns = len(fields) > 1 and any(TAG.fullmatch(str(cell)) for cell in last) and len(str(first[1]).split()) == 1
+    cells = list(fields.items())
+    in_columns = len(cells) > 1 and any(TAG.fullmatch(str(cell)) for cell in cells[-1])
+    in_columns = in_columns and len(str(cells[0][1]).split()) == 1
     if in_columns or in_lines or (any(map(lists.get, WORDS)) and any(map(lists.get, TAGS))):
         raise _tagged(task, row.where)
     called = next((name for name in (*map(row.names.get, LABELS), *LABELS) if name in lists), None)
