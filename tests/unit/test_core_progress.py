@@ -68,7 +68,7 @@ def test_track_passes_items_through(clock: Clock, written: io.StringIO) -> None:
 
 def test_a_terminal_gets_a_bar_whose_total_may_change(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
-    monkeypatch.setattr(progress, "console", Console(file=stream, width=120, force_terminal=True))
+    monkeypatch.setattr(progress, "console", Console(file=stream, width=120, force_terminal=True, highlight=False))
     with progress.Task("training", None, "steps") as task:
         task.total = 8
         task.advance(2, "loss 1.5")
@@ -87,3 +87,15 @@ def test_nothing_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) -> 
     with progress.Task("work") as task:
         task.advance()
     assert capsys.readouterr().out == ""
+
+
+def test_of_tasks_within_tasks_the_outer_one_has_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(progress, "console", Console(file=stream, width=120, force_terminal=True, highlight=False))
+    for _ in range(2):
+        with progress.Task("reading", 100, "MB"), progress.Task("fetching", 10, "MB") as inner:
+            inner.advance(10)
+    lines = stream.getvalue()
+    assert lines.count("fetching: 10 of 10 MB") == 2  # said, where the bars are drawn
+    assert "reading" in lines
+    assert "fetching \x1b" not in lines

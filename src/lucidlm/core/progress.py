@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -35,7 +35,11 @@ class Task:
     total: how much there is to do in `unit`s, or None when nobody knows; it may be set again as estimates get better.
     unit: what is counted, for the rate: "tokens", "documents", "MB".
     done: how much was done before, by a run that this one goes on from.
+
+    Of tasks within tasks the outer one has the bar; the inner ones print lines.
     """
+
+    _bar_is_shown: ClassVar[bool] = False
 
     def __init__(self, label: str, total: float | None = None, unit: str = "", done: float = 0.0) -> None:
         self.label, self.total, self.unit = label, total, unit
@@ -46,7 +50,8 @@ class Task:
 
     def __enter__(self) -> Task:
         self._start = self._last = time.monotonic()
-        if console.is_terminal:
+        if console.is_terminal and not Task._bar_is_shown:
+            Task._bar_is_shown = True
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=None),
@@ -66,6 +71,7 @@ class Task:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+            Task._bar_is_shown = False
         elif kind is None:
             say(self._line())
 

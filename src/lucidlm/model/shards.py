@@ -19,6 +19,7 @@ from torch import Tensor
 from lucidlm.core.io import atomic_path, write_json
 
 WEIGHTS = "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
 SHARD_BYTES = 5 * 10**9
 """Larger models are split, as transformers has it."""
 
@@ -59,7 +60,7 @@ def save_weights(shapes: Mapping[str, Tensor], tensors: Iterable[tuple[str, Tens
             file.write(value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     names = list(split.filename_to_tensors)
     if split.is_sharded:
-        names.append(f"{WEIGHTS}.index.json")
+        names.append(INDEX)
         write_json(directory / names[-1], {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
     return names
 

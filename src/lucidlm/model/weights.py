@@ -16,10 +16,13 @@ from torch import Tensor
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json
 from lucidlm.model.quantize import decompress, split_scales
-from lucidlm.model.shards import DTYPES, WEIGHTS
+from lucidlm.model.shards import DTYPES, INDEX, WEIGHTS
 
 LARGEST_HEADER = 32 << 20
 """Bytes. That of a file with a model's 1,000 tensors is of 0.1 MB; in memory it takes some times as much."""
+
+PICKLES = (".bin", ".pt", ".pth", ".pkl")
+"""What files end with whose weights are pickled, as a rule."""
 
 LONGEST_NAME = 255
 """Bytes that file systems take for a file's name."""
@@ -162,21 +165,31 @@ def _sound(file: Path) -> Iterator[None]:
 
 
 def _files_of_directory(directory: Path) -> list[Path]:
-    index = directory / f"{WEIGHTS}.index.json"
+    index = directory / INDEX
     if (directory / WEIGHTS).exists():
         return [directory / WEIGHTS]
     if index.exists():
-        shards: Any = read_json(index).get("weight_map")
-        if not isinstance(shards, dict) or not shards:
-            raise InputError("has no weight_map, which says where each tensor is", where=index)
-        return [directory / own_file(name, index) for name in sorted(set(map(str, shards.values())))]
-    if pickles := [path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for path in directory.glob(pattern)]:
+        return [directory / name for name in listed_shards(index)]
+    if pickles := [path.name for path in directory.iterdir() if path.name.endswith(PICKLES)]:
         raise InputError(
             f"holds only pickled weights ({', '.join(pickles)}), which could run any code when opened",
             where=directory,
             fix="Convert them to safetensors where they come from.",
         )
     raise InputError(f"has no {WEIGHTS}", where=directory)
+
+
+def listed_shards(index: Path) -> list[str]:
+    """Return the names of the files that the index of a model in shards lists.
+
+    Raises
+    ------
+    InputError: it lists none, or one outside of the model's directory.
+    """
+    shards: Any = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise InputError("has no weight_map, which says where each tensor is", where=index)
+    return [own_file(name, index) for name in sorted(set(map(str, shards.values())))]
 
 
 def _refuse_pickle(file: Path) -> None:
