@@ -72,30 +72,36 @@ def find_delimiter(lines: Lines, usual: str, wanted: Sequence[str]) -> str:
     sample = lines.ahead(SAMPLE)
     found: dict[tuple[int, int, bool, bool, int], str] = {}
     for delimiter in DELIMITERS:
-        rows = _sample_rows(sample, delimiter)
-        header = next(rows, (0, []))[1]
+        rows = _as_they_stand(sample) if delimiter == "\t" else _parsed(sample, delimiter)[0]
+        header = rows[0][1] if rows else []
         if len(header) < 2:
             continue
-        fitting = sum(size for size, cells in rows if len(cells) == len(header))
+        fitting = sum(size for size, cells in rows if fits(cells, len(header)))
         prose = any(cell.startswith(" ") for cell in header)  # a comma or semicolon within a name
         names = {cell.strip() for cell in header}
         found[len(names & set(wanted)), fitting, not prose, delimiter == usual, len(header)] = delimiter
     return found[max(found)] if found else usual
 
 
-def _sample_rows(sample: Sequence[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield how many lines each row takes and its cells, up to the first that is not valid."""
-    if delimiter == "\t":
-        yield from ((1, line.rstrip("\r\n").split("\t")) for line in sample if line.strip())
-        return
-    table, taken = csv.reader(sample, delimiter=delimiter, strict=True), 0
+def _parsed(sample: Sequence[str], delimiter: str) -> tuple[list[tuple[int, list[str]]], bool]:
+    """Return the rows of some lines, with how many lines each takes, and whether all lines are valid.
+
+    They are the rows up to the first that is not; one that the last line leaves open is valid if more lines follow.
+    """
+    table, rows, taken = csv.reader(sample, delimiter=delimiter, strict=True), [], 0
     try:
         for cells in table:
-            if cells:
-                yield table.line_num - taken, cells
+            if any(map(str.strip, cells)):
+                rows.append((table.line_num - taken, cells))
             taken = table.line_num
     except csv.Error:
-        return
+        return rows, table.line_num == len(sample) == SAMPLE
+    return rows, True
+
+
+def _as_they_stand(sample: Sequence[str]) -> list[tuple[int, list[str]]]:
+    """Return the rows of some lines with tabs, in which quotes are text."""
+    return [(1, line.rstrip("\r\n").split("\t")) for line in sample if line.strip()]
 
 
 def quoted_rows(lines: Lines, delimiter: str) -> Rows:
@@ -104,7 +110,7 @@ def quoted_rows(lines: Lines, delimiter: str) -> Rows:
     If a space follows each delimiter of the header, it is part of no cell.
     """
     csv.field_size_limit(LONGEST_ROW)
-    header = next(_sample_rows(lines.ahead(SAMPLE), delimiter), (0, []))[1]
+    _, header = next(iter(_parsed(lines.ahead(SAMPLE), delimiter)[0]), (0, []))
     spaced = len(header) > 1 and all(cell.startswith(" ") for cell in header[1:])
     table = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=spaced)
     while True:
@@ -134,11 +140,16 @@ class Scanned(NamedTuple):
 def tab_rows(lines: Lines, name: str) -> Rows:
     """Yield the rows of a table whose columns are parted by tabs.
 
-    A cell that begins with a quote is quoted if the quote ends with the cell and is needed, since it holds a tab, a line
+    If quotes are all that makes rows of the first lines, or stand around all names of the header, they are RFC 4180's. Else
+    a cell that begins with a quote is quoted if the quote ends with the cell and is needed, since it holds a tab, a line
     end or a doubled quote, or if quotes stand around all cells of a kind. Else it is text. Lines that are rows as they
     stand are never joined. The first cell of either kind is said.
     """
-    around = _quotes_are_around(lines.ahead(SAMPLE))
+    sample = lines.ahead(SAMPLE)
+    if _quotes_make_rows(sample):
+        yield from quoted_rows(lines, "\t")
+        return
+    around = _quotes_are_around(sample)
     said: set[str] = set()
     width = 0
     for line in lines:
@@ -222,15 +233,22 @@ def _scan_on(line: str, lines: Lines) -> tuple[Scanned | None, int]:
         return found, next((taken for taken, end in enumerate(ends) if end > found.end), len(more))
 
 
+def _quotes_make_rows(sample: Sequence[str]) -> bool:
+    """Return whether the first lines are rows by RFC 4180's quotes, and are none, or begin with quoted names, without."""
+    rows, valid = _parsed(sample, "\t")
+    found, stand = [cells for _, cells in rows], [cells for _, cells in _as_they_stand(sample)]
+    if not (valid and found and all(fits(cells, len(found[0])) for cells in found)):
+        return False
+    return all(map(QUOTED.fullmatch, stand[0])) or not all(fits(cells, len(stand[0])) for cells in stand)
+
+
 def _quotes_are_around(sample: Sequence[str]) -> bool:
     """Return whether quotes stand around all cells of a kind, whatever they hold.
 
-    Those of the header, those of a column (in three rows at least), or, as Excel has it, those that hold a comma.
+    Those of a column (in three rows at least), or, as Excel has it, those that hold a comma.
     """
-    header, *rows = [line.rstrip("\r\n").split("\t") for line in sample if line.strip()] or [[]]
-    rows = [row for row in rows if len(row) == len(header)]
-    if header and all(map(QUOTED.fullmatch, header)):
-        return True
+    stand = [cells for _, cells in _as_they_stand(sample)]
+    rows = [cells for cells in stand[1:] if len(cells) == len(stand[0])]
     if len(rows) >= 3 and any(all(map(QUOTED.fullmatch, column)) for column in zip(*rows, strict=True)):
         return True
     cells = [cell for row in rows for cell in row]

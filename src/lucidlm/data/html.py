@@ -80,7 +80,7 @@ FIRST = re.compile(rf"{_SPACE}<({_BLOCKS}){_ATTRIBUTES}>", re.IGNORECASE)
 LAST = re.compile(rf"(?:</(?:{_BLOCKS}|{_INLINE})\s*>|<(?:br|hr|img){_ATTRIBUTES}>|-->)\s*\Z", re.IGNORECASE)
 BREAKS = re.compile(rf"{_BREAK}(?:\s*+{_BREAK})*+", re.IGNORECASE)
 NEXT = re.compile(r"\S")
-OPENING = "\"'`([{“‘«"
+OPENING, CLOSING = "\"'`([{“‘«", ".,;:)]}"
 
 LINE_END = re.compile(rf"<(?:br|hr){_ATTRIBUTES}>[ \t]*\n?", re.IGNORECASE)
 BLOCK_END = re.compile(r"</(?:p|div|li|tr|h[1-6]|blockquote)\s*>[ \t]*\n?", re.IGNORECASE)
@@ -145,7 +145,7 @@ def _ends_a_line(text: str, found: re.Match[str]) -> bool:
         return True
     if (before or " ").isspace():
         if after and not after.isspace():
-            return after.isalnum() or after in OPENING
+            return after.isalnum() or after in OPENING or (several and after not in CLOSING)
         following = NEXT.search(text, found.end())
         return several and not (following is not None and following[0].islower())
-    return several or after.isalnum() or not (before in OPENING or (after != "" and after in ",;:"))
+    return several or after.isalnum() or not (before in OPENING or (after != "" and after in CLOSING))

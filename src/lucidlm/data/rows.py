@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lucidlm.data.document import Document, Reading
@@ -34,10 +34,12 @@ def label_text(value: Any) -> str | None:
     return text.partition(".")[0] if WHOLE.fullmatch(text) else text
 
 
-def missing_label(name: str, value: Any) -> str:
-    """Return what a message says of a label that is missing."""
-    held = "" if value is None else str(value).strip()
-    return f'field "{name}" holds {held}, which is a missing label' if held else f'field "{name}" is empty'
+def what_is_missing(name: str, fields: Mapping[str, Any]) -> str:
+    """Return what a message says of a field that is missing, or holds what stands for nothing."""
+    if name not in fields:
+        return f'field "{name}" is missing (fields found: {", ".join(fields) or "none"})'
+    held = "" if fields[name] is None else str(fields[name]).strip()
+    return f'field "{name}" holds {held}, which stands for a missing value' if held else f'field "{name}" is empty'
 
 
 def repeated(names: Sequence[str]) -> tuple[str, int, int] | None:
@@ -61,8 +63,7 @@ def row_document(row: Any, where: str, reading: Reading) -> Iterator[Document]:
         return
     for name in filter(None, (reading.text_field, reading.label_field)):
         if is_missing(row.get(name)):
-            what = "is empty" if name in row else f"is missing (fields found: {', '.join(row) or 'none'})"
-            reading.reject(f'missing field "{name}"', f'field "{name}" {what}', where=where)
+            reading.reject(f'missing field "{name}"', what_is_missing(name, row), where=where)
             return
     text = row.pop(reading.text_field)
     if not isinstance(text, str):
@@ -79,14 +80,15 @@ def row_document(row: Any, where: str, reading: Reading) -> Iterator[Document]:
     if reading.label_field is None:
         yield Document(text, where, None, row)
         return
-    label = row.pop(reading.label_field)
+    label = row[reading.label_field]
     if isinstance(label, (dict, list)):
         reading.reject(
             "label is not a value", f'field "{reading.label_field}" holds a {type(label).__name__}', where=where
         )
         return
     if (named := label_text(label)) is None:
-        what = missing_label(reading.label_field, label)
+        what = what_is_missing(reading.label_field, row)
         reading.reject(f'missing field "{reading.label_field}"', what, where=where)
         return
+    del row[reading.label_field]
     yield Document(text, where, named, row)
