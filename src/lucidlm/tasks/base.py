@@ -160,7 +160,7 @@ def read_examples(
         except InputError as error:
             rejects.reject(error.what, error.what, where=row.where, fix=(error.fix or "").rstrip("."))
     if count := clean.counts["html"]:
-        say(f"{source}: {count:,} texts are HTML and are read without its tags (--html no leaves them)")
+        say(f"{source}: HTML becomes plain text in {count:,} examples' texts (--html no leaves it)")
     if not examples:
         needed = ", ".join(f'"{names.get(name, name)}"' for name in task.fields)
         raise InputError("holds no examples", where=source, fix=f"The fields of a row are {needed}.")
