@@ -119,7 +119,7 @@ def test_a_mark_may_be_asked_for(tmp_path, asked):
 
 @pytest.mark.parametrize("asked", ["base64", "rot13", "utf-9", "a\0b", "", "undefined"])
 def test_what_is_no_encoding_of_text_is_named(tmp_path, asked):
-    with pytest.raises(InputError, match="no encoding called .*gb18030"):
+    with pytest.raises(InputError, match=r"no encoding called .*gb18030"):
         text_of(write(tmp_path / "a.txt", b"one"), encoding=asked)
 
 

@@ -28,7 +28,6 @@ SAMPLE = 200
 SEPARATOR = re.compile(r'"?sep=(.)"?\1*\s*', re.IGNORECASE)
 QUOTED = re.compile(r'"(?:[^"]++|"")*+"')
 PLAIN = re.compile(r"[^\t\r\n]*")
-BEGINS_QUOTED = re.compile('(?:^|\t)"')
 
 Rows = Iterator[tuple[int, list[str] | str]]
 """The number of each row's first line, and its cells, or what is wrong with it."""
@@ -155,7 +154,7 @@ def tab_rows(lines: Lines, name: str) -> Rows:
     for line in lines:
         first, text = lines.number, line.rstrip("\r\n")
         cells = text.split("\t")
-        if BEGINS_QUOTED.search(text):
+        if text.startswith('"') or '\t"' in text:
             found, more = _quoted(line, cells, width, lines, around)
             kind = "text" if found is None else "quotes"
             if width and kind not in said:
@@ -186,7 +185,7 @@ def _quoted(line: str, cells: list[str], width: int, lines: Lines, around: bool)
 
 def fits(cells: Sequence[str], width: int) -> bool:
     """Return whether a row has as many columns; empty ones past them are made by delimiters at the line's end."""
-    return len(cells) >= width and not any(cells[width:])
+    return len(cells) == width or (len(cells) > width and not any(cells[width:]))
 
 
 def _scan(text: str) -> Scanned | None:

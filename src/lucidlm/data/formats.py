@@ -125,7 +125,10 @@ def read_json_lines(file: BinaryIO, name: str, reading: Reading) -> Iterator[Doc
                 reading.reject("broken JSON", f"is not valid JSON ({error})", where=where)
                 twice.clear()
                 continue
-            yield from _object_document(row, twice, where, reading)
+            if twice:
+                _reject_twice(twice, where, reading)
+            else:
+                yield from row_document(row, where, reading)
 
 
 def read_json(file: BinaryIO, name: str, reading: Reading) -> Iterator[Document]:
@@ -148,7 +151,10 @@ def read_json(file: BinaryIO, name: str, reading: Reading) -> Iterator[Document]
     try:
         for row, start, end in _json_values(text, decoder):
             line, position = line + text.count("\n", position, start), start
-            yield from _object_document(row, twice, f"{name}:{line}", reading)
+            if twice:
+                _reject_twice(twice, f"{name}:{line}", reading)
+            else:
+                yield from row_document(row, f"{name}:{line}", reading)
             line, position = line + text.count("\n", start, end), end
     except (ValueError, RecursionError) as error:
         line = getattr(error, "lineno", line)
@@ -170,13 +176,11 @@ def _decoder() -> tuple[json.JSONDecoder, list[str]]:
     return json.JSONDecoder(object_pairs_hook=object_of), twice
 
 
-def _object_document(row: Any, twice: list[str], where: str, reading: Reading) -> Iterator[Document]:
-    """Yield a JSON object as a document, or reject it, also for the keys that are noted in `twice`, which is emptied."""
-    if twice:
-        reading.reject("two keys of one name", twice[0], where=where, fix="Give each key a name of its own")
-        twice.clear()
-    else:
-        yield from row_document(row, where, reading)
+def _reject_twice(twice: list[str], where: str, reading: Reading) -> None:
+    """Reject an object for the keys that are noted in `twice`, which is emptied."""
+    what = twice[0]
+    twice.clear()
+    reading.reject("two keys of one name", what, where=where, fix="Give each key a name of its own")
 
 
 def _json_values(text: str, decoder: json.JSONDecoder) -> Iterator[tuple[Any, int, int]]:

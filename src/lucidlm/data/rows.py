@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from lucidlm.data.document import Document, Reading
@@ -17,18 +19,17 @@ WHOLE = re.compile(r"[+-]?\d+\.0+")
 
 def is_missing(value: Any) -> bool:
     """Return whether a field holds nothing: null, or a number that is none (NaN)."""
-    return value is None or (isinstance(value, float) and value != value)
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
+@lru_cache(maxsize=1000, typed=True)
 def label_text(value: Any) -> str | None:
-    """Return a label as text, or None if it is missing.
+    """Return a label, a value that is no object or list, as text; None if it is missing.
 
     Numbers that are whole lose their fraction, written as text too: a column of 0 and 1 in which one is missing becomes
     1.0 and 0.0 in pandas and whatever it writes.
     """
-    if is_missing(value):
-        return None
-    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+    text = "" if value is None else str(value).strip()
     if not text or text.casefold() in MISSING or text == "NA":
         return None
     return text.partition(".")[0] if WHOLE.fullmatch(text) else text
@@ -61,11 +62,10 @@ def row_document(row: Any, where: str, reading: Reading) -> Iterator[Document]:
     if reading.text_field is None:
         yield Document("", where, meta=row)
         return
-    for name in filter(None, (reading.text_field, reading.label_field)):
-        if is_missing(row.get(name)):
-            reading.reject(f'missing field "{name}"', what_is_missing(name, row), where=where)
-            return
-    text = row.pop(reading.text_field)
+    text, label = row.get(reading.text_field), row.get(reading.label_field)
+    if is_missing(text):
+        reading.reject(f'missing field "{reading.text_field}"', what_is_missing(reading.text_field, row), where=where)
+        return
     if not isinstance(text, str):
         what = f'field "{reading.text_field}" holds a {type(text).__name__}, not a string'
         reading.reject("text is not a string", what, where=where)
@@ -77,18 +77,14 @@ def row_document(row: Any, where: str, reading: Reading) -> Iterator[Document]:
             where=where,
         )
         return
-    if reading.label_field is None:
-        yield Document(text, where, None, row)
-        return
-    label = row[reading.label_field]
     if isinstance(label, (dict, list)):
-        reading.reject(
-            "label is not a value", f'field "{reading.label_field}" holds a {type(label).__name__}', where=where
-        )
+        what = f'field "{reading.label_field}" holds a {type(label).__name__}'
+        reading.reject("label is not a value", what, where=where)
         return
-    if (named := label_text(label)) is None:
+    if reading.label_field is not None and (label := label_text(label)) is None:
         what = what_is_missing(reading.label_field, row)
         reading.reject(f'missing field "{reading.label_field}"', what, where=where)
         return
-    del row[reading.label_field]
-    yield Document(text, where, named, row)
+    for name in (reading.text_field, reading.label_field):
+        row.pop(name, None)
+    yield Document(text, where, label, row)

@@ -37,9 +37,11 @@ def _read_table(file: BinaryIO, name: str, reading: Reading, usual: str) -> Iter
     for number, cells in tab_rows(lines, name) if delimiter == "\t" else quoted_rows(lines, delimiter):
         where = f"{name}:{number}"
         if isinstance(cells, str):
+            lines.undecodable.clear()
             reading.reject("broken row", cells, where=where, rows=lines.number - number + 1)
         elif lines.undecodable:
             line, error, offset = lines.undecodable[0]
+            lines.undecodable.clear()
             text.reject(error, line, offset)
         elif not any(map(str.strip, cells)):
             pass
@@ -51,7 +53,6 @@ def _read_table(file: BinaryIO, name: str, reading: Reading, usual: str) -> Iter
         else:
             row = {field: cell for field, cell in zip(header, cells, strict=False) if field}
             yield from row_document(row, where, reading)
-        lines.undecodable.clear()
 
 
 def _header(cells: Sequence[str], where: str, reading: Reading) -> list[str]:
