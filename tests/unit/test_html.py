@@ -68,6 +68,8 @@ HTML = [
     ('<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0" "http://x">\n<html lang="en"><body>x</body></html>', "x"),
     ("<?xml version='1.0'?>\n<!-- c -->\n<html xmlns='a'><body>y</body></html>", "y"),
     ("<html><p>Hi &amp; bye</p></html>", "Hi & bye"),
+    ("<html>Hi &amp; bye</html>\n", "Hi & bye"),
+    ("<body>Hi &amp; bye</body>\n", "Hi & bye"),
 ]
 
 

@@ -149,6 +149,18 @@ def test_excels_first_line_says_the_delimiter(tmp_path, line):
     assert row.where == f"{source}:{line.count(chr(10)) + 3}"
 
 
+def test_a_column_may_be_called_sep(tmp_path):
+    for line in ("sep=", 'sep="', "sep"):
+        source = write(tmp_path / "a.csv", f"{line},text\n1,a\n" if line == "sep" else f"text,{line}\na,1\n")
+        assert [document.text for document in read_documents(source)] == ["a"]
+    assert [row.fields for row in read_rows(write(tmp_path / "a.csv", "sep=\r\n1\r\n"))] == [{"sep=": "1"}]
+
+
+def test_cells_may_be_long(tmp_path):
+    long = "a, b " * 100_000
+    assert read(tmp_path, f'text;label\n"{long}";1\n') == [(long, "1")]
+
+
 def test_any_delimiter_may_be_said(tmp_path):
     assert read(tmp_path, "sep=:\ntext:label\na,b:1\n") == [("a,b", "1")]
 
@@ -174,6 +186,7 @@ def test_headers_as_people_write_them(tmp_path):
 def test_delimiters_at_line_ends_and_columns_without_names(tmp_path):
     assert read(tmp_path, "text,label,\na,1,\nb,2,\n") == [("a", "1"), ("b", "2")]
     assert read(tmp_path, "text,label\na,1,,\nb,2\n") == [("a", "1"), ("b", "2")]
+    assert read(tmp_path, "text,label,,\na,1\nb,2,\nc,3,of no name,\n") == [("a", "1"), ("b", "2"), ("c", "3")]
     assert read(tmp_path, ",text,label,,\n0,a,1,,\n1,b,2,,\n") == [("a", "1"), ("b", "2")]
     assert read(tmp_path, "text\tlabel\t\na\t1\t\n", "a.tsv") == [("a", "1")]
 

@@ -25,7 +25,7 @@ LONGEST_QUOTED = 1_000_000
 """Characters that are looked through for the end of a quote where quotes may also be text."""
 SAMPLE = 200
 """Lines that a table's form is recognised by."""
-SEPARATOR = re.compile(r'"?sep=(.)"?\1*\s*', re.IGNORECASE)
+SEPARATOR = re.compile(r'"?sep=([^\s"]|\t)"?\1*\s*', re.IGNORECASE)
 QUOTED = re.compile(r'"(?:[^"]++|"")*+"')
 PLAIN = re.compile(r"[^\t\r\n]*")
 
@@ -63,6 +63,7 @@ def find_delimiter(lines: Lines, usual: str, wanted: Sequence[str]) -> str:
     Where several characters part it, that one does which gives the fields wanted, then the same number of columns in
     the most lines; `usual` does where nothing tells, or nothing parts the header: a table of one column.
     """
+    csv.field_size_limit(LONGEST_ROW)
     while (first := lines.ahead(1)) and not first[0].strip():
         next(lines)
     if first and (said := SEPARATOR.fullmatch(first[0])):
@@ -108,7 +109,6 @@ def quoted_rows(lines: Lines, delimiter: str) -> Rows:
 
     If a space follows each delimiter of the header, it is part of no cell.
     """
-    csv.field_size_limit(LONGEST_ROW)
     _, header = next(iter(_parsed(lines.ahead(SAMPLE), delimiter)[0]), (0, []))
     spaced = len(header) > 1 and all(cell.startswith(" ") for cell in header[1:])
     table = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=spaced)

@@ -3,7 +3,7 @@
 Text that speaks of tags (`the <b> tag`), code (`List<String>`) and escaped characters (`AT&amp;T`) are no HTML. Left to
 itself ("auto") a text is HTML only if all of it is:
 
-- a page: it begins with a doctype or the tag `<html>`, and a tag follows;
+- a page: it begins with a doctype or the tag `<html>`, and another follows or `</html>` ends it;
 - a fragment: it begins with a block (`<p>`, `<div>`, `<ul>`, `<table>` …), ends with a tag, and all blocks are closed;
 - prose with HTML's line breaks: `<br>` stands between sentences or words, not for itself (`the <br> tag`).
 """
@@ -62,7 +62,7 @@ def html_to_text(html: str) -> str:
 _OPTIONAL = "dd|dt|li|p|tbody|td|tfoot|th|thead|tr"
 """Blocks that HTML lets stay open."""
 _BLOCKS = (
-    "address|article|aside|blockquote|center|details|div|dl|fieldset|figure|footer|form|h[1-6]|header|main|nav|ol|pre"
+    "address|article|aside|blockquote|body|center|details|div|dl|fieldset|figure|footer|form|h[1-6]|header|main|nav|ol|pre"
     f"|section|table|ul|{_OPTIONAL}"
 )
 _INLINE = (
@@ -72,9 +72,8 @@ _ATTRIBUTES = r"(?:\s+[\w:-]++(?:\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>=]++)
 _SPACE = r"(?:\s++|<!--(?:[^-]++|-(?!->))*+-->)*+"
 _BREAK = rf"<br{_ATTRIBUTES}>"
 
-PAGE = re.compile(
-    rf"{_SPACE}(?:<\?xml\b[^<>]*>{_SPACE})?<(?:!doctype\s+html|html)\b[^<>]*>{_SPACE}</?[a-z]", re.IGNORECASE
-)
+PAGE = re.compile(rf"{_SPACE}(?:<\?xml\b[^<>]*>{_SPACE})?<(?:!doctype\s+html|html)\b[^<>]*>", re.IGNORECASE)
+GOES_ON = re.compile(rf"{_SPACE}</?[a-z]", re.IGNORECASE)
 BLOCK = re.compile(rf"<(/?)({_BLOCKS}){_ATTRIBUTES}>", re.IGNORECASE)
 FIRST = re.compile(rf"{_SPACE}<({_BLOCKS}){_ATTRIBUTES}>", re.IGNORECASE)
 LAST = re.compile(rf"(?:</(?:{_BLOCKS}|{_INLINE})\s*>|<(?:br|hr|img){_ATTRIBUTES}>|-->)\s*\Z", re.IGNORECASE)
@@ -96,7 +95,9 @@ def plain_text(text: str, mode: Html = "auto") -> str:
     """
     if mode == "no" or not ("<" in text or (mode == "yes" and "&" in text)):
         return text
-    if PAGE.match(text):
+    if (begins := PAGE.match(text)) and (
+        mode == "yes" or GOES_ON.match(text, begins.end()) or text[-1000:].rstrip().lower().endswith("</html>")
+    ):
         return html_to_text(text)
     if _is_fragment(text):
         return html_to_text(text) or text

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import say
-from lucidlm.data.dialects import DELIMITERS, Lines, find_delimiter, fits, quoted_rows, tab_rows
+from lucidlm.data.dialects import DELIMITERS, Lines, find_delimiter, quoted_rows, tab_rows
 from lucidlm.data.document import Document, Reading
 from lucidlm.data.encoding import TextFile
 from lucidlm.data.rows import repeated, row_document
@@ -33,7 +33,7 @@ def _read_table(file: BinaryIO, name: str, reading: Reading, usual: str) -> Iter
     parted = f"columns are parted by {DELIMITERS.get(delimiter, repr(delimiter))}"
     if delimiter != usual:
         say(f"{name}: {parted}")
-    header: list[str] = []
+    header, needed = [], 0
     for number, cells in tab_rows(lines, name) if delimiter == "\t" else quoted_rows(lines, delimiter):
         where = f"{name}:{number}"
         if isinstance(cells, str):
@@ -47,7 +47,8 @@ def _read_table(file: BinaryIO, name: str, reading: Reading, usual: str) -> Iter
             pass
         elif not header:
             header = _header(cells, where, reading)
-        elif not fits(cells, len(header)):
+            needed = max(place for place, field in enumerate(header, 1) if field)
+        elif len(cells) < needed or (len(cells) > len(header) and any(cells[len(header) :])):
             what = f"has {len(cells)} columns where the header has {len(header)} ({parted})"
             reading.reject("wrong number of columns", what, where=where)
         else:
