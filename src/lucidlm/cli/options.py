@@ -48,7 +48,7 @@ class Precision(StrEnum):
 Out = Annotated[Path | None, typer.Option(help="Directory to write; it must be new or empty.", show_default=False)]
 Config = Annotated[Path | None, typer.Option(help="Replay a saved configuration (YAML); flags given as well win.")]
 Encoding = Annotated[
-    str | None, typer.Option(help="How the text is encoded: utf-8, gb18030, latin-1 …; auto recognises the first two.")
+    str | None, typer.Option(help="How text is encoded: utf-8, latin-1 …; auto: UTF-8, UTF-16 or GB18030.")
 ]
 HtmlOption = Annotated[
     Html | None, typer.Option("--html", help="Whether texts are HTML: all, none, or those that show it (auto).")
