@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
@@ -28,6 +29,7 @@ from lucidlm.data.html import Html
 from lucidlm.data.rows import repeated
 from lucidlm.data.sources import read_rows
 from lucidlm.metrics.statistics import Metric
+from lucidlm.tasks.unread import refuse_file, refuse_form
 
 E = TypeVar("E", bound=Example)
 P = TypeVar("P")
@@ -74,6 +76,10 @@ class Task(ABC, Generic[E, P]):
 
     fields: ClassVar[tuple[str, ...]]
     """The fields that a row of the data may have, under the names that are read where the caller gives no others."""
+
+    def rows(self, row: Row) -> Iterable[Row]:
+        """Return the rows that a row of the data stands for: itself, unless the task knows a form that nests them."""
+        return (row,)
 
     @abstractmethod
     def read(self, row: Row) -> E:
@@ -140,7 +146,8 @@ def read_examples(
 
     Raises
     ------
-    InputError: there is no such source, nothing in it can be used, or a row cannot and `on_error` is "stop".
+    InputError: there is no such source, nothing in it can be used, or a row cannot and `on_error` is "stop"; or it is of a
+        form that the task does not read.
     """
     names = dict(fields or {})
     if unknown := sorted(names.keys() - set(task.fields)):
@@ -150,14 +157,17 @@ def read_examples(
         asked = [name for name, found in names.items() if found == twice[0]]
         what = f'the fields "{asked[0]}" and "{asked[1]}" are both to be read from "{twice[0]}"'
         raise InputError(what, where="fields", fix="Give each a field of its own.")
+    refuse_file(task, source)
     rejects = Reading(on_error=on_error, skipped=Counter() if skipped is None else skipped)
     # Under "yes" there is nothing left to look for: the rows were read so.
     clean = Cleaner(CleanConfig(repetition=False, html="auto" if html == "auto" else "no"))
     examples: list[E] = []
-    for row in read_rows(source, encoding=encoding, on_error=on_error, skipped=rejects.skipped, html=html):
+    found = read_rows(source, encoding=encoding, on_error=on_error, skipped=rejects.skipped, html=html)
+    for row in chain.from_iterable(task.rows(row.renamed(names, clean)) for row in found):
         try:
-            examples.append(task.read(row.renamed(names, clean)))
+            examples.append(task.read(row))
         except InputError as error:
+            refuse_form(task, row)
             rejects.reject(error.what, error.what, where=row.where, fix=(error.fix or "").rstrip("."))
     if count := clean.counts["html"]:
         say(f"{source}: HTML becomes plain text in {count:,} examples' texts (--html no leaves it)")

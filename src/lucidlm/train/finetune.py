@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +22,8 @@ from lucidlm.tasks.matching import Matching
 from lucidlm.tasks.question_answering import QuestionAnswering
 from lucidlm.tasks.sequences import Writing
 from lucidlm.train.classification import ClassificationObjective
-from lucidlm.train.finetune_config import FinetuneConfig
-from lucidlm.train.loop import Loop, Outcome, describe_outcome
+from lucidlm.train.finetune_config import FinetuneConfig, pretrained_here
+from lucidlm.train.loop import Loop, LoopConfig, Outcome, describe_outcome
 from lucidlm.train.matches import MatchObjective
 from lucidlm.train.objective import TaskObjective
 from lucidlm.train.pretrain import CONFIG
@@ -64,23 +63,36 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
     config = config.for_model(loaded)
     objective = build_objective(config, task, loaded, parts, compute.device)
     if not resume:
-        steps = math.ceil(config.epochs * objective.steps_per_epoch)
-        config = config.changed(loop=config.loop.changed(max_steps=config.loop.max_steps or steps))
         config.save(out / CONFIG)
     trained = apply_strategy(objective.model, config, objective.head)
     sizes = ", ".join(f"{len(found):,} {part}" for part, found in parts.items())
-    for line in (f"{config.task}: {sizes}; {compute.device.type}, {compute.reason}", *objective.report(), trained):
+    steps = config.planned_steps(objective.steps_per_epoch)
+    for line in (
+        f"{config.task}: {sizes}; {compute.device.type}, {compute.reason}",
+        *objective.report(),
+        trained,
+        _describe_plan(config.loop, steps, objective.steps_per_epoch),
+    ):
         say(line)
-    loop = Loop(objective.model, objective, config.loop, compute, out, layer_decay=config.layer_decay)
+    settings = config.loop.changed(max_steps=steps)
+    loop = Loop(objective.model, objective, settings, compute, out, layer_decay=config.layer_decay)
     outcome = loop.run(resume=resume)
     if outcome.stopped_by is None:
         with torch.inference_mode(), fast_products(compute.device):
             outcome.evaluation = objective.evaluate(objective.model.eval())
         finish_strategy(objective.model, config, objective.head, out)
-        provenance = {**_provenance(config, outcome), **objective.remembered()}
+        provenance = {**_provenance(config, loaded, outcome), **objective.remembered()}
         save_model(objective.model, out, objective.tokenizer, provenance=provenance)
         objective.complete(out)
     return outcome
+
+
+def _describe_plan(config: LoopConfig, steps: int, steps_per_epoch: int) -> str:
+    optimizer, limit = config.optimizer, config.max_steps
+    length = f"{steps:,} steps, {steps / steps_per_epoch:.3g} epochs"
+    if limit is not None and steps < limit:
+        length += f" (fewer than the {limit:,} allowed: --epochs decides)"
+    return f"{length}; {optimizer.name}, learning rate {optimizer.learning_rate:.2g}"
 
 
 def build_objective(
@@ -155,9 +167,10 @@ def _distinct(config: FinetuneConfig, task: Task[Any, Any], source: str, seen: s
     return kept
 
 
-def _provenance(config: FinetuneConfig, outcome: Outcome) -> dict[str, Any]:
+def _provenance(config: FinetuneConfig, loaded: Loaded, outcome: Outcome) -> dict[str, Any]:
     return {
         "task": config.task,
+        "pretrained_here": pretrained_here(loaded),
         "data": config.data,
         "seed": config.loop.seed,
         "config": config.model_dump(mode="json"),
