@@ -90,7 +90,7 @@ def test_cleaning_twice_is_cleaning_once(text):
     cleaned = Cleaner()(text)
     if cleaned is not None:
         again = Cleaner()
-        assert again(cleaned) == cleaned
+        assert again(cleaned, plain=True) == cleaned  # a page may show the source of another one
         assert not again.counts
         assert not CONTROL.search(cleaned)
         cleaned.encode("utf-8")

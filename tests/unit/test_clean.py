@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from lucidlm.data.clean import CleanConfig, Cleaner
-from lucidlm.data.html import html_to_text
 from lucidlm.data.units import is_unspaced
 
 
@@ -45,7 +44,7 @@ def test_sound_text_stays_as_it_is(text):
 
 
 def test_steps_can_be_left_out():
-    assert Cleaner(CleanConfig(html=False))("a <br> b") == "a <br> b"
+    assert Cleaner(CleanConfig(html="no"))("a.<br />B") == "a.<br />B"
     assert Cleaner(CleanConfig(repair=False))("cafÃ©") == "cafÃ©"
 
 
@@ -82,11 +81,12 @@ def test_real_text_is_not_taken_for_repetitive(shared_data):
         assert Cleaner()((shared_data / "pretraining" / name).read_text(encoding="utf-8")[:200_000])
 
 
-def test_html_page_to_text():
-    page = """<!doctype html><html><head><title>T</title><style>p {}</style></head><body><nav>menu</nav>
-    <h1>Hi &amp; bye</h1><p>One <b>bold</b>\n line<br>two</p><ul><li>x<li>y</ul><pre>k  l\nm</pre>
-    <table><tr><td>1<td>2<tr><td>3</table><script>var x = 1</script></body></html>"""
-    assert html_to_text(page) == "Hi & bye\n\nOne bold line\ntwo\n\nx\ny\n\nk  l\nm\n\n1 2\n3"
+def test_html_is_looked_for_once():
+    cleaner = Cleaner()
+    assert cleaner("<p>write &lt;p&gt;this&lt;/p&gt;</p>") == "write <p>this</p>"
+    assert cleaner("<p>&lt;p&gt;this&lt;/p&gt;</p>") == "<p>this</p>"
+    assert cleaner("<p>this</p>", plain=True) == "<p>this</p>"
+    assert cleaner.counts == {"html": 2}
 
 
 @pytest.mark.parametrize(

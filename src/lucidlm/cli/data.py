@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lucidlm.cli.options import Config, Encoding, OnErrorOption, Out
+from lucidlm.cli.options import Config, Encoding, HtmlOption, OnErrorOption, Out
 
 app = typer.Typer(no_args_is_help=True, help="Prepare text for pretraining.")
 
@@ -35,6 +35,7 @@ def prepare(
         bool | None, typer.Option("--pii/--no-pii", help="Mask e-mail addresses, phone numbers and the like.")
     ] = None,
     encoding: Encoding = None,
+    html: HtmlOption = None,
     on_error: OnErrorOption = None,
     seed: Annotated[int | None, typer.Option(help="What all randomness is drawn from.")] = None,
 ) -> None:
@@ -62,6 +63,7 @@ def prepare(
             "near": near_duplicates,
             "pii": pii,
             "encoding": encoding,
+            "clean.html": html,
             "on_error": on_error,
             "seed": seed,
         }

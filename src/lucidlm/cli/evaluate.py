@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lucidlm.cli.options import Config, Device, Encoding, Fields, OnErrorOption, Seed
+from lucidlm.cli.options import Config, Device, Encoding, Fields, HtmlOption, OnErrorOption, Seed
 
 if TYPE_CHECKING:
     from lucidlm.evaluate.directory import EvaluateConfig
@@ -74,6 +74,7 @@ def evaluate(
         Path | None, typer.Option(help="A folder with harness tasks of your own (YAML); no network is needed for them.")
     ] = None,
     encoding: Encoding = None,
+    html: HtmlOption = None,
     on_error: OnErrorOption = None,
     device: Device = None,
     seed: Seed = None,
@@ -132,6 +133,7 @@ def evaluate(
         "training": training,
         "leakage": leakage,
         "encoding": encoding,
+        "html": html,
         "on_error": on_error,
         "device": device,
         "seed": seed,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lucidlm.cli.finetune import Strategy
-from lucidlm.cli.options import Config, Device, Encoding, Fields, OnErrorOption, Out, PrecisionOption
+from lucidlm.cli.options import Config, Device, Encoding, Fields, HtmlOption, OnErrorOption, Out, PrecisionOption
 
 if TYPE_CHECKING:
     from lucidlm.train.label_curve import Curve
@@ -35,6 +35,7 @@ def label_curve(
     least_steps: Annotated[int | None, typer.Option(help="Steps of training, at least.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens that are read at once.")] = None,
     encoding: Encoding = None,
+    html: HtmlOption = None,
     on_error: OnErrorOption = None,
     device: Device = None,
     precision: PrecisionOption = None,
@@ -71,6 +72,7 @@ def label_curve(
             "least_steps": least_steps,
             "max_length": max_length,
             "encoding": encoding,
+            "html": html,
             "on_error": on_error,
             "device": device,
             "precision": precision,

@@ -29,6 +29,14 @@ class Switch(StrEnum):
     off = "off"
 
 
+class Html(StrEnum):
+    """Whether texts are HTML."""
+
+    auto = "auto"
+    yes = "yes"
+    no = "no"
+
+
 class OptimizerName(StrEnum):
     """How weights follow their gradients."""
 
@@ -46,7 +54,12 @@ class Precision(StrEnum):
 
 Out = Annotated[Path | None, typer.Option(help="Directory to write; it must be new or empty.", show_default=False)]
 Config = Annotated[Path | None, typer.Option(help="Replay a saved configuration (YAML); flags given as well win.")]
-Encoding = Annotated[str | None, typer.Option(help="How the text is encoded: utf-8, gb18030, latin-1 …")]
+Encoding = Annotated[
+    str | None, typer.Option(help="How text is encoded: utf-8, latin-1 …; auto: UTF-8, UTF-16 or GB18030.")
+]
+HtmlOption = Annotated[
+    Html | None, typer.Option("--html", help="Whether texts are HTML: all, none, or those that show it (auto).")
+]
 OnErrorOption = Annotated[
     OnError | None, typer.Option(help="At a record that cannot be used: stop, or skip and count it.")
 ]
@@ -85,7 +98,9 @@ def renamed(pairs: list[str] | None, **shortcuts: str | None) -> dict[str, str] 
         name, equals, field = pair.partition("=")
         if not (name and equals and field):
             raise InputError(f"{pair!r} is not of the form NAME=FIELD", where="--field", fix="Pass text=review, say.")
-        names[name] = field
+        if names.setdefault(name, field) != field:
+            what = f"{name} is to be read from {names[name]} and from {field}"
+            raise InputError(what, where="--field", fix="Name one field of the data for it.")
     return names or None
 
 

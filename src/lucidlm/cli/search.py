@@ -69,7 +69,7 @@ def search(
         documents = read_documents(
             source,
             text_field=text_field,
-            encoding=encoding or "utf-8",
+            encoding=encoding or "auto",
             on_error="skip" if on_error == OnError.skip else "stop",
             skipped=skipped,
         )

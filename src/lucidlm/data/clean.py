@@ -1,14 +1,13 @@
-"""Cleaning: repair what was decoded wrongly, turn HTML into text, normalise, and leave out what is no use.
+"""Cleaning: turn HTML into text, repair what was decoded wrongly, normalise, and leave out what is no use.
 
 Repair is ftfy's (Speer 2019), of mojibake alone: quotes stay curled and full-width punctuation stays wide, as Chinese
 needs it. ftfy looks at 7 MB of English a second, so only lines that hold a character which mojibake cannot do without
-(`SUSPECT`) are shown to it; the result is the same, at hundreds of MB a second. Cleaning twice is cleaning once: the
-steps are repeated until none changes the text.
+(`SUSPECT`) are shown to it; the result is the same, at hundreds of MB a second. HTML becomes text once, as text may
+speak of HTML; the other steps are repeated until none changes the text, so cleaning twice is cleaning once.
 """
 
 from __future__ import annotations
 
-import html
 import re
 import unicodedata
 from collections import Counter
@@ -17,7 +16,7 @@ import ftfy
 from ftfy.badness import MOJIBAKE_CATEGORIES
 from pydantic import BaseModel, ConfigDict, Field
 
-from lucidlm.data.html import html_to_text
+from lucidlm.data.html import Html, plain_text
 from lucidlm.data.repetition import is_repetitive
 
 # One character at least of each pattern by which ftfy.badness knows mojibake.
@@ -25,13 +24,6 @@ _CATEGORIES = ("c1", "bad", "law", "currency", "numeric", "upper_accented", "low
 SUSPECT = re.compile(f"[{''.join(MOJIBAKE_CATEGORIES[name] for name in _CATEGORIES)}ŒœÙ‚ΒΓΞΟВГРСЂ]")
 CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]")
 LINE_END = re.compile("[\r\x0b\x0c\u2028\u2029]")
-PAGE = re.compile(r"\s*(?:<!doctype html|<html)\b", re.IGNORECASE)
-BREAK = re.compile(r"<(?:(?:br|hr)\s*/?|/(?:p|div|li|tr|h[1-6]|blockquote))>[ \t]*\n?", re.IGNORECASE)
-TAG = re.compile(
-    r"</?(?:a|abbr|b|big|blockquote|center|cite|code|dd|div|dl|dt|em|font|h[1-6]|i|img|li|ol|p|pre|q|s|small|span|strong"
-    r"|sub|sup|table|tbody|td|th|thead|tr|u|ul)(?:\s+[\w-]+\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+))*\s*/?>"
-)
-ENTITY = re.compile(r"&(?:amp;)*(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,30});")
 
 
 class CleanConfig(BaseModel):
@@ -40,7 +32,7 @@ class CleanConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     repair: bool = Field(default=True, description="repair text that was decoded in the wrong encoding (ftfy)")
-    html: bool = Field(default=True, description="turn HTML pages, tags and entities into text")
+    html: Html = Field(default="auto", description="whether texts are HTML, to become plain text")
     min_characters: int = Field(default=1, ge=1, description="leave out documents shorter than this")
     max_characters: int | None = Field(default=None, ge=1, description="leave out documents longer than this")
     repetition: bool = Field(default=True, description="leave out documents that repeat themselves (Gopher's rules)")
@@ -57,9 +49,12 @@ class Cleaner:
         self.config = config or CleanConfig()
         self.counts: Counter[str] = Counter()
 
-    def __call__(self, text: str) -> str | None:
-        """Return the clean text, or None if it is to be left out."""
+    def __call__(self, text: str, *, plain: bool = False) -> str | None:
+        """Return the clean text, or None if it is to be left out; in one that is `plain` no HTML is looked for."""
         steps: set[str] = set()
+        if not plain and (read := plain_text(text, self.config.html)) != text:
+            steps.add("html")
+            text = read
         while (cleaned := self._pass(text, steps)) != text:
             text = cleaned
         if reason := self._reason_against(text):
@@ -71,9 +66,6 @@ class Cleaner:
     def _pass(self, text: str, steps: set[str]) -> str:
         """Take each step once; add to `steps` those that changed the text."""
         before = text
-        if self.config.html and ("<" in text or "&" in text) and (plain := _strip_html(text)) != text:
-            steps.add("html")
-            text = plain
         if self.config.repair and not text.isascii() and SUSPECT.search(text) and (sound := _repair(text)) != text:
             steps.add("repaired")
             text = sound
@@ -108,14 +100,3 @@ def _repair(text: str) -> str:
         if not line.isascii() and SUSPECT.search(line):
             lines[number] = ftfy.fix_encoding(line)
     return "\n".join(lines)
-
-
-def _strip_html(text: str) -> str:
-    """Return a page's text, or a text without the tags and entities that stand in it."""
-    if PAGE.match(text):
-        return html_to_text(text)
-    if "<" in text:
-        text = TAG.sub("", BREAK.sub("\n", text))
-    if "&" in text:
-        text = ENTITY.sub(lambda entity: html.unescape(re.sub("&(?:amp;)+", "&", entity[0])), text)
-    return text

@@ -9,18 +9,23 @@ from typing import Any, Literal
 
 from lucidlm.core.errors import InputError
 from lucidlm.core.registry import Registry
+from lucidlm.data.html import Html
 
 OnError = Literal["stop", "skip"]
 
 
 @dataclass(slots=True)
 class Document:
-    """A text, where it was read (`file` or `file:line`), its label if it has one, and the row's other fields."""
+    """A text, where it was read (`file` or `file:line`), its label if it has one, and the row's other fields.
+
+    `plain` says that no HTML is to be looked for in the text any more: it is that of a page.
+    """
 
     text: str
     where: str
     label: str | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,16 +36,18 @@ class Reading:
     ----------
     text_field: the field of a row that holds the text; None leaves the row whole, in the document's `meta`.
     label_field: the field that holds the label, if one is wanted.
-    encoding: how bytes become text; a byte-order mark at the start of UTF-8 is dropped.
+    encoding: how bytes become text; "auto" takes UTF-8 and what `lucidlm.data.encoding` recognises.
     on_error: "stop" raises at the first row that cannot be used, "skip" leaves it out and counts it.
     skipped: what was left out, by reason.
+    html: whether pages (.html) become text; "no" leaves them as they are written.
     """
 
     text_field: str | None = "text"
     label_field: str | None = None
-    encoding: str = "utf-8"
+    encoding: str = "auto"
     on_error: OnError = "stop"
     skipped: Counter[str] = field(default_factory=Counter)
+    html: Html = "auto"
 
     def reject(self, reason: str, what: str, *, where: str, fix: str = "", rows: int = 1) -> None:
         """Raise an InputError, or under "skip" count `rows` as left out for `reason`."""

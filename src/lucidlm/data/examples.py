@@ -6,14 +6,17 @@ Every example knows the place it was read from (`file:line`), so that whatever i
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lucidlm.core.errors import InputError
+from lucidlm.data.clean import CleanConfig, Cleaner
+from lucidlm.data.rows import SURROGATES, is_missing, label_text, what_is_missing
 
-SURROGATES = re.compile("[\ud800-\udfff]")
+CLEAN = Cleaner(CleanConfig(repetition=False))
+"""Texts are cleaned as they are for pretraining, so a text falls into the same split there and here; the filters on
+length and repetition do not apply, since a short or monotonous review has a label as well as another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +27,11 @@ class Row:
     where: str
     names: Mapping[str, str] = field(default_factory=dict)
     """What the row calls a field, by the name that it is asked for, where the two differ."""
+    clean: Cleaner = CLEAN
 
-    def renamed(self, names: Mapping[str, str]) -> Row:
-        """Return the same row, with other names for its fields."""
-        return Row(self.fields, self.where, names)
+    def renamed(self, names: Mapping[str, str], clean: Cleaner = CLEAN) -> Row:
+        """Return the same row, with other names for its fields, and perhaps another way to clean its texts."""
+        return Row(self.fields, self.where, names, clean)
 
     def text(self, name: str) -> str:
         """Return the field `name`, a string that is not blank.
@@ -45,21 +49,45 @@ class Row:
             raise InputError(f'field "{called}" holds no text', where=self.where)
         return value
 
+    def cleaned(self, name: str) -> str:
+        """Return the field `name`, a string, cleaned as for pretraining, so that it falls into the same split.
+
+        Raises
+        ------
+        InputError: it is missing, no string, or no text is left of it.
+        """
+        if not (text := self.clean(self.text(name))):
+            raise InputError(f'field "{self.names.get(name, name)}" holds no text', where=self.where)
+        return text
+
+    def label(self, name: str) -> str:
+        """Return the field `name`, a label: a string or a number.
+
+        Raises
+        ------
+        InputError: it is missing, also as programs write what is missing (NaN, null), or holds something else.
+        """
+        value, called = self.value(name), self.names.get(name, name)
+        if isinstance(value, (dict, list)):
+            raise InputError(f'field "{called}" holds a {type(value).__name__}, not a label', where=self.where)
+        if (label := label_text(value)) is None:
+            raise InputError(what_is_missing(called, self.fields), where=self.where)
+        return label
+
     def has(self, name: str) -> bool:
         """Return whether the row has the field `name`, and something in it."""
-        return self.fields.get(self.names.get(name, name)) is not None
+        return not is_missing(self.fields.get(self.names.get(name, name)))
 
     def value(self, name: str) -> Any:
         """Return the field `name`, whatever it holds.
 
         Raises
         ------
-        InputError: it is missing or null.
+        InputError: it is missing, null or NaN.
         """
         called = self.names.get(name, name)
-        if self.fields.get(called) is None:
-            found = f"is missing (fields found: {', '.join(self.fields) or 'none'})"
-            raise InputError(f'field "{called}" {"is empty" if called in self.fields else found}', where=self.where)
+        if is_missing(self.fields.get(called)):
+            raise InputError(what_is_missing(called, self.fields), where=self.where)
         return self.fields[called]
 
 

@@ -59,7 +59,7 @@ class PrepareConfig(Config):
     text_field: str | list[str] = Field(
         default="text", description="the field, or fields, of rows to read as documents"
     )
-    encoding: str = Field(default="utf-8", description="of text files")
+    encoding: str = Field(default="auto", description="of text files")
     on_error: OnError = Field(default="stop", description="at a record that cannot be used")
     clean: CleanConfig = CleanConfig()
     exact: bool = Field(default=True, description="remove documents that are equal to one before them")
@@ -169,7 +169,12 @@ def _collect(config: PrepareConfig, spool: Spool, directory: Path) -> tuple[list
         for uri, field in product(config.sources, fields):
             source, digest = SourceRecord(uri=uri, documents=0, bytes=0, sha256=""), hashlib.sha256()
             for document in read_documents(
-                uri, text_field=field, encoding=config.encoding, on_error=config.on_error, skipped=skipped
+                uri,
+                text_field=field,
+                encoding=config.encoding,
+                on_error=config.on_error,
+                skipped=skipped,
+                html=config.clean.html,
             ):
                 encoded = document.text.encode()
                 digest.update(len(encoded).to_bytes(8, "little") + encoded)
@@ -177,7 +182,7 @@ def _collect(config: PrepareConfig, spool: Spool, directory: Path) -> tuple[list
                 source.bytes += len(encoded)
                 source.licence = source.licence or document.meta.get("licence")
                 task.advance(len(encoded) / 1e6)
-                if (text := clean(document.text)) is None:
+                if (text := clean(document.text, plain=document.plain)) is None:
                     continue
                 cleaned += 1
                 if excluded is not None and excluded.shared(text):

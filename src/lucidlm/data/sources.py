@@ -22,6 +22,7 @@ from lucidlm.core.errors import InputError
 from lucidlm.data.document import Document, OnError, Reading, sources
 from lucidlm.data.examples import Row
 from lucidlm.data.formats import is_known, known_extensions, read_file
+from lucidlm.data.html import Html, plain_fields
 
 Opener = Callable[[], BinaryIO]
 
@@ -31,9 +32,10 @@ def read_documents(
     *,
     text_field: str = "text",
     label_field: str | None = None,
-    encoding: str = "utf-8",
+    encoding: str = "auto",
     on_error: OnError = "stop",
     skipped: Counter[str] | None = None,
+    html: Html = "auto",
 ) -> Iterator[Document]:
     """Yield the documents of `source`: a file, a folder, a URL that fsspec opens, `pypi:PACKAGE`, `hf:REPO`.
 
@@ -43,14 +45,15 @@ def read_documents(
     Parameters
     ----------
     text_field, label_field: the fields that hold the text and the label; without a label field documents carry none.
-    encoding: of text files, where it is not UTF-8.
+    encoding: of text files; "auto" recognises it as `lucidlm.data.encoding` says.
     on_error: "stop" raises at the first row that cannot be used, "skip" leaves it out and counts it in `skipped`.
+    html: "no" leaves .html files as they are written; in others nothing is looked for.
 
     Raises
     ------
     InputError: there is no such source, it holds no documents, or a row cannot be used and `on_error` is "stop".
     """
-    reading = Reading(text_field, label_field, encoding, on_error, Counter() if skipped is None else skipped)
+    reading = Reading(text_field, label_field, encoding, on_error, Counter() if skipped is None else skipped, html)
     left_out = reading.skipped.total()
     empty = True
     for document in _open(source, reading):
@@ -63,16 +66,22 @@ def read_documents(
 
 
 def read_rows(
-    source: str, *, encoding: str = "utf-8", on_error: OnError = "stop", skipped: Counter[str] | None = None
+    source: str,
+    *,
+    encoding: str = "auto",
+    on_error: OnError = "stop",
+    skipped: Counter[str] | None = None,
+    html: Html = "auto",
 ) -> Iterator[Row]:
     """Yield the rows of `source` whole, whatever their fields; a text or HTML file is a row with the field "text".
 
-    Takes and raises what `read_documents` does.
+    Takes and raises what `read_documents` does; under `html` "yes" all strings of a row are HTML, and become plain text.
     """
-    reading = Reading(None, None, encoding, on_error, Counter() if skipped is None else skipped)
+    reading = Reading(None, None, encoding, on_error, Counter() if skipped is None else skipped, html)
     for document in _open(source, reading):
         found = {"text": document.text, "label": document.label} if document.text else {}
-        yield Row({**document.meta, **{name: value for name, value in found.items() if value}}, document.where)
+        fields = {**document.meta, **{name: value for name, value in found.items() if value}}
+        yield Row(plain_fields(fields) if html == "yes" and not document.plain else fields, document.where)
 
 
 def _open(source: str, reading: Reading) -> Iterator[Document]:

@@ -18,6 +18,7 @@ from lucidlm.core.products import fast_products
 from lucidlm.core.progress import say
 from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.document import OnError
+from lucidlm.data.html import Html
 from lucidlm.data.loader import TokenCorpus
 from lucidlm.data.split import Split
 from lucidlm.data.tokenizer import Tokenizer
@@ -45,6 +46,7 @@ class EvaluateConfig(Config):
     fields: the names that fields have in the data, by the names that the task knows them by; what is left out is called
         as it was in fine-tuning.
     limit: judge on so many examples only, drawn at random.
+    encoding, html: as in fine-tuning, by its settings unless others are given, or "auto" if there were none.
     baselines: also fit the baselines on the examples the model was fine-tuned on, which takes reading them again.
     training: examples for the baselines of a model that was not fine-tuned for the task.
     leakage: look for the examples in what the model was fine-tuned and pretrained on.
@@ -55,7 +57,8 @@ class EvaluateConfig(Config):
     split: Part = "auto"
     fields: dict[str, str] = Field(default={})
     limit: int | None = Field(default=None, ge=1)
-    encoding: str = "utf-8"
+    encoding: str | None = None
+    html: Html | None = None
     on_error: OnError = "stop"
     baselines: bool = True
     training: str | None = None
@@ -127,14 +130,18 @@ def _examples(
             where=directory,
             fix="Judge it on all of a file: --split all.",
         )
-    fields = {**(tuned.fields if tuned is not None else {}), **config.fields}
+    how = {
+        "fields": {**(tuned.fields if tuned is not None else {}), **config.fields},
+        "encoding": config.encoding or (tuned.encoding if tuned is not None else "auto"),
+        "html": config.html or (tuned.html if tuned is not None else "auto"),
+        "on_error": config.on_error,
+    }
     parts = None
     if tuned is not None and (own or part != "all"):
-        changes = {"data": config.data, "fields": fields, "encoding": config.encoding, "on_error": config.on_error}
-        reading = tuned.model_copy(update={**changes, **({} if own else {"validation_data": None})})
+        reading = tuned.model_copy(update={"data": config.data, **how, **({} if own else {"validation_data": None})})
         parts = read_parts(reading, task)
     if parts is None:
-        examples = read_examples(task, config.data, fields=fields, encoding=config.encoding, on_error=config.on_error)
+        examples = read_examples(task, config.data, **how)
     elif part == "all":
         examples = [example for found in parts.values() for example in found]
     else:
@@ -166,7 +173,8 @@ def _training(
     if tuned is None:
         if config.training is None:
             return None
-        return read_examples(task, config.training, fields=config.fields, encoding=config.encoding)
+        how = {"fields": config.fields, "encoding": config.encoding or "auto", "html": config.html or "auto"}
+        return read_examples(task, config.training, **how)
     try:
         training = (parts or read_parts(tuned, task))["train"]
     except InputError as error:
@@ -192,7 +200,8 @@ def _fine_tuning(directory: Path, task: Task[Any, Any]) -> FinetuneConfig | None
     provenance = read_json(record).get("provenance", {}) if record.exists() else {}
     made_for = provenance.get("task")
     if made_for == task.name:
-        return FinetuneConfig.parse(provenance["config"], where=record)
+        # Before there was a choice all texts were taken for HTML.
+        return FinetuneConfig.parse({"html": "yes", **provenance["config"]}, where=record)
     if made_for in set(tasks) and isinstance(task, tuple(OBJECTIVES)):
         raise InputError(f"was fine-tuned for {made_for}, not for {task.name}", where=directory)
     return None

@@ -20,9 +20,13 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 import torch
 
 from lucidlm.core.errors import InputError
+from lucidlm.core.progress import say
 from lucidlm.core.registry import Registry
+from lucidlm.data.clean import CleanConfig, Cleaner
 from lucidlm.data.document import OnError, Reading
 from lucidlm.data.examples import Example, Row
+from lucidlm.data.html import Html
+from lucidlm.data.rows import repeated
 from lucidlm.data.sources import read_rows
 from lucidlm.metrics.statistics import Metric
 from lucidlm.tasks.unread import refuse_file, refuse_form
@@ -127,9 +131,10 @@ def read_examples(
     source: str,
     *,
     fields: Mapping[str, str] | None = None,
-    encoding: str = "utf-8",
+    encoding: str = "auto",
     on_error: OnError = "stop",
     skipped: Counter[str] | None = None,
+    html: Html = "auto",
 ) -> list[E]:
     """Read the examples of a source (see `lucidlm.data.sources.read_documents` for what a source is).
 
@@ -137,6 +142,7 @@ def read_examples(
     ----------
     fields: the names that fields have in the data, by the names that the task knows them by.
     on_error: "stop" raises at the first row that cannot be used, "skip" leaves it out and counts it in `skipped`.
+    html: "yes" takes all strings for HTML; otherwise only texts that are cleaned as for pretraining are looked at.
 
     Raises
     ------
@@ -147,16 +153,24 @@ def read_examples(
     if unknown := sorted(names.keys() - set(task.fields)):
         fix = f"It knows: {', '.join(task.fields)}."
         raise InputError(f"the task {task.name} has no field {unknown[0]!r}", where="fields", fix=fix)
+    if twice := repeated([*names.values()]):
+        asked = [name for name, found in names.items() if found == twice[0]]
+        what = f'the fields "{asked[0]}" and "{asked[1]}" are both to be read from "{twice[0]}"'
+        raise InputError(what, where="fields", fix="Give each a field of its own.")
     refuse_file(task, source)
     rejects = Reading(on_error=on_error, skipped=Counter() if skipped is None else skipped)
+    # Under "yes" there is nothing left to look for: the rows were read so.
+    clean = Cleaner(CleanConfig(repetition=False, html="auto" if html == "auto" else "no"))
     examples: list[E] = []
-    found = read_rows(source, encoding=encoding, on_error=on_error, skipped=rejects.skipped)
-    for row in chain.from_iterable(task.rows(row.renamed(names)) for row in found):
+    found = read_rows(source, encoding=encoding, on_error=on_error, skipped=rejects.skipped, html=html)
+    for row in chain.from_iterable(task.rows(row.renamed(names, clean)) for row in found):
         try:
             examples.append(task.read(row))
         except InputError as error:
             refuse_form(task, row)
             rejects.reject(error.what, error.what, where=row.where, fix=(error.fix or "").rstrip("."))
+    if count := clean.counts["html"]:
+        say(f"{source}: HTML becomes plain text in {count:,} examples' texts (--html no leaves it)")
     if not examples:
         needed = ", ".join(f'"{names.get(name, name)}"' for name in task.fields)
         raise InputError("holds no examples", where=source, fix=f"The fields of a row are {needed}.")

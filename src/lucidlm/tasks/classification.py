@@ -18,16 +18,11 @@ import torch
 from lucidlm.baselines.classification import MajorityClass, TfidfLogisticRegression
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import say
-from lucidlm.data.clean import CleanConfig, Cleaner
 from lucidlm.data.examples import Judgement, LabelledText, Row
 from lucidlm.metrics.classification import classification_metrics
 from lucidlm.metrics.statistics import Metric
 from lucidlm.model.classify import TextClassifier
 from lucidlm.tasks.base import Baseline, Predictor, Task, tasks
-
-CLEAN = Cleaner(CleanConfig(repetition=False))
-"""Texts are cleaned as they are for pretraining, so a text falls into the same split there and here; the filters on
-length and repetition do not apply, since a short or monotonous review has a label as well as another one."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +42,7 @@ class TextClassification(Task[LabelledText, Judgement]):
 
     def read(self, row: Row) -> LabelledText:
         """Turn a row with a text and a label, a string or a number, into an example."""
-        text, label = CLEAN(row.text("text")), row.value("label")
-        called = row.names.get("label", "label")
-        if isinstance(label, (dict, list)):
-            raise InputError(f'field "{called}" holds a {type(label).__name__}, not a label', where=row.where)
-        if not (label := str(label).strip()):
-            raise InputError(f'field "{called}" is empty', where=row.where)
-        if not text:
-            raise InputError(f'field "{row.names.get("text", "text")}" holds no text', where=row.where)
-        return LabelledText(text, label, row.where)
+        return LabelledText(row.cleaned("text"), row.label("label"), row.where)
 
     def key(self, example: LabelledText) -> str:
         """Return the text: one text has one label."""
@@ -107,6 +94,8 @@ class TextClassification(Task[LabelledText, Judgement]):
         """Return the one of `labels` that `label` is or is a spelling of; None if there is none."""
         if label in labels:
             return label
+        if f"{label}.0" in labels:  # as earlier versions called whole numbers
+            return f"{label}.0"
         name = self.synonyms.get(label)
         return name if name in labels else None
 

@@ -15,13 +15,11 @@ import numpy as np
 import torch
 
 from lucidlm.baselines.ranking import AT_ONCE, RandomOrder, TfidfSearch, pool, rank
-from lucidlm.core.errors import InputError
-from lucidlm.data.examples import Match, Ranking, Row
+from lucidlm.data.examples import Match, Ranking
 from lucidlm.metrics.ranking import place_of, ranking_metrics
 from lucidlm.metrics.statistics import Metric
 from lucidlm.model.embed import TextEmbedder, unit
 from lucidlm.tasks.base import Baseline, Predictor, Task
-from lucidlm.tasks.classification import CLEAN
 
 SHOWN = 5
 """Items of a ranking that are shown to a person."""
@@ -90,15 +88,3 @@ class Matching(Task[Match, Ranking]):
             "place": place_of(example, prediction),
             "found": list(prediction.items[:SHOWN]),
         }
-
-
-def cleaned(row: Row, name: str) -> str:
-    """Return a field's text, cleaned as for pretraining, so that it falls into the same split.
-
-    Raises
-    ------
-    InputError: the field is missing or no text is left of it.
-    """
-    if not (text := CLEAN(row.text(name))):
-        raise InputError(f'field "{row.names.get(name, name)}" holds no text', where=row.where)
-    return text

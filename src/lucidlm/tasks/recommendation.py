@@ -9,7 +9,7 @@ from lucidlm.baselines.ranking import Popularity, RandomOrder, TfidfSearch
 from lucidlm.core.errors import InputError
 from lucidlm.data.examples import Match, Ranking, Row
 from lucidlm.tasks.base import Baseline, tasks
-from lucidlm.tasks.matching import Matching, cleaned
+from lucidlm.tasks.matching import Matching
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class Recommendation(Matching):
 
     def read(self, row: Row) -> Match:
         """Turn a row with a history, a list of items' texts (each counts once), and the next item's into an example."""
-        called, history, item = row.names.get("history", "history"), row.value("history"), cleaned(row, "item")
+        called, history, item = row.names.get("history", "history"), row.value("history"), row.cleaned("item")
         if not isinstance(history, list) or not history:
             found = "an empty list" if history == [] else f"a {type(history).__name__}"
             raise InputError(f'field "{called}" holds {found}, not a list of texts', where=row.where)
-        numbered = Row({f"{called}[{place}]": text for place, text in enumerate(history)}, row.where)
-        query = tuple(dict.fromkeys(cleaned(numbered, name) for name in numbered.fields))
+        numbered = Row({f"{called}[{place}]": text for place, text in enumerate(history)}, row.where, clean=row.clean)
+        query = tuple(dict.fromkeys(numbered.cleaned(name) for name in numbered.fields))
         if item in query:
             raise InputError("the next item is one of the history, which is never recommended again", where=row.where)
         return Match(query, item, row.where)

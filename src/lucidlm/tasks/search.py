@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from lucidlm.data.examples import Match, Row
 from lucidlm.tasks.base import tasks
-from lucidlm.tasks.matching import Matching, cleaned
+from lucidlm.tasks.matching import Matching
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class SemanticSearch(Matching):
 
     def read(self, row: Row) -> Match:
         """Turn a row with a text and, unless it stands for itself, a query into an example."""
-        text = cleaned(row, "text")
-        query = cleaned(row, "query") if "query" in row.fields or "query" in row.names else text
+        text = row.cleaned("text")
+        query = row.cleaned("query") if "query" in row.fields or "query" in row.names else text
         return Match((query,), text, row.where)
 
 

@@ -148,7 +148,13 @@ def _distinct(config: FinetuneConfig, task: Task[Any, Any], source: str, seen: s
     """Return the examples of `source` that are not `seen`, and note them there; say how many were left out and why."""
     skipped: Counter[str] = Counter()
     found = read_examples(
-        task, source, fields=config.fields, encoding=config.encoding, on_error=config.on_error, skipped=skipped
+        task,
+        source,
+        fields=config.fields,
+        encoding=config.encoding,
+        on_error=config.on_error,
+        skipped=skipped,
+        html=config.html,
     )
     kept = []
     for example in found:

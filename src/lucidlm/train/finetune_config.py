@@ -10,6 +10,7 @@ from pydantic import Field
 from lucidlm.core.config import Config
 from lucidlm.core.devices import Precision
 from lucidlm.data.document import OnError
+from lucidlm.data.html import Html
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.counts import count_parameters
 from lucidlm.model.directory import Loaded
@@ -37,7 +38,8 @@ class FinetuneConfig(Config):
     data: a source of examples; the parts that `split_of` calls validation and test are left out of training.
     fields: the names that fields have in the data, by the names that the task knows them by (text: review).
     validation_data: a source of its own to choose the best weights by; nothing of `data` is then held out for that.
-    encoding: how the bytes of `data` stand for text.
+    encoding: how the bytes of `data` stand for text; "auto" recognises it (`lucidlm.data.encoding`).
+    html: whether the texts of `data` are HTML: all ("yes"), none ("no") or those that show it ("auto").
     validation, test: shares of the data held out; validation chooses the weights, test is for `evaluate`.
     shots: train on so many examples only, drawn at random: of each label where examples have labels. None: all.
     strategy: train all weights ("full"), low-rank adapters beside them ("lora"), or the head alone ("head").
@@ -68,7 +70,8 @@ class FinetuneConfig(Config):
     data: str
     fields: dict[str, str] = Field(default={})
     validation_data: str | None = None
-    encoding: str = "utf-8"
+    encoding: str = "auto"
+    html: Html = "auto"
     on_error: OnError = "stop"
     validation: float = Field(default=0.05, ge=0, lt=1)
     test: float = Field(default=0.05, ge=0, lt=1)

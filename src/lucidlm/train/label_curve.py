@@ -26,6 +26,7 @@ from lucidlm.core.io import write_text
 from lucidlm.core.products import fast_products
 from lucidlm.core.progress import say
 from lucidlm.data.document import OnError
+from lucidlm.data.html import Html
 from lucidlm.metrics.statistics import estimate
 from lucidlm.model.directory import Loaded, load_model
 from lucidlm.model.heads import LanguageModel
@@ -62,7 +63,8 @@ class LabelCurveConfig(Config):
     data: str
     test_data: str
     fields: dict[str, str] = Field(default={})
-    encoding: str = "utf-8"
+    encoding: str = "auto"
+    html: Html = "auto"
     on_error: OnError = "stop"
     shots: tuple[int, ...] = Field(default=(8, 32, 128, 512), min_length=1)
     seeds: int = Field(default=3, ge=1)
@@ -88,6 +90,7 @@ class LabelCurveConfig(Config):
             validation_data=self.test_data,
             fields=self.fields,
             encoding=self.encoding,
+            html=self.html,
             on_error=self.on_error,
             test=0.0,
             strategy=self.strategy,
