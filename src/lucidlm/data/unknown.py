@@ -15,6 +15,7 @@ import tokenizers
 from pydantic import BaseModel
 from tokenizers import models
 
+from lucidlm.data.byte_level import BYTE_OF
 from lucidlm.data.tokenizer import Tokenizer
 
 SHOWN = 20
@@ -74,11 +75,21 @@ def count_unknown(
     return total
 
 
+def spells_bytes(tokenizer: Tokenizer) -> bool:
+    """Return whether there is a token for every byte, so that no character can be unknown."""
+    if tokenizer.byte_level:
+        return all(tokenizer.core.token_to_id(token) is not None for token in BYTE_OF)
+    fallback = getattr(tokenizer.core.model, "byte_fallback", False)
+    return fallback and all(tokenizer.core.token_to_id(f"<0x{byte:02X}>") is not None for byte in range(256))
+
+
 def _stretches(
     tokenizer: Tokenizer, texts: Sequence[str], encoded: Sequence[Collection[int]] | None
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield the number of each text that is not wholly known, and what of it is unknown."""
     core = tokenizer.core
+    if spells_bytes(tokenizer):
+        return
     if isinstance(core.model, models.BPE):
         lost = cache(_lost_by(core))
         for row, text in enumerate(texts):
