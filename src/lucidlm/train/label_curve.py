@@ -30,11 +30,12 @@ from lucidlm.metrics.statistics import estimate
 from lucidlm.model.directory import Loaded, load_model
 from lucidlm.model.heads import LanguageModel
 from lucidlm.tasks.base import Task, tasks
-from lucidlm.train.finetune import build_objective, labels_of, read_parts
+from lucidlm.tasks.parts import read_parts
+from lucidlm.tasks.shots import draw_shots, labels_of
+from lucidlm.train.finetune import build_objective
 from lucidlm.train.finetune_config import FinetuneConfig
 from lucidlm.train.loop import Loop, LoopConfig
 from lucidlm.train.pretrain import CONFIG
-from lucidlm.train.shots import draw_shots
 from lucidlm.train.strategy import apply_strategy
 
 CURVE = "curve.json"
