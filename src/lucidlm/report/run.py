@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lucidlm.data.cards import DataCard
+from lucidlm.data.unknown import Unknown
 from lucidlm.model.counts import count_parameters
 from lucidlm.report.energy import estimate_energy
 from lucidlm.report.evaluation import evaluation_blocks, figure, key_figures, unknown_fact

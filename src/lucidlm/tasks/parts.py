@@ -22,8 +22,8 @@ from lucidlm.data.split import Bounds, Split, place_of, split_at, stratified_bou
 from lucidlm.tasks.base import Task, read_examples
 from lucidlm.tasks.classification import TextClassification
 
-NAMED = 3
-"""How many conflicts are named."""
+NAMED = 5
+"""How many texts with several labels, and how many rare labels, are named."""
 EXCERPT = 40
 """Characters of a text by which it is known again."""
 
@@ -86,7 +86,7 @@ def read_parts(config: PartsConfig, task: Task[Any, Any], bounds: Bounds | None 
     Parameters
     ----------
     bounds: those that the examples were parted by before; None: they are found, so that each part has its share of each
-        label, and labels with one example are named.
+        label, and labels too rare for that are named.
 
     Raises
     ------
@@ -204,16 +204,23 @@ def _settle(groups: dict[str, _Group], name: Callable[[Any], str], source: str, 
 
 
 def _stratified(groups: Sequence[_Group], validation: float, test: float) -> Bounds:
-    """Return the bounds that give each part its share of each label; name the labels that have one example only."""
+    """Return the bounds that give each part its share of each label; name the labels that are too rare for that."""
     by_label: dict[str, list[_Group]] = defaultdict(list)
     for group in groups:
         by_label[group.label].append(group)
-    if single := [(label, found[0].examples[0].where) for label, found in sorted(by_label.items()) if len(found) == 1]:
-        named = ", ".join(f"{label!r} ({where})" for label, where in single[:5])
-        more = f" and {len(single) - 5:,} others" if len(single) > 5 else ""
-        say(f"labels with one example, which is learned from and not judged by: {named}{more}. Are they spelt right?")
-    places = {label: [group.place for group in found] for label, found in by_label.items()}
-    return stratified_bounds(places, validation, test)
+    places = {label: [group.place for group in found] for label, found in sorted(by_label.items())}
+    bounds = stratified_bounds(places, validation, test)
+    whole = [label for label, found in places.items() if min(found) >= bounds[label][1]]
+    if rare := [label for label in whole if len(places[label]) == 1 or validation + test > 0]:
+        named = ", ".join(_tally(label, by_label[label]) for label in rare[:NAMED])
+        more = f" and {len(rare) - NAMED:,} others" if len(rare) > NAMED else ""
+        say(f"labels too rare to hold any out are only learned from: {named}{more}. Are they spelt right?")
+    return bounds
+
+
+def _tally(label: str, groups: Sequence[_Group]) -> str:
+    number = "1 example" if len(groups) == 1 else f"{len(groups):,} examples, the first"
+    return f"{label!r} ({number} at {groups[0].examples[0].where})"
 
 
 def _require_labels(parts: Parts, name: Callable[[Any], str], source: str) -> None:
