@@ -113,7 +113,7 @@ def _stretches(
 def _lost_by(core: tokenizers.Tokenizer) -> Callable[[str], bool]:
     """Return what says whether a BPE has no token for a character, nor for the bytes it is spelt in."""
     model: Any = core.model
-    vocabulary = core.get_vocab(with_added_tokens=True)
+    vocabulary, added = core.get_vocab(), {token.content for token in core.get_added_tokens_decoder().values()}
     before, after = model.continuing_subword_prefix or "", model.end_of_word_suffix or ""
 
     def known(symbol: str) -> bool:
@@ -122,7 +122,7 @@ def _lost_by(core: tokenizers.Tokenizer) -> Callable[[str], bool]:
         return model.byte_fallback and all(f"<0x{byte:02X}>" in vocabulary for byte in symbol.encode())
 
     def lost(character: str) -> bool:
-        if character in vocabulary:
+        if character in added:
             return False
         text = core.normalizer.normalize_str(character) if core.normalizer else character
         pieces = core.pre_tokenizer.pre_tokenize_str(text) if core.pre_tokenizer else [(text, (0, len(text)))]

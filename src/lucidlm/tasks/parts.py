@@ -198,7 +198,9 @@ def _settle(groups: dict[str, _Group], name: Callable[[Any], str], source: str, 
             fix = "Correct them, or choose what becomes of such texts: --on-conflict drop, first or keep."
             raise InputError(f"a text has several labels: {conflict}", where=source, fix=fix)
     if conflicts:
-        done = {"drop": "are left out", "first": "keep the first", "keep": "keep all of them"}[on_conflict]
+        done = {"drop": "are left out (--on-conflict)", "first": "keep the first", "keep": "keep all of them"}[
+            on_conflict
+        ]
         more = f"; and {len(conflicts) - NAMED:,} more" if len(conflicts) > NAMED else ""
         say(f"{source}: {len(conflicts):,} texts have several labels and {done}: {'; '.join(conflicts[:NAMED])}{more}")
 
