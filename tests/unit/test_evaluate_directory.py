@@ -85,7 +85,7 @@ def test_data_that_have_grown_are_parted_as_they_were(
 ) -> None:
     """New examples may be judged by; none that the model learned from is, also if it recorded no bounds."""
     grown = tmp_path / "reviews.csv"
-    rows = list(csv.DictReader(reviews_csv.open(encoding="utf-8")))
+    rows = list(csv.DictReader(reviews_csv.read_text("utf-8").splitlines()))
     for name, bounds in (("new", None), ("old", {})):
         write_csv(grown, rows)
         config = FinetuneConfig(task="sentiment", model=str(tiny_model), data=str(grown), test=0.1)
