@@ -4,6 +4,8 @@
 # All set up .venv first if it is not there or is out of date; a second call starts at once.
 
 PYTHON ?= python3
+# Tests run beside each other, one process a core.
+PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 READY := .venv/.ready
@@ -15,10 +17,10 @@ demo: setup
 	$(BIN)/lucidlm demo $(ARGS)
 
 test: check
-	$(BIN)/python -m pytest -m "not tensorflow and not llama_cpp" $(ARGS)
+	$(PYTEST) -m "not tensorflow and not llama_cpp" $(ARGS)
 
 test-all: test extras
-	$(BIN)/python -m pytest -m "tensorflow or llama_cpp" $(ARGS)
+	$(PYTEST) -m "tensorflow or llama_cpp" $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

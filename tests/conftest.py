@@ -1,20 +1,52 @@
-"""Fixtures that several kinds of tests share."""
+"""Fixtures that several kinds of tests share, and the device that tests run on."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from lucidlm.core.devices import Compute, choose_compute
+from lucidlm.core import devices
+from lucidlm.core.devices import Compute, choose_compute, usable_cores
 from lucidlm.data.prepare import PrepareConfig, prepare
 from lucidlm.train.loop import LoopConfig
 from lucidlm.train.pretrain import PretrainConfig, ShapeConfig, pretrain
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+# Tests that run beside each other (pytest-xdist) share the cores, and so do the programs that they start.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    threads = max(1, usable_cores() // workers)
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def accelerator() -> Iterator[torch.device | None]:
+    """Decide where tests run: `auto` is the CPU in all of them, also in the programs that they start.
+
+    Gives the accelerator that there really is. Tests that are for it are marked `gpu` and take it from `gpu`.
+    """
+    best = torch.device(devices._best_device())  # asking starts the driver, which then knows its devices for good
+    patched = pytest.MonkeyPatch()
+    patched.setattr(devices, "_best_device", lambda: "cpu")
+    patched.setenv("CUDA_VISIBLE_DEVICES", "")
+    yield None if best.type == "cpu" else best
+    patched.undo()
+
+
+@pytest.fixture
+def gpu(accelerator: torch.device | None) -> torch.device:
+    """The accelerator of this machine; its tests are skipped where there is none."""
+    if accelerator is None:
+        pytest.skip("this machine has no GPU that PyTorch sees")
+    return accelerator
 
 
 @pytest.fixture(scope="session")

@@ -74,7 +74,9 @@ def pretraining(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> tu
 def finetuning(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, reviews_csv: Path) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("straight")
     loop = LoopConfig(max_steps=STEPS, evaluations=3, patience=9, checkpoint_steps=CHECKPOINT)
-    config = FinetuneConfig(task="sentiment", model=str(tiny_model), data=str(reviews_csv), loop=loop, device="cpu")
+    config = FinetuneConfig(
+        task="sentiment", model=str(tiny_model), data=str(reviews_csv), epochs=9, loop=loop, device="cpu"
+    )
     config.save(root / "run.yaml")
     finished("finetune", "--config", root / "run.yaml", "--out", root / "model")
     return root / "run.yaml", root / "model"

@@ -43,6 +43,15 @@ def test_a_mistake_further_down_is_named() -> None:
         Outer(name="a", inner={"depth": 0})
 
 
+class Outermost(Config):
+    outer: Outer = Outer(name="a", rate=0.25, inner=Inner(depth=9))
+
+
+def test_what_is_left_out_further_down_keeps_the_default_of_where_it_stands() -> None:
+    assert Outermost(outer={"inner": {}}).outer == Outer(name="a", rate=0.25, inner=Inner(depth=9))
+    assert Outermost(outer={"rate": 2}).outer.inner.depth == 9
+
+
 def test_a_configuration_does_not_change() -> None:
     config = Outer(name="a")
     with pytest.raises(ValidationError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -166,8 +167,23 @@ def test_the_model_knows_its_labels_and_where_it_comes_from(judge: Path, reviews
 
 def test_epochs_become_steps(judge: Path, tiny_model: Path, reviews_csv: Path) -> None:
     training = len(read_parts(configured(tiny_model, reviews_csv), sentiment())["train"])
-    saved = FinetuneConfig.load(judge / "config.yaml")
-    assert saved.loop.max_steps == 12 * -(-training // 16)
+    assert steps_of(judge) == 12 * -(-training // 16)
+
+
+def steps_of(directory: Path) -> int:
+    return load_model(directory).record["provenance"]["metrics"]["steps"]
+
+
+def test_max_steps_never_lengthens_a_run(
+    tmp_path: Path, tiny_model: Path, reviews_csv: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configured(tiny_model, reviews_csv, epochs=0.2, loop={"max_steps": 60})
+    finetune(config, tmp_path / "judge")
+    training = len(read_parts(config, sentiment())["train"])
+    assert steps_of(tmp_path / "judge") == math.ceil(0.2 * -(-training // 16)) < 60
+    assert "fewer than the 60 allowed" in capsys.readouterr().err
+    # The run may be replayed, and be resumed with the same flags.
+    assert FinetuneConfig.load(tmp_path / "judge" / "config.yaml").loop.max_steps == 60
 
 
 def test_numbers_become_names_whatever_their_order(tmp_path: Path, tiny_model: Path) -> None:

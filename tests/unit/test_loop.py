@@ -69,6 +69,22 @@ class Line:
         return f"{step} (points of seed {step})"
 
 
+class Figures(Line):
+    """Likewise, judged by figures made up beforehand, of which the greater is the better, with losses beside them."""
+
+    measure = "validation_bleu"
+    higher_is_better = True
+
+    def __init__(self, figures: Sequence[float], losses: Sequence[float]) -> None:
+        super().__init__(figures)
+        self.losses = losses
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        super().evaluate(model)
+        found = self.evaluations - 1
+        return {"validation_bleu": self.figures[found], "validation_loss": self.losses[found]}
+
+
 class Net(nn.Module):
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
@@ -174,7 +190,7 @@ def test_micro_batches_make_the_updates_of_the_whole_batch(tmp_path: Path, cpu: 
     found = []
     for sizes in ([6], [1] * 6):
         model = LanguageModel(shape)
-        config = LoopConfig(max_steps=5, clip=1.0, optimizer=optimizer)
+        config = LoopConfig(max_steps=4, clip=1.0, optimizer=optimizer)
         Loop(model, Sequences(True, sizes), config, cpu, tmp_path / str(sizes)).run()
         found.append(model.state_dict())
     for key in found[0]:
@@ -197,11 +213,11 @@ def test_gradients_are_clipped(tmp_path: Path, cpu: Compute, monkeypatch: pytest
     assert all(line["grad_norm"] > 1 for line in lines(tmp_path) if "grad_norm" in line)  # as it was before
 
 
-def test_the_rate_follows_the_schedule_and_the_first_step_counts(tmp_path: Path, cpu: Compute) -> None:
+def test_the_rate_follows_the_schedule_and_is_never_zero(tmp_path: Path, cpu: Compute) -> None:
     config = configured(max_steps=10, schedule=ScheduleConfig(warmup=0.2, decay=0.5))
     Loop(Net(), Line(), config, cpu, tmp_path).run()
     rates = [line["learning_rate"] / 0.05 for line in lines(tmp_path) if "learning_rate" in line]
-    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0])
+    assert rates == pytest.approx([0.25, 0.75, 1, 1, 1, 0.9, 0.7, 0.5, 0.3, 0.1])
 
 
 def test_dropout_depends_on_the_seed_and_the_step_only(tmp_path: Path, cpu: Compute) -> None:
@@ -226,6 +242,24 @@ def test_evaluations_are_spread_over_the_run_its_end_included(tmp_path: Path, cp
 def test_a_run_of_fewer_steps_than_evaluations_evaluates_at_each(tmp_path: Path, cpu: Compute) -> None:
     Loop(Net(), Line(), configured(max_steps=3, evaluations=10), cpu, tmp_path).run()
     assert [line["step"] for line in lines(tmp_path) if "validation_loss" in line] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("figures", "losses", "best_step", "stale"),
+    [
+        ([0, 0, 0], [6.0, 5.0, 4.0], 6, 0),  # all equal: the lowest loss
+        ([0, 0, 0], [4.0, 5.0, 6.0], 2, 2),
+        ([1, 2, 2], [4.0, 5.0, 6.0], 4, 1),  # the figure comes first
+        ([2, 2, 1], [4.0, 4.0, 1.0], 4, 2),  # and where the loss is equal too, the later weights
+    ],
+)
+def test_equal_figures_are_told_apart_by_the_loss(
+    tmp_path: Path, cpu: Compute, figures: list[float], losses: list[float], best_step: int, stale: int
+) -> None:
+    model, objective = Net(), Figures(figures, losses)
+    outcome = Loop(model, objective, configured(max_steps=6, evaluations=3, patience=9), cpu, tmp_path).run()
+    assert (outcome.state.best_step, outcome.state.stale) == (best_step, stale)
+    assert torch.equal(model.linear.weight, objective.weights_seen[best_step // 2 - 1])
 
 
 def test_early_stopping_brings_back_the_best_weights(tmp_path: Path, cpu: Compute) -> None:

@@ -196,6 +196,7 @@ def test_contrast_teaches_real_translations_to_find_each_other(
         test=0,
         batch_size=32,
         dropout=0,
+        epochs=100,
         loop={"max_steps": 60},
     )
     finetune(settings, tmp_path / "finder")
@@ -223,6 +224,7 @@ def test_contrast_teaches_readers_topics(tiny_model: Path, tmp_path: Path) -> No
         test=0,
         batch_size=32,
         temperature=0.5,
+        epochs=100,
         loop={"max_steps": 40},
     )
     finetune(settings, tmp_path / "adviser")

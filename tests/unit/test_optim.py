@@ -9,7 +9,7 @@ from torch import nn
 from lucidlm.core.errors import InputError
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
-from lucidlm.train.optim import Muon, OptimizerConfig, Optimizers, build_optimizer, orthogonalise
+from lucidlm.train.optim import MUON_RATIO, Muon, OptimizerConfig, Optimizers, build_optimizer, orthogonalise
 
 CONFIG = ModelConfig(vocab_size=11, embedding_dim=8, num_heads=2, ff_dim=24, num_layers=2, context_length=16)
 
@@ -107,11 +107,11 @@ def test_frozen_parameters_stay() -> None:
 
 def test_adamw_alone_is_torch_adamw() -> None:
     model, reference = LanguageModel(CONFIG), LanguageModel(CONFIG)
-    config = OptimizerConfig(name="adamw", weight_decay=0.1)
+    config = OptimizerConfig(name="adamw", learning_rate=3e-3, weight_decay=0.1)
     matrices = [parameter for parameter in reference.parameters() if parameter.dim() > 1]
     vectors = [parameter for parameter in reference.parameters() if parameter.dim() < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-    plain = Optimizers([torch.optim.AdamW(groups, config.learning_rate, config.betas, config.eps)])
+    plain = Optimizers([torch.optim.AdamW(groups, 3e-3, config.betas, config.eps)])
     train(model, build_optimizer(model, config), 0, 4)
     train(reference, plain, 0, 4)
     for name, parameter in reference.named_parameters():
@@ -152,6 +152,20 @@ def test_set_scale_scales_the_peak_not_the_last_rate() -> None:
     optimizer.set_scale(0.5)
     optimizer.set_scale(0.5)
     assert [group["lr"] for member in optimizer.members for group in member.param_groups] == [0.1, 0.2, 0.2]
+
+
+def test_one_learning_rate_sets_those_of_both_optimisers() -> None:
+    optimizer = build_optimizer(LanguageModel(CONFIG), OptimizerConfig(learning_rate=0.3))
+    rates = {type(member): {group["lr"] for group in member.param_groups} for member in optimizer.members}
+    assert rates == {Muon: {0.3 * MUON_RATIO}, torch.optim.AdamW: {0.3}}
+
+
+def test_what_is_not_set_is_pretrainings() -> None:
+    completed = OptimizerConfig().completed()
+    assert (completed.name, completed.learning_rate) == ("muon", 3e-3)
+    assert completed.muon_learning_rate == pytest.approx(1e-2)
+    assert completed.completed("adamw", 1.0) == completed
+    assert OptimizerConfig(learning_rate=1e-5).completed("adamw", 1.0).learning_rate == 1e-5
 
 
 def test_muon_refuses_vectors() -> None:

@@ -325,7 +325,8 @@ def test_a_small_model_learns_real_questions_by_heart(tmp_path: Path, shared_dat
         vocab_size=tokenizer.vocab_size, embedding_dim=64, num_heads=2, ff_dim=128, num_layers=2, context_length=160
     )
     save_model(LanguageModel(shape), tmp_path / "pretrained", tokenizer)
-    finetune(config(tmp_path / "pretrained", str(data), batch_size=15, epochs=50), tmp_path / "out")
+    fresh = {"optimizer": {"name": "muon", "learning_rate": 1e-3}}  # by its record it might be a model made elsewhere
+    finetune(config(tmp_path / "pretrained", str(data), batch_size=15, epochs=50, loop=fresh), tmp_path / "out")
     opened = load_model(tmp_path / "out")
     assert isinstance(opened.model, SpanExtractor)
     assert not opened.model.config.causal

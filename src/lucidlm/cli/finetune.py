@@ -17,6 +17,7 @@ from lucidlm.cli.options import (
     MaxSteps,
     Minutes,
     OnErrorOption,
+    Optimizer,
     Out,
     PrecisionOption,
     Resume,
@@ -29,6 +30,7 @@ class Pooling(StrEnum):
 
     last = "last"
     mean = "mean"
+    first = "first"
 
 
 class Strategy(StrEnum):
@@ -92,7 +94,9 @@ def finetune(
     max_steps: MaxSteps = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples a step.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens that are read at once.")] = None,
-    pooling: Annotated[Pooling | None, typer.Option(help="Read a text from its last state or from their mean.")] = None,
+    pooling: Annotated[
+        Pooling | None, typer.Option(help="Read a text from its last, its first or its mean state.")
+    ] = None,
     dropout: Annotated[float | None, typer.Option(help="Share of activations dropped in training.")] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="Share of a target spread over the others.")] = None,
     class_weights: Annotated[ClassWeights | None, typer.Option(help="balanced: rare labels weigh more.")] = None,
@@ -105,6 +109,8 @@ def finetune(
     synthetic: Annotated[
         str | None, typer.Option(help="Plain text to make questions from first (questions only).")
     ] = None,
+    monitor: Annotated[str | None, typer.Option(help="The figure that the best weights are chosen by.")] = None,
+    optimizer: Optimizer = None,
     learning_rate: LearningRate = None,
     resume: Resume = False,
     encoding: Encoding = None,
@@ -151,6 +157,7 @@ def finetune(
             "dropout": dropout,
             "label_smoothing": label_smoothing,
             "class_weights": class_weights,
+            "monitor": monitor,
             "layer_decay": layer_decay,
             "temperature": temperature,
             "synthetic": synthetic,
@@ -161,6 +168,7 @@ def finetune(
             "loop.minutes": minutes,
             "loop.max_steps": max_steps,
             "loop.seed": seed,
+            "loop.optimizer.name": optimizer,
             "loop.optimizer.learning_rate": learning_rate,
         }
     )

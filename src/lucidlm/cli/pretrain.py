@@ -13,6 +13,7 @@ from lucidlm.cli.options import (
     LearningRate,
     MaxSteps,
     Minutes,
+    Optimizer,
     Out,
     PrecisionOption,
     Resume,
@@ -30,13 +31,6 @@ class Objective(StrEnum):
     causal = "causal"
     masked = "masked"
     hybrid = "hybrid"
-
-
-class OptimizerName(StrEnum):
-    """How weights follow their gradients."""
-
-    muon = "muon"
-    adamw = "adamw"
 
 
 class ScheduleName(StrEnum):
@@ -73,9 +67,7 @@ def pretrain(
     context: Annotated[int | None, typer.Option(help="Tokens a sample, and the model's context.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples a step.")] = None,
     micro_batch: Annotated[int | None, typer.Option(help="Samples taken at once, where memory is short.")] = None,
-    optimizer: Annotated[
-        OptimizerName | None, typer.Option(help="muon (with AdamW for what is no matrix) or adamw.")
-    ] = None,
+    optimizer: Optimizer = None,
     learning_rate: LearningRate = None,
     schedule: Annotated[ScheduleName | None, typer.Option(help="trapezoid or cosine.")] = None,
     patience: Annotated[int | None, typer.Option(help="Stop after so many evaluations without a better loss.")] = None,

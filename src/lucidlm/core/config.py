@@ -29,9 +29,15 @@ class Config(BaseModel):
     @classmethod
     def _completed(cls, name: str, value: Any) -> Any:
         default = cls.model_fields[name].default if name in cls.model_fields else None
-        if isinstance(value, dict) and isinstance(default, Config):
-            return {**dict(default), **{key: default._completed(key, item) for key, item in value.items()}}
-        return value
+        return default._with(value) if isinstance(value, dict) and isinstance(default, Config) else value
+
+    def _with(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return these settings with `fields` in their place, which within settings may be given in part too."""
+        own = dict(self)
+        for name, value in fields.items():
+            inner = own.get(name)
+            own[name] = inner._with(value) if isinstance(value, dict) and isinstance(inner, Config) else value
+        return own
 
     def changed(self, **fields: Any) -> Self:
         """Return a copy in which the given fields have new, checked values; a value of None leaves its field alone."""

@@ -21,6 +21,9 @@ from lucidlm.train.backbone import backbone_config, pretrained_backbone
 from lucidlm.train.finetune_config import FinetuneConfig
 from lucidlm.train.objective import TaskObjective
 
+OUT_OF_BALANCE = 0.25
+"""The share of the commonest label's examples below which a label's are too few for accuracy to tell how it fares."""
+
 
 @dataclass
 class TextBatch:
@@ -39,6 +42,7 @@ class ClassificationObjective(TaskObjective[LabelledText, TextBatch]):
     """
 
     head: ClassVar[tuple[str, ...]] = ("score", "dense", "classifier")
+    measures_loss: ClassVar[bool] = True
 
     @classmethod
     def build(
@@ -72,9 +76,14 @@ class ClassificationObjective(TaskObjective[LabelledText, TextBatch]):
         self.ids = self.classifier.encode([example.text for example in examples])
         self.labels = self.task.label_ids(examples, self.classifier.labels)
         counts = np.bincount(self.labels, minlength=len(self.classifier.labels))
+        self.balance = counts.min() / counts.max()
         weights = len(self.labels) / (len(counts) * counts) if self.config.class_weights == "balanced" else counts**0.0
         self.weights = torch.tensor(weights, dtype=torch.float32)
         return [min(len(ids), self.classifier.room) + 1 for ids in self.ids]
+
+    def usual_monitor(self, first: str) -> str:
+        """Return macro-F1 where labels count equally whatever their number, or accuracy would hardly see the rare ones."""
+        return "macro_f1" if self.config.class_weights == "balanced" or self.balance < OUT_OF_BALANCE else first
 
     def collate(self, rows: np.ndarray, generator: np.random.Generator) -> TextBatch:
         windows = [self.classifier.window(self._window(self.ids[row], generator)) for row in rows]
@@ -115,9 +124,13 @@ class ClassificationObjective(TaskObjective[LabelledText, TextBatch]):
         return {**found, "validation_loss": float(-np.log(np.maximum(chosen, 1e-12)).mean())}
 
     def report(self) -> list[str]:
+        said = [f"labels {', '.join(self.classifier.labels)}"]
+        if self.balance < OUT_OF_BALANCE:
+            said.append(
+                f"the commonest label has {1 / self.balance:,.0f} times the examples of the rarest: "
+                f"the best weights are chosen by {self.measure.replace('_', ' ')} (--monitor)"
+            )
         room = self.classifier.room
-        long = sum(len(ids) > room for ids in self.ids)
-        names = f"labels {', '.join(self.classifier.labels)}"
-        return [names, f"{long:,} texts are longer than {room:,} tokens: read in stretches of that length"][
-            : 1 + (long > 0)
-        ]
+        if long := sum(len(ids) > room for ids in self.ids):
+            said.append(f"{long:,} texts are longer than {room:,} tokens: read in stretches of that length")
+        return said

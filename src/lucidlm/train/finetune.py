@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from lucidlm.tasks.question_answering import QuestionAnswering
 from lucidlm.tasks.sequences import Writing
 from lucidlm.tasks.shots import draw_shots, labels_of
 from lucidlm.train.classification import ClassificationObjective
-from lucidlm.train.finetune_config import FinetuneConfig
+from lucidlm.train.finetune_config import FinetuneConfig, pretrained_here
 from lucidlm.train.loop import Loop, Outcome, describe_outcome
 from lucidlm.train.matches import MatchObjective
 from lucidlm.train.objective import TaskObjective
@@ -61,8 +60,6 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
     config = config.for_model(loaded)
     objective = build_objective(config, task, loaded, parts, compute.device)
     if not resume:
-        steps = math.ceil(config.epochs * objective.steps_per_epoch)
-        config = config.changed(loop=config.loop.changed(max_steps=config.loop.max_steps or steps))
         config.save(out / CONFIG)
     trained = apply_strategy(objective.model, config, objective.head)
     sizes = ", ".join(f"{len(found):,} {part}" for part, found in parts.items())
@@ -71,14 +68,18 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
     unknown = unknown_to(objective.tokenizer, task, [*parts["train"], *parts["validation"]])
     if unknown.characters:
         say(f"{unknown}: the model cannot tell them apart")
-    loop = Loop(objective.model, objective, config.loop, compute, out, layer_decay=config.layer_decay)
+    steps, limit = config.planned_steps(objective.steps_per_epoch), config.loop.max_steps
+    if limit is not None and steps < limit:
+        say(f"{config.epochs:g} epochs are {steps:,} steps, fewer than the {limit:,} allowed: raise --epochs for more")
+    settings = config.loop.changed(max_steps=steps)
+    loop = Loop(objective.model, objective, settings, compute, out, layer_decay=config.layer_decay)
     outcome = loop.run(resume=resume)
     if outcome.stopped_by is None:
         with torch.inference_mode(), fast_products(compute.device):
             outcome.evaluation = objective.evaluate(objective.model.eval())
         finish_strategy(objective.model, config, objective.head, out)
         known = {"bounds": parts.bounds, "unknown": unknown.model_dump()}
-        provenance = {**_provenance(config, outcome), **objective.remembered(), **known}
+        provenance = {**_provenance(config, loaded, outcome), **objective.remembered(), **known}
         save_model(objective.model, out, objective.tokenizer, provenance=provenance)
         objective.complete(out)
     return outcome
@@ -99,9 +100,10 @@ def build_objective(
     raise InputError(f"{task.name} is a task to judge models by, not to train them for", where="task")
 
 
-def _provenance(config: FinetuneConfig, outcome: Outcome) -> dict[str, Any]:
+def _provenance(config: FinetuneConfig, loaded: Loaded, outcome: Outcome) -> dict[str, Any]:
     return {
         "task": config.task,
+        "pretrained_here": pretrained_here(loaded),
         "data": config.data,
         "seed": config.loop.seed,
         "config": config.model_dump(mode="json"),

@@ -215,7 +215,8 @@ def _train(
     loaded = load_model(config.model)
     if fresh:
         assert isinstance(loaded.model, LanguageModel), "nothing else is tuned"
-        loaded = Loaded(LanguageModel(loaded.model.config, config.loop.seed), loaded.tokenizer, loaded.record)
+        record = {**loaded.record, "provenance": {"pretrained_here": True}}
+        loaded = Loaded(LanguageModel(loaded.model.config, config.loop.seed), loaded.tokenizer, record)
     config = config.for_model(loaded)
     objective = build_objective(config, task, loaded, {"train": examples, "validation": [], "test": []}, compute.device)
     apply_strategy(objective.model, config, objective.head)

@@ -61,7 +61,7 @@ class Objective(Protocol[Batch]):
         ...
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Measure the model on held-out data; empty where nothing is held out."""
+        """Measure the model on held-out data, in the number format of its choice; empty where nothing is held out."""
         ...
 
     def describe(self, step: int) -> str:
@@ -110,6 +110,8 @@ class LoopState:
     """Seconds the first step took, compilation included; the schedule's clock starts after it."""
     evaluated: int = 0
     best: float | None = None
+    best_loss: float = 0.0
+    """The validation loss of the best weights, which tells equal figures apart; 0 where none is measured."""
     best_step: int = 0
     stale: int = 0
     """Evaluations since the best one."""
@@ -143,7 +145,8 @@ class Loop(Generic[Batch]):
     ) -> None:
         if config.max_steps is None and config.minutes is None:
             raise InputError("neither max_steps nor minutes is given: the run would never end", fix="Pass one of them.")
-        self.model, self.objective, self.config, self.compute = model, objective, config, compute
+        self.config = config = config.changed(optimizer=config.optimizer.completed())
+        self.model, self.objective, self.compute = model, objective, compute
         self.checkpoints = directory / "checkpoints"
         self.optimizer = build_optimizer(model, config.optimizer, layer_decay=layer_decay)
         self.state = LoopState()
@@ -184,6 +187,7 @@ class Loop(Generic[Batch]):
     def _step(self, batches: Sequence[Batch], task: Task) -> None:
         start = time.monotonic()
         config, state = self.config, self.state
+        assert config.optimizer.learning_rate is not None
         torch.manual_seed(derive(config.seed, "step", state.step))  # dropout
         self.model.train()
         counted = sum(self.objective.counted(batch) for batch in batches)
@@ -196,8 +200,9 @@ class Loop(Generic[Batch]):
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip).item()
         if not (abs(total) < float("inf") and norm < float("inf")):
             self._halt(total, norm)
-        # The step about to be taken counts, so that warm-up does not begin with a rate of zero.
-        factor = rate(config.schedule, self._progress(steps_ahead=1))
+        # Halfway through the step, so that neither the first rate nor the last one is zero.
+        done = self._progress()
+        factor = rate(config.schedule, (done + self._progress(steps_ahead=1)) / 2)
         self.optimizer.set_scale(factor)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -245,21 +250,20 @@ class Loop(Generic[Batch]):
     def _evaluate(self) -> dict[str, float]:
         state, objective = self.state, self.objective
         self.model.eval()
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.autocasts),
-        ):
+        with torch.inference_mode():
             found = objective.evaluate(self.model)
         state.evaluated = int(self._progress() * self.config.evaluations)
         if not found:
             return found
-        value = found[objective.measure]
-        if state.best is None or (value > state.best if objective.higher_is_better else value < state.best):
-            state.best, state.best_step, state.stale = value, state.step, 0
+        value, loss = found[objective.measure], found.get("validation_loss", 0.0)
+        # Compared in order: the figure, the loss where figures are equal, and where both are the later weights.
+        sign = 1 if objective.higher_is_better else -1
+        standing, best = (sign * value, -loss), (sign * (state.best or 0.0), -state.best_loss)
+        state.stale = 0 if state.best is None or standing > best else state.stale + 1
+        if state.best is None or standing >= best:
+            state.best, state.best_loss, state.best_step = value, loss, state.step
             if self.config.patience is not None:
                 self._best = snapshot(self.model)
-        else:
-            state.stale += 1
         state.wall = time.monotonic() - self._began
         self._log.write(step=state.step, tokens=state.tokens, seconds=round(state.training, 3), **found)
         say(

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples import Example
 from lucidlm.data.split import Split
@@ -45,6 +46,9 @@ class TaskObjective(ABC, Generic[E, Batch]):
     head: ClassVar[tuple[str, ...]] = ()
     """The first parts of the names of the parameters that are not the pretrained model's."""
 
+    measures_loss: ClassVar[bool] = False
+    """Whether `evaluate` returns a `validation_loss` beside the task's metrics."""
+
     def __init__(
         self,
         config: FinetuneConfig,
@@ -58,8 +62,18 @@ class TaskObjective(ABC, Generic[E, Batch]):
         self.train, self.validation = examples["train"], examples["validation"]
         self.lengths = np.array(self.encode(self.train))
         self.steps_per_epoch = math.ceil(len(self.train) / config.batch_size)
-        judged = task.metrics(self.validation or self.train)
-        self.measure, self.higher_is_better = f"validation_{judged[0].name}", judged[0].higher_is_better
+        figures = {metric.name: metric.higher_is_better for metric in task.metrics(self.validation or self.train)}
+        if self.measures_loss:
+            figures["loss"] = False
+        chosen = config.monitor or self.usual_monitor(next(iter(figures)))
+        if chosen not in figures:
+            known = ", ".join(figures)
+            raise InputError(f"{task.name} measures no {chosen!r}", where="monitor", fix=f"It measures {known}.")
+        self.measure, self.higher_is_better = f"validation_{chosen}", figures[chosen]
+
+    def usual_monitor(self, first: str) -> str:
+        """Return the figure that decides which weights are best where none is asked for: the task's `first` metric."""
+        return first
 
     @classmethod
     @abstractmethod

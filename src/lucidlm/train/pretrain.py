@@ -155,11 +155,16 @@ class TokenObjective:
         assert isinstance(model, LanguageModel)
         return model.loss(batch.tokens, batch.targets, both_ways=batch.both_ways)[0]
 
-    def evaluate(self, model: nn.Module, tokens: int | None = None) -> dict[str, float]:
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Measure the loss on some of the held-out tokens, as fast as training reads them."""
+        with torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.autocasts):
+            return self.measure_on(model, self.config.validation_tokens)
+
+    def measure_on(self, model: nn.Module, tokens: int) -> dict[str, float]:
+        """Measure the loss on so many held-out tokens."""
         assert isinstance(model, LanguageModel)
-        limit = self.config.validation_tokens if tokens is None else tokens
         hide = self._masked if self.config.objective == "masked" else None
-        return validate(model, self.held_out, self.config.context_length, limit, self.compute.device, hide)
+        return validate(model, self.held_out, self.config.context_length, tokens, self.compute.device, hide)
 
     def describe(self, step: int) -> str:
         first = step * self.config.batch_size
@@ -218,13 +223,13 @@ def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False) -
     outcome = loop.run(resume=resume)
     if outcome.stopped_by is None:
         with torch.inference_mode(), fast_products(compute.device):
-            outcome.evaluation = objective.evaluate(model.eval(), tokens=sum(corpus.tokens for corpus in held_out))
+            outcome.evaluation = objective.measure_on(model.eval(), sum(corpus.tokens for corpus in held_out))
         save_model(model, out, tokenizer, provenance=_provenance(config, outcome))
     return outcome
 
 
 def resolve(config: PretrainConfig, tokenizer: Tokenizer, compute: Compute) -> PretrainConfig:
-    """Fill in what was left open: the shape of the model.
+    """Fill in what was left open: the shape of the model, the optimiser and its rates.
 
     Raises
     ------
@@ -239,6 +244,7 @@ def resolve(config: PretrainConfig, tokenizer: Tokenizer, compute: Compute) -> P
         if config.objective == "hybrid":
             model = model.changed(qk_norm=False)  # causal it is a Llama then, and both ways a EuroBERT
         config = config.changed(depth=depth, model=model.changed(**dict(shape)))
+    config = config.changed(loop=config.loop.changed(optimizer=config.loop.optimizer.completed()))
     assert config.model is not None
     if config.model.vocab_size < tokenizer.vocab_size:
         raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -42,6 +42,8 @@ class SequenceObjective(TaskObjective[Example, SequenceBatch]):
     With `attention: bidirectional` the tokens before the first one to be written see each other. Of a sequence longer
     than the model reads, training takes another stretch each time.
     """
+
+    measures_loss: ClassVar[bool] = True
 
     @classmethod
     def build(

@@ -98,7 +98,7 @@ class SpanObjective(TaskObjective[Question, SpanBatch]):
         self.real_steps = self.steps_per_epoch
         if self.cloze is not None:
             self.steps_per_epoch = math.ceil(self.real_steps / (1 - SYNTHETIC))
-        total = self.config.loop.max_steps or math.ceil(self.config.epochs * self.steps_per_epoch)
+        total = self.config.planned_steps(self.steps_per_epoch)
         self.synthetic_steps = 0 if self.cloze is None else round(SYNTHETIC * total)
 
     def batches(self, first_step: int) -> Iterator[list[SpanBatch]]:
