@@ -15,8 +15,8 @@ Bounds = dict[str, tuple[float, float]]
 def split_of(text: str, validation: float = 0.05, test: float = 0.05) -> Split:
     """Return the split that `text` falls into: a share of `test`, one of `validation`, and the rest for training.
 
-    Its `place_of` decides. So the same text falls into the same split wherever it is met: what fine-tuning holds out was
-    never pretrained on, given the same shares. Raising `validation` moves texts out of training only; those of the test
+    Its `place_of` decides. So the same text falls into the same split wherever it is met: what fine-tuning tests by was
+    not pretrained on, given the same shares. Raising `validation` moves texts out of training only; those of the test
     split stay.
     """
     return split_at(place_of(text), test, test + validation)
