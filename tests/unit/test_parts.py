@@ -199,8 +199,10 @@ def test_what_is_only_judged_by_has_references_too(tmp_path: Path, capsys: pytes
         ("text 0", ("short 0", "short 2")),
         ("text 1", ("short 1", "short 3")),
     ]
-    assert "4 examples are of 2 texts" in capsys.readouterr().err
+    assert "4 examples of 2 texts" in capsys.readouterr().err
     assert as_judged(task, found, "d.jsonl") is found
+    passages = read(write(tmp_path / "p.jsonl", [{"text": "some text"}]), "generation", validation=0, test=0)["train"]
+    assert len(as_judged(tasks.get("generation"), passages * 2, "p.jsonl")) == 2
 
 
 # ---------------------------------------------------------------------- several labels of one text
@@ -221,7 +223,8 @@ def test_a_text_with_two_labels(
     assert len(holding) == (len(left) > 0)  # never on both sides of a split
     assert [e.label for found in parts.values() for e in found if "both" in e.text] == left
     said = " ".join(capsys.readouterr().err.split())
-    assert "1 texts have several labels and" in said
+    done = {"drop": "left out", "first": "the first is taken", "keep": "all are taken"}[choice]
+    assert f"texts with several labels: 1, {done}:" in said
     assert "\"both ways\" is 'a' (" in said
     assert "d.jsonl:21) and 'b' (" in said
     assert "d.jsonl:22)" in said
@@ -245,7 +248,7 @@ def test_a_text_that_is_only_judged_by_keeps_its_labels(conflicting: str, capsys
     examples = read(conflicting, on_conflict="keep", validation=0, test=0)["train"]
     capsys.readouterr()
     assert as_judged(tasks.get("text-classification"), examples, "d.jsonl") is examples
-    assert "1 texts have several labels and keep all of them" in capsys.readouterr().err
+    assert "texts with several labels: 1, all are taken:" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------- validation examples of their own

@@ -127,6 +127,8 @@ def as_judged(task: Task[Any, Any], examples: list[Any], source: str) -> list[An
 
     Texts with several labels are named; no answer can be right for all of these.
     """
+    if not examples or task.target(examples[0]) is None:
+        return examples
     groups = _grouped(task, examples)
     if (name := _names(task, groups.values())) is not None:
         _settle(groups, name, source, "keep")
@@ -134,9 +136,7 @@ def as_judged(task: Task[Any, Any], examples: list[Any], source: str) -> list[An
     found = [one for group in groups.values() for one in task.together(group.examples)]
     if len(found) == len(examples):
         return examples
-    say(
-        f"{source}: {len(examples):,} examples are of {len(found):,} texts: what stands for the same one are references"
-    )
+    say(f"{source}: {len(examples):,} examples of {len(found):,} texts: the targets of one text are its references")
     return found
 
 
@@ -198,11 +198,9 @@ def _settle(groups: dict[str, _Group], name: Callable[[Any], str], source: str, 
             fix = "Correct them, or choose what becomes of such texts: --on-conflict drop, first or keep."
             raise InputError(f"a text has several labels: {conflict}", where=source, fix=fix)
     if conflicts:
-        done = {"drop": "are left out (--on-conflict)", "first": "keep the first", "keep": "keep all of them"}[
-            on_conflict
-        ]
+        done = {"drop": "left out", "first": "the first is taken", "keep": "all are taken"}[on_conflict]
         more = f"; and {len(conflicts) - NAMED:,} more" if len(conflicts) > NAMED else ""
-        say(f"{source}: {len(conflicts):,} texts have several labels and {done}: {'; '.join(conflicts[:NAMED])}{more}")
+        say(f"{source}: texts with several labels: {len(conflicts):,}, {done}: {'; '.join(conflicts[:NAMED])}{more}")
 
 
 def _stratified(groups: Sequence[_Group], validation: float, test: float) -> Bounds:
