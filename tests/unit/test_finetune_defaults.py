@@ -80,6 +80,22 @@ def test_the_rate_falls_with_the_root_of_the_size(monkeypatch: pytest.MonkeyPatc
     assert adamw_rate(shape, "lora") == adamw_rate(shape, "head") == pytest.approx(10 * rate, rel=0.15)
 
 
+@pytest.mark.parametrize(
+    ("steps_per_epoch", "settings", "steps"),
+    [
+        (4, {}, 40),  # ten epochs at most
+        (100, {}, 400),
+        (150, {}, 400),
+        (1000, {}, 2000),  # two at least
+        (100, {"epochs": 1.5}, 150),
+        (9, {"epochs": 1, "loop": {"max_steps": 60}}, 9),
+        (100, {"loop": {"max_steps": 60}}, 60),
+    ],
+)
+def test_few_examples_are_read_more_often(steps_per_epoch: int, settings: dict[str, Any], steps: int) -> None:
+    assert configured(Path("m"), "d", **settings).planned_steps(steps_per_epoch) == steps
+
+
 def test_a_model_tuned_here_stays_one_made_elsewhere(
     tmp_path: Path, made_elsewhere: Path, tiny_model: Path, reviews_csv: Path
 ) -> None:

@@ -23,7 +23,7 @@ from lucidlm.tasks.sequences import Writing
 from lucidlm.tasks.shots import draw_shots, labels_of
 from lucidlm.train.classification import ClassificationObjective
 from lucidlm.train.finetune_config import FinetuneConfig, pretrained_here
-from lucidlm.train.loop import Loop, Outcome, describe_outcome
+from lucidlm.train.loop import Loop, LoopConfig, Outcome, describe_outcome
 from lucidlm.train.matches import MatchObjective
 from lucidlm.train.objective import TaskObjective
 from lucidlm.train.pretrain import CONFIG
@@ -63,14 +63,17 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
         config.save(out / CONFIG)
     trained = apply_strategy(objective.model, config, objective.head)
     sizes = ", ".join(f"{len(found):,} {part}" for part, found in parts.items())
-    for line in (f"{config.task}: {sizes}; {compute.device.type}, {compute.reason}", *objective.report(), trained):
+    steps = config.planned_steps(objective.steps_per_epoch)
+    for line in (
+        f"{config.task}: {sizes}; {compute.device.type}, {compute.reason}",
+        *objective.report(),
+        trained,
+        _describe_plan(config.loop, steps, objective.steps_per_epoch),
+    ):
         say(line)
     unknown = unknown_to(objective.tokenizer, task, [*parts["train"], *parts["validation"]])
     if unknown.characters:
         say(f"{unknown}: the model cannot tell them apart")
-    steps, limit = config.planned_steps(objective.steps_per_epoch), config.loop.max_steps
-    if limit is not None and steps < limit:
-        say(f"{config.epochs:g} epochs are {steps:,} steps, fewer than the {limit:,} allowed: raise --epochs for more")
     settings = config.loop.changed(max_steps=steps)
     loop = Loop(objective.model, objective, settings, compute, out, layer_decay=config.layer_decay)
     outcome = loop.run(resume=resume)
@@ -83,6 +86,14 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
         save_model(objective.model, out, objective.tokenizer, provenance=provenance)
         objective.complete(out)
     return outcome
+
+
+def _describe_plan(config: LoopConfig, steps: int, steps_per_epoch: int) -> str:
+    optimizer, limit = config.optimizer, config.max_steps
+    length = f"{steps:,} steps, {steps / steps_per_epoch:.3g} epochs"
+    if limit is not None and steps < limit:
+        length += f" (fewer than the {limit:,} allowed: --epochs decides)"
+    return f"{length}; {optimizer.name}, learning rate {optimizer.learning_rate:.2g}"
 
 
 def build_objective(

@@ -23,6 +23,8 @@ Strategy = Literal["full", "lora", "head"]
 MUON_RATE = 1e-3
 """A third of pretraining's rate: the backbone is to be bent, not learned anew."""
 
+ENOUGH_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 400, 2, 10
+
 
 class FinetuneConfig(PartsConfig):
     """A fine-tuning run, whole: saved as `config.yaml` beside what it makes, it can be replayed.
@@ -38,7 +40,8 @@ class FinetuneConfig(PartsConfig):
     attention: whether a token sees all of its input or only what stands before it; "auto" is the model's own way.
     pooling: read a text's class or embedding from the last token's state, the first one's or the mean; None: the first
         one's of a model that has segments (BERT), which was pretrained for that, else the mean.
-    epochs: passes over the training examples; the loop's `max_steps` and `minutes` may end them sooner.
+    epochs: passes over the training examples; the loop's `max_steps` and `minutes` may end them sooner. None: as many as
+        give 400 steps, from 2 to 10, so that few examples are learned too (Mosbach et al. 2021, arXiv:2006.04884).
     batch_size: examples a step.
     dropout: as in `ModelConfig`; None: 0.1 for what was pretrained here, which is small and had none, and the model's own
         for others: deep ones that were pretrained without it do badly with it.
@@ -61,7 +64,7 @@ class FinetuneConfig(PartsConfig):
     max_length: int | None = Field(default=None, ge=8)
     attention: Literal["auto", "causal", "bidirectional"] = "auto"
     pooling: Pooling | None = None
-    epochs: float = Field(default=3.0, gt=0)
+    epochs: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=32, ge=1)
     dropout: float | None = Field(default=None, ge=0, lt=1)
     token_dropout: float | None = Field(default=None, ge=0, lt=1)
@@ -97,7 +100,8 @@ class FinetuneConfig(PartsConfig):
 
     def planned_steps(self, steps_per_epoch: int) -> int:
         """Return how many steps the run has: those of its epochs, or `max_steps` where that is fewer."""
-        whole = math.ceil(self.epochs * steps_per_epoch)
+        epochs = self.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, ENOUGH_STEPS / steps_per_epoch))
+        whole = math.ceil(epochs * steps_per_epoch)
         return min(whole, self.loop.max_steps or whole)
 
 
