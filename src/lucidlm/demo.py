@@ -28,8 +28,10 @@ from lucidlm.model.heads import LanguageModel
 from lucidlm.report.language import Language
 from lucidlm.report.run import report_run
 from lucidlm.tasks import tasks
+from lucidlm.tasks.parts import read_parts
+from lucidlm.tasks.shots import labels_of
 from lucidlm.train.checkpoint import resumable
-from lucidlm.train.finetune import finetune, labels_of, read_parts
+from lucidlm.train.finetune import finetune
 from lucidlm.train.finetune_config import FinetuneConfig
 from lucidlm.train.loop import LoopConfig, Outcome
 from lucidlm.train.pretrain import PretrainConfig, ShapeConfig, pretrain

@@ -110,13 +110,13 @@ def test_what_it_is_judged_on_was_never_trained_on(finished: Finished) -> None:
     _, data, out, _ = finished
     held_out = held_out_texts(data)
     assert len(held_out) > 20
-    trained = documents(out / "data", "train") | documents(out / "data", "validation")
+    trained = documents(out / "data", "train")
     assert len(trained) > 200
     assert not held_out & trained
-    assert all(split_of(text, VALIDATION, TEST) != "test" for text in trained)
+    assert all(split_of(text, VALIDATION, TEST) == "train" for text in trained)
+    # Fine-tuning holds out a share of each label, so a few texts stand in another part than in pretraining.
     tested = documents(out / "data", "test")
-    assert tested <= held_out  # near-copies may have gone
-    assert len(tested) > 0.8 * len(held_out)
+    assert len(tested & held_out) > 0.8 * max(len(held_out), len(tested))
 
 
 def test_the_report_is_one_page_that_needs_no_other(finished: Finished) -> None:

@@ -11,6 +11,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 
 from lucidlm.core.errors import InputError
 from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.data.unknown import count_unknown
 
 transformers = pytest.importorskip("transformers", reason="needs the [hf] extra")
 
@@ -22,8 +23,9 @@ def test_transformers_gives_the_same_ids(kind: str, tmp_path) -> None:
     tokenizer = Tokenizer.train_bpe(TEXTS * 3, 280) if kind == "bpe" else Tokenizer.train_characters(TEXTS)
     tokenizer.save(tmp_path)
     other = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    assert [other(text)["input_ids"] for text in TEXTS] == tokenizer.encode_batch(TEXTS)
-    assert [other.decode(ids) for ids in tokenizer.encode_batch(TEXTS)] == TEXTS
+    texts = [*TEXTS, "in no corpus: 🧿 ß 龘"]
+    assert [other(text)["input_ids"] for text in texts] == tokenizer.encode_batch(texts)
+    assert [other.decode(ids) for ids in tokenizer.encode_batch(texts)] == texts
     assert (other.bos_token_id, other.eos_token_id) == (tokenizer.eos_id, tokenizer.eos_id)
     assert (other.pad_token_id, other.mask_token_id) == (tokenizer.pad_id, tokenizer.mask_id)
     assert len(other) == tokenizer.vocab_size
@@ -112,6 +114,15 @@ def test_tokenizers_of_other_models_give_the_same_ids(opened) -> None:
     assert ours.eos_id == (theirs.sep_token_id if kind == "wordpiece" else theirs.eos_token_id)
     if theirs.pad_token_id is not None:
         assert ours.pad_id == theirs.pad_token_id
+
+
+def test_unknown_characters_are_those_of_transformers_unknown_tokens(opened) -> None:
+    _, theirs, ours = opened
+    for text in ("Hello ж world", "ж", "spaces 🧿🧿 and жж", "plain"):
+        found = theirs(text, add_special_tokens=False, return_offsets_mapping=True)
+        spans = zip(found["input_ids"], found["offset_mapping"], strict=True)
+        unknown = [text[start:end].strip() for index, (start, end) in spans if index == theirs.unk_token_id]
+        assert count_unknown(ours, [text]).characters == sum(map(len, unknown))
 
 
 def test_what_comes_piece_by_piece_is_what_comes_at_once(opened) -> None:

@@ -19,8 +19,10 @@ from lucidlm.data.overlap import SKETCH, NgramSketch
 from lucidlm.evaluate.directory import EvaluateConfig, Suite, evaluate_directory
 from lucidlm.evaluate.leakage import fine_tuning_leak, pretraining_sketches
 from lucidlm.evaluate.record import EVALUATION, PREDICTIONS, read_evaluation
+from lucidlm.model.directory import load_model, save_model
 from lucidlm.report.results import find_results, write_results
 from lucidlm.tasks import tasks
+from lucidlm.tasks.parts import read_parts
 from lucidlm.train.finetune import finetune
 from lucidlm.train.finetune_config import FinetuneConfig
 from lucidlm.train.loop import LoopConfig
@@ -76,6 +78,31 @@ def test_the_part_follows_from_the_data(judge: Path, reviews_csv: Path, others: 
     assert places == sorted(places)
     again = evaluate_directory(judge, plain, tmp_path / "again")
     assert again.model.metrics == found.model.metrics
+
+
+def test_data_that_have_grown_are_parted_as_they_were(
+    judge: Path, reviews_csv: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """New examples may be judged by; none that the model learned from is, also if it recorded no bounds."""
+    grown = tmp_path / "reviews.csv"
+    rows = list(csv.DictReader(reviews_csv.read_text("utf-8").splitlines()))
+    for name, bounds in (("new", None), ("old", {})):
+        write_csv(grown, rows)
+        config = FinetuneConfig(task="sentiment", model=str(tiny_model), data=str(grown), test=0.1)
+        parts = read_parts(config, tasks.get("sentiment"), bounds)
+        loaded = load_model(judge)
+        provenance = {**loaded.record["provenance"], "bounds": parts.bounds}
+        provenance["config"] = {**provenance["config"], "data": str(grown)}
+        if name == "old":
+            del provenance["bounds"], provenance["config"]["on_conflict"]
+        save_model(loaded.model, tmp_path / name, loaded.tokenizer, provenance=provenance)
+        write_csv(grown, [*made_up_reviews(100, seed=5), *rows])
+        asked = EvaluateConfig(task="sentiment", data=str(grown), baselines=False, leakage=False, device="cpu")
+        evaluate_directory(tmp_path / name, asked, tmp_path / f"{name} results")
+        lines = (tmp_path / f"{name} results" / PREDICTIONS).read_text("utf-8").splitlines()
+        texts = {json.loads(line)["text"] for line in lines}
+        assert {example.text for example in parts["test"]} < texts
+        assert not {example.text for part in ("train", "validation") for example in parts[part]} & texts
 
 
 def test_a_copy_of_the_training_data_is_recognised(judge: Path, reviews_csv: Path, tmp_path: Path) -> None:

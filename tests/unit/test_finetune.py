@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from tests.conftest import made_up_reviews, tiny_pretraining
 
 from lucidlm.core.errors import InputError
 from lucidlm.data.prepare import PrepareConfig, prepare
-from lucidlm.data.split import split_of
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.model.classify import TextClassifier
 from lucidlm.model.directory import load_model
@@ -123,33 +121,17 @@ def test_a_batch_that_breaks_can_be_found(objective: ClassificationObjective) ->
     assert "reviews.csv:" in said
 
 
-# ---------------------------------------------------------------------- the parts of the data
+# ---------------------------------------------------------------------- rare labels
 
 
-def test_texts_are_parted_by_their_hash(tiny_model: Path, reviews_csv: Path) -> None:
-    parts = read_parts(configured(tiny_model, reviews_csv, validation=0.2, test=0.1), sentiment())
-    assert sum(map(len, parts.values())) == 400
-    for part, examples in parts.items():
-        assert examples
-        assert all(split_of(example.text, 0.2, 0.1) == part for example in examples)
-
-
-def test_repeated_texts_are_left_out(tmp_path: Path, tiny_model: Path) -> None:
-    rows = made_up_reviews(40)
-    path = tmp_path / "twice.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *rows[:15]]))
-    parts = read_parts(configured(tiny_model, path), sentiment())
-    texts = Counter(example.text for examples in parts.values() for example in examples)
-    assert len(texts) == 40
-    assert set(texts.values()) == {1}
-
-
-def test_nothing_left_to_train_on(tmp_path: Path, tiny_model: Path) -> None:
-    path = tmp_path / "few.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in made_up_reviews(3)))
-    config = configured(tiny_model, path, validation=0.0, test=0.999999)
-    with pytest.raises(InputError, match=r"none of its 3 examples is left to train on.*Hold out less"):
-        read_parts(config, sentiment())
+def test_a_label_seen_once_is_learned(tmp_path: Path, tiny_model: Path) -> None:
+    path = tmp_path / "rare.jsonl"
+    rows = [*made_up_reviews(60), {"text": "refund number 11", "label": "refund"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    finetune(configured(tiny_model, path, task="text-classification", loop={"max_steps": 1}), tmp_path / "judge")
+    record = load_model(tmp_path / "judge").record
+    assert record["labels"] == ["negative", "positive", "refund"]
+    assert record["provenance"]["bounds"].keys() == {"negative", "positive", "refund"}
 
 
 # ---------------------------------------------------------------------- a run

@@ -17,11 +17,11 @@ from lucidlm.model.config import ModelConfig
 from lucidlm.model.directory import load_model
 from lucidlm.model.heads import LanguageModel, SequenceClassifier
 from lucidlm.model.lora import LoraConfig, LoraLinear, add_adapters, is_adapter, merge, unmerge
+from lucidlm.tasks.shots import draw_shots
 from lucidlm.train.checkpoint import load_checkpoint, save_checkpoint
 from lucidlm.train.finetune import finetune
 from lucidlm.train.finetune_config import FinetuneConfig
 from lucidlm.train.optim import Muon, OptimizerConfig, build_optimizer
-from lucidlm.train.shots import draw_shots
 from lucidlm.train.strategy import ADAPTER, apply_strategy, finish_strategy
 
 SHAPE = ModelConfig(vocab_size=50, embedding_dim=16, num_heads=2, ff_dim=24, num_layers=3, context_length=16)

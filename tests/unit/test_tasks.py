@@ -60,11 +60,6 @@ def test_one_label_is_too_few() -> None:
         sentiment().discover_labels(labelled("positive", "pos", "1"))
 
 
-def test_a_label_with_one_example_is_pointed_out(capsys: pytest.CaptureFixture[str]) -> None:
-    assert sentiment().discover_labels(labelled("good", "good", "bad", "bad", "godo")) == ["bad", "godo", "good"]
-    assert "'godo'" in capsys.readouterr().err
-
-
 def test_an_unknown_label_is_named_with_its_line_and_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"f.jsonl:2: the label 'meh' .*negative, positive"):
         sentiment().label_ids(labelled("positive", "meh"), ["negative", "positive"])

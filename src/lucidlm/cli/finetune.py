@@ -57,6 +57,15 @@ class ClassWeights(StrEnum):
     balanced = "balanced"
 
 
+class OnConflict(StrEnum):
+    """What becomes of a text with several labels."""
+
+    drop = "drop"
+    first = "first"
+    keep = "keep"
+    stop = "stop"
+
+
 def register(app: typer.Typer) -> None:
     app.command()(finetune)
 
@@ -73,6 +82,10 @@ def finetune(
     validation_data: Annotated[str | None, typer.Option(help="Examples of their own to choose the weights by.")] = None,
     validation: Annotated[float | None, typer.Option(help="Share of the data that chooses the best weights.")] = None,
     test: Annotated[float | None, typer.Option(help="Share of the data kept for `evaluate`.")] = None,
+    on_conflict: Annotated[
+        OnConflict | None,
+        typer.Option(help="A text with several labels is left out, has the first, has all, or stops it."),
+    ] = None,
     shots: Annotated[int | None, typer.Option(help="Train on so many examples (of each label) only.")] = None,
     strategy: Annotated[Strategy | None, typer.Option(help="Train all weights, LoRA adapters or the head.")] = None,
     rank: Annotated[int | None, typer.Option(help="The rank of LoRA adapters.")] = None,
@@ -134,6 +147,7 @@ def finetune(
             "validation_data": validation_data,
             "validation": validation,
             "test": test,
+            "on_conflict": on_conflict,
             "shots": shots,
             "strategy": strategy,
             "lora.rank": rank,

@@ -20,7 +20,7 @@ from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.document import OnError
 from lucidlm.data.html import Html
 from lucidlm.data.loader import TokenCorpus
-from lucidlm.data.split import Split
+from lucidlm.data.split import Bounds, Split
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.evaluate.leakage import Leak, fine_tuning_leak, pretraining_leak
 from lucidlm.evaluate.record import Evaluation
@@ -28,9 +28,10 @@ from lucidlm.evaluate.runner import evaluate_task
 from lucidlm.model.directory import RECORD, load_model
 from lucidlm.model.heads import LanguageModel
 from lucidlm.tasks.base import Task, read_examples, tasks
-from lucidlm.train.finetune import OBJECTIVES, labels_of, read_parts
+from lucidlm.tasks.parts import Parts, as_judged, read_parts
+from lucidlm.tasks.shots import draw_shots, labels_of
+from lucidlm.train.finetune import OBJECTIVES
 from lucidlm.train.finetune_config import FinetuneConfig
-from lucidlm.train.shots import draw_shots
 from lucidlm.train.validation import validate
 
 Part = Literal["auto", "all", "train", "validation", "test"]
@@ -41,8 +42,8 @@ class EvaluateConfig(Config):
 
     Parameters
     ----------
-    split: the part of `data` to judge on, as `split_of` cuts it with the shares the model was fine-tuned with. "auto" is
-        "test" for the data that the model was fine-tuned on, and "all" for any other.
+    split: the part of `data` to judge on, cut where it was when the model was fine-tuned. "auto" is "test" for the data
+        that the model was fine-tuned on, and "all" for any other.
     fields: the names that fields have in the data, by the names that the task knows them by; what is left out is called
         as it was in fine-tuning.
     limit: judge on so many examples only, drawn at random.
@@ -89,10 +90,10 @@ def evaluate_directory(
     """
     directory = Path(directory)
     task = tasks.get(config.task)
-    tuned = _fine_tuning(directory, task)
+    tuned, bounds = _fine_tuning(directory, task)
     compute = choose_compute(config.device)
     predictor = task.predictor(directory, compute.device)
-    examples, training, part = _examples(task, config, tuned, directory)
+    examples, training, part = _examples(task, config, tuned, bounds, directory)
     leakage: list[Leak] = []
     if config.leakage:
         if tuned is not None and training is not None:
@@ -119,7 +120,7 @@ def evaluate_directory(
 
 
 def _examples(
-    task: Task[Any, Any], config: EvaluateConfig, tuned: FinetuneConfig | None, directory: Path
+    task: Task[Any, Any], config: EvaluateConfig, tuned: FinetuneConfig | None, bounds: Bounds, directory: Path
 ) -> tuple[list[Any], list[Any] | None, str]:
     """Return the examples to judge on, those that the model learned from, if they can be had, and the part's name."""
     own = tuned is not None and _same_source(config.data, tuned.data)
@@ -139,11 +140,11 @@ def _examples(
     parts = None
     if tuned is not None and (own or part != "all"):
         reading = tuned.model_copy(update={"data": config.data, **how, **({} if own else {"validation_data": None})})
-        parts = read_parts(reading, task)
+        parts = read_parts(reading, task, bounds)
     if parts is None:
-        examples = read_examples(task, config.data, **how)
+        examples = as_judged(task, read_examples(task, config.data, **how), config.data)
     elif part == "all":
-        examples = [example for found in parts.values() for example in found]
+        examples = as_judged(task, [example for found in parts.values() for example in found], config.data)
     else:
         examples = parts[part]  # pyright: ignore[reportArgumentType]
     if not examples:
@@ -161,11 +162,11 @@ def _examples(
         + (f" of {found:,}" if len(examples) < found else "")
         + (", held out when the model was fine-tuned" if own and part == "test" else "")
     )
-    return examples, _training(task, config, tuned, parts if own else None), part
+    return examples, _training(task, config, tuned, bounds, parts if own else None), part
 
 
 def _training(
-    task: Task[Any, Any], config: EvaluateConfig, tuned: FinetuneConfig | None, parts: dict[Split, list[Any]] | None
+    task: Task[Any, Any], config: EvaluateConfig, tuned: FinetuneConfig | None, bounds: Bounds, parts: Parts | None
 ) -> list[Any] | None:
     """Return the examples that the model learned from, the same few where it was given few; None if nobody can."""
     if not (config.baselines or config.leakage):
@@ -176,7 +177,7 @@ def _training(
         how = {"fields": config.fields, "encoding": config.encoding or "auto", "html": config.html or "auto"}
         return read_examples(task, config.training, **how)
     try:
-        training = (parts or read_parts(tuned, task))["train"]
+        training = (parts or read_parts(tuned, task, bounds))["train"]
     except InputError as error:
         say(f"No baselines, and no look for examples that the model was fine-tuned on: {error}")
         return None
@@ -189,8 +190,9 @@ def _same_source(one: str, other: str) -> bool:
     return one == other or (os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other))
 
 
-def _fine_tuning(directory: Path, task: Task[Any, Any]) -> FinetuneConfig | None:
-    """Return the configuration that the model in `directory` was fine-tuned for `task` with; None if it was not.
+def _fine_tuning(directory: Path, task: Task[Any, Any]) -> tuple[FinetuneConfig | None, Bounds]:
+    """Return the configuration that the model in `directory` was fine-tuned for `task` with, None if it was not, and the
+    bounds of its parts.
 
     Raises
     ------
@@ -200,11 +202,13 @@ def _fine_tuning(directory: Path, task: Task[Any, Any]) -> FinetuneConfig | None
     provenance = read_json(record).get("provenance", {}) if record.exists() else {}
     made_for = provenance.get("task")
     if made_for == task.name:
-        # Before there was a choice all texts were taken for HTML.
-        return FinetuneConfig.parse({"html": "yes", **provenance["config"]}, where=record)
+        # Before there was a choice all texts were taken for HTML, and those with several labels had their first; models that
+        # record no bounds were tuned by the text's hash alone.
+        config = FinetuneConfig.parse({"html": "yes", "on_conflict": "first", **provenance["config"]}, where=record)
+        return config, {label: (tested, held_out) for label, (tested, held_out) in provenance.get("bounds", {}).items()}
     if made_for in set(tasks) and isinstance(task, tuple(OBJECTIVES)):
         raise InputError(f"was fine-tuned for {made_for}, not for {task.name}", where=directory)
-    return None
+    return None, {}
 
 
 def _fingerprint(directory: Path) -> str:

@@ -16,6 +16,7 @@ from lucidlm.core.config import describe
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import atomic_path, read_json, write_text
 from lucidlm.data.examples import Example
+from lucidlm.data.unknown import Unknown
 from lucidlm.evaluate.leakage import Leak
 from lucidlm.metrics.statistics import Comparison, Estimate
 
@@ -59,6 +60,7 @@ class Evaluation(BaseModel):
     labels, confusion: of a classifier; row i counts the examples whose label is `labels[i]`, column j those predicted
         as `labels[j]`.
     leakage: how much of the data the model may have seen before, in fine-tuning and in pretraining.
+    unknown: characters of the examples' texts that the model's tokenizer has no token for; None: not counted.
     counts: inputs longer than the model reads at once, by what was done with them.
     settings: what the evaluation was asked for; with the same ones it can be made again.
     """
@@ -74,6 +76,7 @@ class Evaluation(BaseModel):
     labels: list[str] | None = None
     confusion: list[list[int]] | None = None
     leakage: list[Leak] = []
+    unknown: Unknown | None = None
     counts: dict[str, int] = {}
     machine: dict[str, Any]
     seconds: float

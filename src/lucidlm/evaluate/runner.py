@@ -24,7 +24,7 @@ from lucidlm.evaluate.answers import PARTIAL, answer_all
 from lucidlm.evaluate.leakage import Leak
 from lucidlm.evaluate.record import Evaluation, Measure, Score, digest, write_evaluation
 from lucidlm.metrics.statistics import Metric, compare, estimate
-from lucidlm.tasks.base import Predictor, Task
+from lucidlm.tasks.base import Predictor, Task, unknown_to
 from lucidlm.tasks.classification import TextClassification
 
 
@@ -106,7 +106,8 @@ def evaluate_task(
         found = compare(decisive, model.statistics[first], rival.statistics[first], seed=seed) if comparable else None
         baselines.append(rival.score.model_copy(update={"comparison": found}))
 
-    long = getattr(predictor, "long_inputs", None)
+    long, tokenizer = getattr(predictor, "long_inputs", None), getattr(predictor, "tokenizer", None)
+    unknown = None if tokenizer is None else unknown_to(tokenizer, task, examples)
     evaluation = Evaluation(
         task=task.name,
         data=data,
@@ -121,6 +122,7 @@ def evaluate_task(
         labels=labels or None,
         confusion=_confusion(task, examples, answers, labels) if isinstance(task, TextClassification) else None,
         leakage=list(leakage),
+        unknown=unknown,
         counts=long(examples) if long is not None else {},
         machine=describe_machine().as_dict(),
         seconds=time.perf_counter() - began,
@@ -135,6 +137,8 @@ def evaluate_task(
         write_evaluation(evaluation, rows, model.statistics, out)
         assert partial is not None
         partial.unlink(missing_ok=True)
+    if unknown is not None and unknown.characters:
+        say(f"Careful: {unknown}.")
     for leak in leakage:
         if leak.overlapping or leak.copies:
             say(f"Careful: {leak}; the first is {leak.named[0].where}." if leak.named else f"Careful: {leak}.")

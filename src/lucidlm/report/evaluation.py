@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lucidlm.data.unknown import Unknown
 from lucidlm.evaluate.comparison import sign
 from lucidlm.evaluate.leakage import Leak
 from lucidlm.evaluate.record import Evaluation, Measure, Score
@@ -88,7 +89,7 @@ def evaluation_blocks(
         caption = t("Rows: true label. Columns: predicted label. Percentages are of the row.")
         yield ConfusionMatrix(t("Confusion matrix"), evaluation.labels, evaluation.confusion, caption)
     yield _scores(evaluation, scores, language)
-    notes = [*_leaks(evaluation.leakage, language)]
+    notes = [*_leaks(evaluation.leakage, language), *unknown_fact(evaluation.unknown, language)]
     notes += [(language.name(what), f"{count:,}") for what, count in evaluation.counts.items()]
     notes += [(measure.name, measure.signature) for measure in evaluation.measures if measure.signature]
     if notes:
@@ -155,6 +156,22 @@ def _leaks(leaks: Sequence[Leak], language: Language) -> Iterator[tuple[str, str
         )
         places = ", ".join(found.where.rsplit("/", 1)[-1] for found in leak.named)
         yield title, text + (f" ({places})" if places else "")
+
+
+def unknown_fact(unknown: Unknown | None, language: Language) -> list[tuple[str, str]]:
+    """Return a line on the characters that the tokenizer has no token for; none if there are none."""
+    if unknown is None or not unknown.characters:
+        return []
+    t = language.text
+    place = unknown.where.rsplit("/", 1)[-1]
+    text = t(
+        "{count} of {all} characters ({share}), first: {first}",
+        count=f"{unknown.characters:,}",
+        all=f"{unknown.of:,}",
+        share=percent(unknown.characters / max(1, unknown.of)),
+        first=unknown.first,
+    )
+    return [(t("unknown to the tokenizer"), f"{text} ({place})" if place else text)]
 
 
 def _mistakes(predictions: Sequence[Mapping[str, Any]], language: Language) -> Table | None:

@@ -139,6 +139,8 @@ CHINESE = {
     "seen in pretraining": "预训练数据中出现过",
     "not checked: {reason}": "未检查：{reason}",
     "{count} of {examples} examples ({share}) share half of their n-grams or more with the training texts; {copies} are copies": "{examples} 个样例中有 {count} 个（{share}）的 n 元组有一半以上出现在训练文本中；{copies} 个完全相同",
+    "unknown to the tokenizer": "分词器不认识",
+    "{count} of {all} characters ({share}), first: {first}": "{all} 个字符中的 {count} 个（{share}），第一个：{first}",
     "inputs read in windows": "分窗口读取的输入",
     "inputs cut": "被截断的输入",
     # the page of results

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lucidlm.data.cards import DataCard
+from lucidlm.data.unknown import Unknown
 from lucidlm.model.counts import count_parameters
 from lucidlm.report.energy import estimate_energy
-from lucidlm.report.evaluation import evaluation_blocks, figure, key_figures
+from lucidlm.report.evaluation import evaluation_blocks, figure, key_figures, unknown_fact
 from lucidlm.report.files import Kind, Run, read_run
 from lucidlm.report.language import Language, count, size
 from lucidlm.report.page import (
@@ -261,12 +262,15 @@ def _data_card(card: DataCard, language: Language) -> Iterator[Block]:
         ]
         + [(t("split by"), card.split_by)],
     )
+    tokenizer = card.tokenizer
+    unknown = Unknown(characters=tokenizer.unknown, of=tokenizer.characters, first=tokenizer.first_unknown)
     yield Facts(
         t("Tokenizer"),
         [
-            (t("kind"), card.tokenizer.kind),
-            (t("vocabulary"), f"{card.tokenizer.vocab_size:,}"),
-            (t("bytes per token"), f"{card.tokenizer.bytes_per_token:.2f}"),
+            (t("kind"), tokenizer.kind),
+            (t("vocabulary"), f"{tokenizer.vocab_size:,}"),
+            (t("bytes per token"), f"{tokenizer.bytes_per_token:.2f}"),
+            *unknown_fact(unknown, language),
         ],
     )
 
@@ -286,6 +290,7 @@ def _origin(run: Run, language: Language) -> Iterator[Block]:
         ("sha256 of the evaluation data", run.evaluation and run.evaluation.data_sha256),
     ]
     facts = [(t(name), _plain(value)) for name, value in known if value not in (None, "")]
+    facts += unknown_fact(Unknown(**provenance.get("unknown", {})), language)
     yield Facts(f"{t('Provenance')} · {run.name}", facts)
     if run.config:
         yield Facts(f"{t('Configuration')} · {run.name}", list(_flat(run.config)), folded=True)

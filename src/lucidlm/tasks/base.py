@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -28,6 +28,8 @@ from lucidlm.data.examples import Example, Row
 from lucidlm.data.html import Html
 from lucidlm.data.rows import repeated
 from lucidlm.data.sources import read_rows
+from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.data.unknown import Unknown, count_unknown
 from lucidlm.metrics.statistics import Metric
 from lucidlm.tasks.unread import refuse_file, refuse_form
 
@@ -93,6 +95,17 @@ class Task(ABC, Generic[E, P]):
     @abstractmethod
     def key(self, example: E) -> str:
         """Return the text that says whether two examples are the same and that decides an example's split."""
+
+    def target(self, example: E) -> Hashable:
+        """Return what is right for the example beside its `key`: two that agree in both are the same one twice.
+
+        None where the key says all.
+        """
+        return None
+
+    def together(self, examples: Sequence[E]) -> list[E]:
+        """Return the examples of one key as they are judged: as one with several references, or each by itself."""
+        return list(examples)
 
     @abstractmethod
     def texts(self, example: E) -> tuple[str, ...]:
@@ -175,3 +188,12 @@ def read_examples(
         needed = ", ".join(f'"{names.get(name, name)}"' for name in task.fields)
         raise InputError("holds no examples", where=source, fix=f"The fields of a row are {needed}.")
     return examples
+
+
+def unknown_to(tokenizer: Tokenizer, task: Task[E, Any], examples: Iterable[E]) -> Unknown:
+    """Count the characters of the examples' texts, each text once, that `tokenizer` has no token for."""
+    places: dict[str, str] = {}
+    for example in examples:
+        for text in task.texts(example):
+            places.setdefault(text, example.where)
+    return count_unknown(tokenizer, list(places), list(places.values()))

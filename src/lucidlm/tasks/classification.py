@@ -6,8 +6,7 @@ read later is matched against those names, so the order of a file never decides 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +16,6 @@ import torch
 
 from lucidlm.baselines.classification import MajorityClass, TfidfLogisticRegression
 from lucidlm.core.errors import InputError
-from lucidlm.core.progress import say
 from lucidlm.data.examples import Judgement, LabelledText, Row
 from lucidlm.metrics.classification import classification_metrics
 from lucidlm.metrics.statistics import Metric
@@ -48,6 +46,10 @@ class TextClassification(Task[LabelledText, Judgement]):
         """Return the text: one text has one label."""
         return example.text
 
+    def target(self, example: LabelledText) -> str:
+        """Return the label."""
+        return example.label
+
     def texts(self, example: LabelledText) -> tuple[str, ...]:
         """Return the text."""
         return (example.text,)
@@ -70,6 +72,12 @@ class TextClassification(Task[LabelledText, Judgement]):
         label = self.known_as(example.label, prediction.labels)
         return {"text": example.text, "label": label, "predicted": prediction.label, "probabilities": probabilities}
 
+    def names(self, labels: Iterable[str]) -> dict[str, str]:
+        """Return what each of `labels` is called: by its name if all of them are names or other spellings of names."""
+        found = set(labels)
+        known = found <= {*self.synonyms, *self.synonyms.values()}
+        return {label: self.synonyms.get(label, label) if known else label for label in found}
+
     def discover_labels(self, examples: Sequence[LabelledText]) -> list[str]:
         """Return the label names of the training data, sorted.
 
@@ -77,17 +85,11 @@ class TextClassification(Task[LabelledText, Judgement]):
         ------
         InputError: the data has fewer than two labels: there is nothing to tell apart.
         """
-        known = {*self.synonyms, *self.synonyms.values()}
-        found = Counter(example.label for example in examples)
-        if found.keys() <= known:
-            found = Counter(self.synonyms.get(example.label, example.label) for example in examples)
+        found = set(self.names(example.label for example in examples).values())
         if len(found) < 2:
             what = f"all {len(examples):,} examples have one label, {next(iter(found))!r}" if found else "no examples"
             place = examples[0].where if examples else None
             raise InputError(what, where=place, fix="A classifier learns from examples of two labels or more.")
-        if single := sorted(label for label, count in found.items() if count == 1):
-            names = ", ".join(map(repr, single[:5])) + (", …" if len(single) > 5 else "")
-            say(f"Some labels have one example, too few to learn from: {names}. Are they spelt right?")
         return sorted(found)
 
     def known_as(self, label: str, labels: Sequence[str]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from lucidlm.baselines.spans import SentenceOverlap
@@ -68,6 +68,14 @@ class GenerativeQuestionAnswering(Writing[Question]):
     def key(self, example: Question) -> str:
         """Return context and question: one question about a context is answered in one part of the data."""
         return f"{example.context}\n{example.question}"
+
+    def target(self, example: Question) -> tuple[Answer, ...]:
+        """Return the answers that are right."""
+        return example.answers
+
+    def together(self, examples: Sequence[Question]) -> list[Question]:
+        """Return the first question, with the answers of all of them."""
+        return [replace(examples[0], answers=tuple(dict.fromkeys(a for example in examples for a in example.answers)))]
 
     def texts(self, example: Question) -> tuple[str, ...]:
         """Return context, question and answers."""

@@ -34,7 +34,7 @@ class Ranker:
     """
 
     def __init__(self, embedder: TextEmbedder, again: bool) -> None:
-        self.embedder, self.again = embedder, again
+        self.embedder, self.again, self.tokenizer = embedder, again, embedder.tokenizer
 
     def predict(self, examples: Sequence[Match], label: str | None = None) -> list[Ranking]:
         """Rank the items of all examples for each; shows progress if given a `label` for it."""

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from lucidlm.core.progress import say
 from lucidlm.data.examples import Passage, Row, Written
 from lucidlm.data.scripts import separates_no_words
 from lucidlm.data.tokenizer import Tokenizer
@@ -33,8 +32,6 @@ class Foresight:
     def predict(self, examples: Sequence[Passage], label: str | None = None) -> list[Written]:
         """Return the cost of each text in nats, and its tokens; shows progress if given a `label` for it."""
         encoded = self.tokenizer.encode_batch([example.text for example in examples])
-        if unknown := sum(ids.count(self.tokenizer.unknown_id) for ids in encoded if self.tokenizer.unknown_id):
-            say(f"{unknown:,} characters are not in the vocabulary: what they cost is not the whole truth.")
         found = self.scorer.score_texts(encoded, self.tokenizer.begin_id, label)
         return [Written("", -logprob, len(ids)) for logprob, ids in zip(found, encoded, strict=True)]
 

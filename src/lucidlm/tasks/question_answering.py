@@ -8,7 +8,7 @@ is one that the context does not answer (SQuAD 2.0: Rajpurkar et al. 2018, "Know
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,6 +50,14 @@ class QuestionAnswering(Task[Question, Span]):
     def key(self, example: Question) -> str:
         """Return question and context: a question about another context is another question."""
         return f"{example.question}\n{example.context}"
+
+    def target(self, example: Question) -> tuple[Answer, ...]:
+        """Return the answers that are right."""
+        return example.answers
+
+    def together(self, examples: Sequence[Question]) -> list[Question]:
+        """Return the first question, with the answers of all of them."""
+        return [replace(examples[0], answers=tuple(dict.fromkeys(a for example in examples for a in example.answers)))]
 
     def texts(self, example: Question) -> tuple[str, ...]:
         """Return the question and its context."""

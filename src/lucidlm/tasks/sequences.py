@@ -170,6 +170,15 @@ class SequenceToSequence(Writing[Pair]):
         """Return the source: what is to be written for it stands in one part of the data only."""
         return example.source
 
+    def target(self, example: Pair) -> tuple[str, tuple[str, ...]]:
+        """Return what is to be written, and all that would be right."""
+        return example.target, example.references
+
+    def together(self, examples: Sequence[Pair]) -> list[Pair]:
+        """Return the first pair, with all that any of them calls right for references."""
+        references = dict.fromkeys(reference for example in examples for reference in example.references)
+        return [replace(examples[0], references=tuple(references))]
+
     def texts(self, example: Pair) -> tuple[str, ...]:
         """Return the source and all that would be right."""
         return (example.source, *dict.fromkeys((example.target, *example.references)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,15 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.io import require_vacant
 from lucidlm.core.products import fast_products
 from lucidlm.core.progress import say
-from lucidlm.data.split import Split, split_of
+from lucidlm.data.split import Split
 from lucidlm.model.directory import Loaded, load_model, save_model
-from lucidlm.tasks.base import Task, read_examples, tasks
+from lucidlm.tasks.base import Task, tasks, unknown_to
 from lucidlm.tasks.classification import TextClassification
 from lucidlm.tasks.matching import Matching
+from lucidlm.tasks.parts import read_parts
 from lucidlm.tasks.question_answering import QuestionAnswering
 from lucidlm.tasks.sequences import Writing
+from lucidlm.tasks.shots import draw_shots, labels_of
 from lucidlm.train.classification import ClassificationObjective
 from lucidlm.train.finetune_config import FinetuneConfig, pretrained_here
 from lucidlm.train.loop import Loop, LoopConfig, Outcome, describe_outcome
@@ -28,7 +28,6 @@ from lucidlm.train.matches import MatchObjective
 from lucidlm.train.objective import TaskObjective
 from lucidlm.train.pretrain import CONFIG
 from lucidlm.train.sequences import SequenceObjective
-from lucidlm.train.shots import draw_shots
 from lucidlm.train.spans import SpanObjective
 from lucidlm.train.strategy import apply_strategy, finish_strategy
 
@@ -39,8 +38,6 @@ OBJECTIVES: dict[type[Task[Any, Any]], type[TaskObjective[Any, Any]]] = {
     Matching: MatchObjective,
 }
 """How each kind of task is learned."""
-
-Parts = dict[Split, list[Any]]
 
 
 def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -> Outcome:
@@ -74,6 +71,9 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
         _describe_plan(config.loop, steps, objective.steps_per_epoch),
     ):
         say(line)
+    unknown = unknown_to(objective.tokenizer, task, [*parts["train"], *parts["validation"]])
+    if unknown.characters:
+        say(f"{unknown}: the model cannot tell them apart")
     settings = config.loop.changed(max_steps=steps)
     loop = Loop(objective.model, objective, settings, compute, out, layer_decay=config.layer_decay)
     outcome = loop.run(resume=resume)
@@ -81,7 +81,8 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
         with torch.inference_mode(), fast_products(compute.device):
             outcome.evaluation = objective.evaluate(objective.model.eval())
         finish_strategy(objective.model, config, objective.head, out)
-        provenance = {**_provenance(config, loaded, outcome), **objective.remembered()}
+        known = {"bounds": parts.bounds, "unknown": unknown.model_dump()}
+        provenance = {**_provenance(config, loaded, outcome), **objective.remembered(), **known}
         save_model(objective.model, out, objective.tokenizer, provenance=provenance)
         objective.complete(out)
     return outcome
@@ -96,7 +97,7 @@ def _describe_plan(config: LoopConfig, steps: int, steps_per_epoch: int) -> str:
 
 
 def build_objective(
-    config: FinetuneConfig, task: Task[Any, Any], loaded: Loaded, parts: Parts, device: torch.device
+    config: FinetuneConfig, task: Task[Any, Any], loaded: Loaded, parts: dict[Split, list[Any]], device: torch.device
 ) -> TaskObjective[Any, Any]:
     """Return what `task` is learned by, with the model to be trained on `device`.
 
@@ -108,63 +109,6 @@ def build_objective(
         if isinstance(task, kind):
             return objective.build(config, task, loaded, parts, device)
     raise InputError(f"{task.name} is a task to judge models by, not to train them for", where="task")
-
-
-def read_parts(config: FinetuneConfig, task: Task[Any, Any]) -> Parts:
-    """Read the examples, drop repeated ones, and part them as pretraining does, by a hash of their text.
-
-    With `validation_data` the validation examples come from there, and those of them that are among the training
-    examples are left out of training.
-
-    Raises
-    ------
-    InputError: the data cannot be read, or none of it is left for training.
-    """
-    parts: Parts = {"train": [], "validation": [], "test": []}
-    seen: set[str] = set()
-    held_out = 0.0 if config.validation_data else config.validation
-    if config.validation_data:
-        parts["validation"] = _distinct(config, task, config.validation_data, seen)
-    for example in _distinct(config, task, config.data, seen):
-        parts[split_of(task.key(example), held_out, config.test)].append(example)
-    if not parts["train"]:
-        raise InputError(
-            f"none of its {len(seen)} examples is left to train on",
-            where=config.data,
-            fix="Hold out less (--validation, --test) or pass more data.",
-        )
-    return parts
-
-
-def labels_of(task: Task[Any, Any], examples: list[Any]) -> Callable[[Any], str] | None:
-    """Return what tells the label of an example, synonyms taken for one; None where examples have none."""
-    if not isinstance(task, TextClassification):
-        return None
-    labels = task.discover_labels(examples)
-    return lambda example: task.known_as(example.label, labels) or example.label
-
-
-def _distinct(config: FinetuneConfig, task: Task[Any, Any], source: str, seen: set[str]) -> list[Any]:
-    """Return the examples of `source` that are not `seen`, and note them there; say how many were left out and why."""
-    skipped: Counter[str] = Counter()
-    found = read_examples(
-        task,
-        source,
-        fields=config.fields,
-        encoding=config.encoding,
-        on_error=config.on_error,
-        skipped=skipped,
-        html=config.html,
-    )
-    kept = []
-    for example in found:
-        if (key := task.key(example)) not in seen:
-            seen.add(key)
-            kept.append(example)
-    if skipped or len(kept) < len(found):
-        reasons = "".join(f", {count:,} skipped: {reason}" for reason, count in skipped.items())
-        say(f"{source}: {len(found) - len(kept):,} repeated examples left out{reasons}")
-    return kept
 
 
 def _provenance(config: FinetuneConfig, loaded: Loaded, outcome: Outcome) -> dict[str, Any]:

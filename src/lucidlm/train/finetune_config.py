@@ -7,15 +7,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from lucidlm.core.config import Config
 from lucidlm.core.devices import Precision
-from lucidlm.data.document import OnError
-from lucidlm.data.html import Html
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.counts import count_parameters
 from lucidlm.model.directory import Loaded
 from lucidlm.model.heads import Pooling
 from lucidlm.model.lora import LoraConfig
+from lucidlm.tasks.parts import PartsConfig
 from lucidlm.train.loop import LoopConfig
 from lucidlm.train.optim import OptimizerName
 from lucidlm.train.schedule import ScheduleConfig
@@ -28,19 +26,12 @@ MUON_RATE = 1e-3
 ENOUGH_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 400, 2, 10
 
 
-class FinetuneConfig(Config):
+class FinetuneConfig(PartsConfig):
     """A fine-tuning run, whole: saved as `config.yaml` beside what it makes, it can be replayed.
 
     Parameters
     ----------
-    task: a name from the registry of tasks.
     model: the directory of the pretrained model.
-    data: a source of examples; the parts that `split_of` calls validation and test are left out of training.
-    fields: the names that fields have in the data, by the names that the task knows them by (text: review).
-    validation_data: a source of its own to choose the best weights by; nothing of `data` is then held out for that.
-    encoding: how the bytes of `data` stand for text; "auto" recognises it (`lucidlm.data.encoding`).
-    html: whether the texts of `data` are HTML: all ("yes"), none ("no") or those that show it ("auto").
-    validation, test: shares of the data held out; validation chooses the weights, test is for `evaluate`.
     shots: train on so many examples only, drawn at random: of each label where examples have labels. None: all.
     strategy: train all weights ("full"), low-rank adapters beside them ("lora"), or the head alone ("head").
     layer_decay: factor on the learning rates from each block to the one below it (Howard and Ruder 2018,
@@ -65,16 +56,7 @@ class FinetuneConfig(Config):
     synthetic: a source of plain text to make questions from before the real ones are learned; question answering only.
     """
 
-    task: str
     model: str
-    data: str
-    fields: dict[str, str] = Field(default={})
-    validation_data: str | None = None
-    encoding: str = "auto"
-    html: Html = "auto"
-    on_error: OnError = "stop"
-    validation: float = Field(default=0.05, ge=0, lt=1)
-    test: float = Field(default=0.05, ge=0, lt=1)
     shots: int | None = Field(default=None, ge=1)
     strategy: Strategy = "full"
     lora: LoraConfig = LoraConfig()

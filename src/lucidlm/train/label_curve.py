@@ -30,12 +30,13 @@ from lucidlm.data.html import Html
 from lucidlm.metrics.statistics import estimate
 from lucidlm.model.directory import Loaded, load_model
 from lucidlm.model.heads import LanguageModel
-from lucidlm.tasks.base import Task, tasks
-from lucidlm.train.finetune import build_objective, labels_of, read_parts
+from lucidlm.tasks.base import Task, tasks, unknown_to
+from lucidlm.tasks.parts import read_parts
+from lucidlm.tasks.shots import draw_shots, labels_of
+from lucidlm.train.finetune import build_objective
 from lucidlm.train.finetune_config import FinetuneConfig
 from lucidlm.train.loop import Loop, LoopConfig
 from lucidlm.train.pretrain import CONFIG
-from lucidlm.train.shots import draw_shots
 from lucidlm.train.strategy import apply_strategy
 
 CURVE = "curve.json"
@@ -175,6 +176,8 @@ def label_curve(config: LabelCurveConfig, out: str | Path) -> tuple[Curve, int |
     done = {(point.method, point.shots, point.seed) for point in curve.points}
     wanted = [(m, k, s) for k in sorted(set(config.shots)) for s in range(config.seeds) for m in methods]
     missing = [key for key in wanted if key not in done]
+    if loaded.tokenizer and (unknown := unknown_to(loaded.tokenizer, task, [*pool, *held_out])).characters:
+        say(f"{unknown}: the model cannot tell them apart")
     say(f"{len(wanted) - len(missing)} of {len(wanted)} measurements are there; {len(held_out):,} held-out examples")
     for number, (method, shots, seed) in enumerate(missing, start=1):
         few = draw_shots(pool, shots, label_of, seed)

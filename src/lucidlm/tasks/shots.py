@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lucidlm.core.progress import say
 from lucidlm.core.seeds import numpy_generator
+from lucidlm.tasks.base import Task
+from lucidlm.tasks.classification import TextClassification
 
 E = TypeVar("E")
 
@@ -33,3 +35,16 @@ def draw_shots(examples: Sequence[E], shots: int, label_of: Callable[[E], str] |
         rest = f" and {len(short) - 5} others" if len(short) > 5 else ""
         say(f"fewer than {shots:,} examples: {', '.join(short[:5])}{rest}")
     return [examples[index] for index in sorted(chosen)]
+
+
+def labels_of(task: Task[Any, Any], examples: Sequence[Any]) -> Callable[[Any], str] | None:
+    """Return what tells the label of an example, synonyms taken for one; None where examples have none.
+
+    Raises
+    ------
+    InputError: the examples have fewer than two labels.
+    """
+    if not isinstance(task, TextClassification):
+        return None
+    labels = task.discover_labels(examples)
+    return lambda example: task.known_as(example.label, labels) or example.label
