@@ -35,6 +35,7 @@ from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.model.adopt import adopt
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.family import Family, Kind, family_named, family_of
+from lucidlm.model.generation import GENERATION_CONFIG, read_generation_defaults
 from lucidlm.model.heads import LanguageModel, Model, Pooling, SequenceClassifier, SpanExtractor
 from lucidlm.model.origin import locate
 from lucidlm.model.quantize import FLOATS, QUANTIZATION_CONFIG, Dtype, check_storable, compress
@@ -122,8 +123,7 @@ def save_settings(
         tokenizer.save(directory)
         names += ["tokenizer.json", "tokenizer_config.json"]
     if isinstance(model, LanguageModel) and model.config.causal:
-        ids = {} if tokenizer is None else _token_ids(tokenizer)
-        write_json(directory / "generation_config.json", {"do_sample": True, "temperature": 1.0, **ids})
+        write_json(directory / GENERATION_CONFIG, model.generation.to_json(token_ids(tokenizer)))
     write_json(directory / "config.json", _config_json(family, model, tokenizer, dtype))
     return [*names, "config.json"]
 
@@ -135,7 +135,7 @@ def _kind(model: Model) -> Kind:
 def _remove_model(directory: Path) -> None:
     """Remove an earlier model's files, first those that make it one: none of them is to pass for a part of the next."""
     with disk_errors(directory):
-        for name in (RECORD, "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+        for name in (RECORD, "config.json", GENERATION_CONFIG, "tokenizer.json", "tokenizer_config.json"):
             (directory / name).unlink(missing_ok=True)
         for path in directory.glob("model*.safetensors*"):
             path.unlink()
@@ -178,10 +178,9 @@ def _config_json(family: Family | None, model: Model, tokenizer: Tokenizer | Non
     fields["torch_dtype"] = str(FLOATS.get(dtype, torch.float32)).removeprefix("torch.")
     if dtype == "int8" and family is not None:
         fields["quantization_config"] = QUANTIZATION_CONFIG
-    if tokenizer is not None:
-        fields |= _token_ids(tokenizer)
-        if "mask_token_id" in fields:
-            fields["mask_token_id"] = tokenizer.find("mask_token") or 0
+    fields |= token_ids(tokenizer)
+    if tokenizer is not None and "mask_token_id" in fields:
+        fields["mask_token_id"] = tokenizer.find("mask_token") or 0
     if isinstance(model, SequenceClassifier):
         fields["id2label"] = {str(index): label for index, label in enumerate(model.labels)}
         fields["label2id"] = {label: index for index, label in enumerate(model.labels)}
@@ -192,7 +191,10 @@ def _config_json(family: Family | None, model: Model, tokenizer: Tokenizer | Non
     return fields
 
 
-def _token_ids(tokenizer: Tokenizer) -> dict[str, int]:
+def token_ids(tokenizer: Tokenizer | None) -> dict[str, int]:
+    """Return the control tokens that config.json and generation_config.json name, if a tokenizer knows them."""
+    if tokenizer is None:
+        return {}
     return {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
 
 
@@ -224,9 +226,12 @@ def load_model(source: str | Path, *, verify: bool = True) -> Loaded:
         )
     record = _read_record(path, verify) if (path / RECORD).exists() else adopt(path / "config.json")
     config = ModelConfig.parse(record["model"], where=path / RECORD)
-    named = read_json(path / "config.json").get("model_type")
+    fields = read_json(path / "config.json")
+    named = fields.get("model_type")
     family = None if named == OWN else family_named(named, str(path / "config.json"))
     model = _read_weights(record, config, family, path)
+    if isinstance(model, LanguageModel) and config.causal:
+        model.generation = read_generation_defaults(path, fields)
     # Any of these makes a tokenizer; a model without one is known by its ids only.
     held = any((path / name).exists() for name in ("tokenizer.json", "vocab.txt", "vocab.json"))
     return Loaded(model.eval(), Tokenizer.load(path) if held else None, record)

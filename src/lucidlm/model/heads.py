@@ -13,6 +13,7 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import torch_generator
 from lucidlm.model.attention import LayerCache
 from lucidlm.model.config import ModelConfig
+from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.loss import IGNORED, token_losses
 from lucidlm.model.norm import make_norm
 from lucidlm.model.transformer import Transformer, initialise
@@ -39,12 +40,16 @@ class HeadTransform(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """A distribution over the vocabulary at every position: the next token (causal) or the masked one (bidirectional)."""
+    """A distribution over the vocabulary at every position: the next token (causal) or the masked one (bidirectional).
+
+    `generation` is how it writes unless it is told otherwise: what its generation_config.json says.
+    """
 
     def __init__(self, config: ModelConfig, seed: int | None = 0) -> None:
         """Build with fresh weights drawn from `seed`; None leaves them as they come, to be loaded."""
         super().__init__()
         self.config = config
+        self.generation = GenerationDefaults()
         self.model = Transformer(config)
         self.transform = HeadTransform(config) if config.head_transform else None
         tied = config.tied_embeddings

@@ -90,6 +90,8 @@ class MatchObjective(TaskObjective[Match, MatchBatch]):
             )
         model = LanguageModel(shape, seed=None)
         model.load_state_dict(loaded.model.state_dict())
+        assert isinstance(loaded.model, LanguageModel)
+        model.generation = loaded.model.generation
         embedder = TextEmbedder(model.to(device), tokenizer, config.pooling or "mean", config.max_length)
         return cls(config, task, examples, model, tokenizer, Ranker(embedder, task.again))
 
