@@ -185,6 +185,8 @@ def _config_json(family: Family | None, model: Model, tokenizer: Tokenizer | Non
         fields["id2label"] = {str(index): label for index, label in enumerate(model.labels)}
         fields["label2id"] = {label: index for index, label in enumerate(model.labels)}
         fields["classifier_pooling"] = model.pooling
+        if model.pad_id is not None or (tokenizer is not None and _may_end_text(tokenizer.pad_id, tokenizer)):
+            fields["pad_token_id"] = model.pad_id
         if family is not None and not family.reads_as(model.pooling):
             # transformers' classifiers pool another way and would be silently wrong: offer it the backbone only.
             fields["architectures"] = [family.backbone]
@@ -196,6 +198,19 @@ def token_ids(tokenizer: Tokenizer | None) -> dict[str, int]:
     if tokenizer is None:
         return {}
     return {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+
+
+def _pad_id(fields: dict[str, Any], where: Path) -> int | None:
+    found = fields.get("pad_token_id")
+    if found is not None and type(found) is not int:
+        raise InputError(f"pad_token_id is {found!r}, not a token's number", where=where, fix="Correct it.")
+    return found
+
+
+def _may_end_text(token: int, tokenizer: Tokenizer) -> bool:
+    """Return whether a token may be the last one of a text, so that saying it is padding would make a difference."""
+    added = tokenizer.core.get_added_tokens_decoder().get(token)
+    return token in tokenizer.suffix or added is None or not added.special
 
 
 def load_model(source: str | Path, *, verify: bool = True) -> Loaded:
@@ -232,6 +247,8 @@ def load_model(source: str | Path, *, verify: bool = True) -> Loaded:
     model = _read_weights(record, config, family, path)
     if isinstance(model, LanguageModel) and config.causal:
         model.generation = read_generation_defaults(path, fields)
+    if isinstance(model, SequenceClassifier):
+        model.pad_id = _pad_id(fields, path / "config.json")
     # Any of these makes a tokenizer; a model without one is known by its ids only.
     held = any((path / name).exists() for name in ("tokenizer.json", "vocab.txt", "vocab.json"))
     return Loaded(model.eval(), Tokenizer.load(path) if held else None, record)

@@ -115,11 +115,17 @@ def blank_head(config: ModelConfig, device: torch.device) -> dict[str, Tensor]:
 
 
 def text_states(
-    backbone: Transformer, tokens: Tensor, lengths: Tensor, pooling: Pooling, types: Tensor | None = None
+    backbone: Transformer,
+    tokens: Tensor,
+    lengths: Tensor,
+    pooling: Pooling,
+    types: Tensor | None = None,
+    pad_id: int | None = None,
 ) -> Tensor:
     """Return one state (B, D) a text: the "last" token's, the "first" one's, or the "mean" of all.
 
-    `tokens` (B, T) int64, and their segments `types`, are padded on the right to T from `lengths` (B,) int64.
+    `tokens` (B, T) int64, and their segments `types`, are padded on the right to T from `lengths` (B,) int64. Where
+    `pad_id` is given, the last token is the last one that is another.
     """
     within = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]  # (B, T)
     # What pads the right is invisible to causal attention anyway, and to any where nothing is padded.
@@ -127,7 +133,10 @@ def text_states(
     if pooling == "first":
         return hidden[:, 0]
     if pooling == "last":
-        return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
+        last = lengths - 1
+        if pad_id is not None:
+            last = (torch.arange(tokens.shape[1], device=tokens.device) * (within & (tokens != pad_id))).amax(1)
+        return hidden[torch.arange(len(hidden), device=hidden.device), last]
     return (hidden * within[..., None]).sum(1) / lengths[:, None]
 
 
@@ -142,13 +151,22 @@ class SequenceClassifier(nn.Module):
     ----------
     pooling: read the class from the "last" token's state (transformers' way for causal models), from the "mean", or from
         the "first" token's (BERT's way; a causal model's first token has seen nothing else).
+    pad_id: the token that texts are padded with. Where a text itself ends with it, the last token is the one before,
+        since that is what transformers reads: its classifiers know padding by this token, and by nothing else.
 
     Raises
     ------
     InputError: a causal model is to be read from its first token.
     """
 
-    def __init__(self, config: ModelConfig, labels: Sequence[str], pooling: Pooling, seed: int | None = 0) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        labels: Sequence[str],
+        pooling: Pooling,
+        seed: int | None = 0,
+        pad_id: int | None = None,
+    ) -> None:
         super().__init__()
         if config.causal and pooling == "first":
             raise InputError(
@@ -158,6 +176,7 @@ class SequenceClassifier(nn.Module):
             )
         self.config, self.labels = config, list(labels)
         self.pooling: Pooling = pooling
+        self.pad_id = pad_id
         self.model = Transformer(config)
         self.dropout = nn.Dropout(config.dropout)
         width = config.embedding_dim
@@ -174,7 +193,7 @@ class SequenceClassifier(nn.Module):
 
         `types` (B, T) int64 are the tokens' segments; None: all 0.
         """
-        pooled = text_states(self.model, tokens, lengths, self.pooling, types)
+        pooled = text_states(self.model, tokens, lengths, self.pooling, types, self.pad_id)
         if self.config.causal:
             return self.score(self.dropout(pooled))
         if self.pooling == "first":
