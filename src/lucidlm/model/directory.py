@@ -39,6 +39,14 @@ from lucidlm.model.generation import GENERATION_CONFIG, read_generation_defaults
 from lucidlm.model.heads import LanguageModel, Model, Pooling, SequenceClassifier, SpanExtractor
 from lucidlm.model.origin import locate
 from lucidlm.model.quantize import FLOATS, QUANTIZATION_CONFIG, Dtype, check_storable, compress
+from lucidlm.model.sentence import (
+    LENGTHS,
+    MODULES,
+    PROMPTS,
+    read_sentence_settings,
+    transformer_folder,
+    write_sentence_settings,
+)
 from lucidlm.model.shards import save_weights
 from lucidlm.model.weights import check_fit, load_weights, own_file, weight_shapes
 from lucidlm.version import __version__
@@ -87,6 +95,13 @@ def save_model(
     InputError: the weights are too large for `dtype`.
     """
     directory = Path(directory)
+    sentence = model.sentence if isinstance(model, LanguageModel) else None
+    if sentence is not None and sentence.refused is not None:
+        raise InputError(
+            f"its {MODULES} {sentence.refused}, so it would be another model",
+            where=directory,
+            fix=f"Remove {MODULES} from the model to keep the Transformer alone.",
+        )
     state = model.state_dict()
     check_storable(state, dtype, directory)
     family = _family_on_disk(model.config, dtype)
@@ -97,6 +112,8 @@ def save_model(
     require_free_space(directory, sum(value.nbytes for value in shapes.values()) + 2**20)
     _remove_model(directory)
     names = save_weights(shapes, _stored(family, state, model, dtype), directory)
+    if sentence is not None:
+        names += write_sentence_settings(sentence, directory, model.config.embedding_dim)
     names += save_settings(model, directory, tokenizer, family, dtype)
     record = {
         "format": FORMAT,
@@ -135,7 +152,8 @@ def _kind(model: Model) -> Kind:
 def _remove_model(directory: Path) -> None:
     """Remove an earlier model's files, first those that make it one: none of them is to pass for a part of the next."""
     with disk_errors(directory):
-        for name in (RECORD, "config.json", GENERATION_CONFIG, "tokenizer.json", "tokenizer_config.json"):
+        settings = (GENERATION_CONFIG, "tokenizer.json", "tokenizer_config.json", MODULES, LENGTHS, PROMPTS)
+        for name in (RECORD, "config.json", *settings):
             (directory / name).unlink(missing_ok=True)
         for path in directory.glob("model*.safetensors*"):
             path.unlink()
@@ -233,6 +251,7 @@ def load_model(source: str | Path, *, verify: bool = True) -> Loaded:
         raise InputError("there is no such model directory or file", where=source)
     if (file := _only_file(path)) is not None:
         return _read_file(file)
+    whole, path = path, transformer_folder(path)
     if not (path / RECORD).exists() and not (path / "config.json").exists():
         raise InputError(
             f"is not a model directory (it has neither {RECORD} nor config.json)",
@@ -245,8 +264,10 @@ def load_model(source: str | Path, *, verify: bool = True) -> Loaded:
     named = fields.get("model_type")
     family = None if named == OWN else family_named(named, str(path / "config.json"))
     model = _read_weights(record, config, family, path)
-    if isinstance(model, LanguageModel) and config.causal:
-        model.generation = read_generation_defaults(path, fields)
+    if isinstance(model, LanguageModel):
+        model.sentence = read_sentence_settings(whole)
+        if config.causal:
+            model.generation = read_generation_defaults(path, fields)
     if isinstance(model, SequenceClassifier):
         model.pad_id = _pad_id(fields, path / "config.json")
     # Any of these makes a tokenizer; a model without one is known by its ids only.

@@ -16,6 +16,7 @@ from lucidlm.model.config import ModelConfig
 from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.loss import IGNORED, token_losses
 from lucidlm.model.norm import make_norm
+from lucidlm.model.sentence import SentenceSettings
 from lucidlm.model.transformer import Transformer, initialise
 
 Pooling = Literal["last", "mean", "first"]
@@ -42,7 +43,8 @@ class HeadTransform(nn.Module):
 class LanguageModel(nn.Module):
     """A distribution over the vocabulary at every position: the next token (causal) or the masked one (bidirectional).
 
-    `generation` is how it writes unless it is told otherwise: what its generation_config.json says.
+    `generation` is how it writes unless it is told otherwise: what its generation_config.json says. `sentence` is how its
+    states become vectors of texts, if sentence-transformers' files say that.
     """
 
     def __init__(self, config: ModelConfig, seed: int | None = 0) -> None:
@@ -50,6 +52,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.generation = GenerationDefaults()
+        self.sentence: SentenceSettings | None = None
         self.model = Transformer(config)
         self.transform = HeadTransform(config) if config.head_transform else None
         tied = config.tied_embeddings
