@@ -140,7 +140,8 @@ def save_settings(
         tokenizer.save(directory)
         names += ["tokenizer.json", "tokenizer_config.json"]
     if isinstance(model, LanguageModel) and model.config.causal:
-        write_json(directory / GENERATION_CONFIG, model.generation.to_json(token_ids(tokenizer)))
+        ids = token_ids(tokenizer, model.config.vocab_size)
+        write_json(directory / GENERATION_CONFIG, model.generation.to_json(ids))
     write_json(directory / "config.json", _config_json(family, model, tokenizer, dtype))
     return [*names, "config.json"]
 
@@ -196,7 +197,7 @@ def _config_json(family: Family | None, model: Model, tokenizer: Tokenizer | Non
     fields["torch_dtype"] = str(FLOATS.get(dtype, torch.float32)).removeprefix("torch.")
     if dtype == "int8" and family is not None:
         fields["quantization_config"] = QUANTIZATION_CONFIG
-    fields |= token_ids(tokenizer)
+    fields |= token_ids(tokenizer, model.config.vocab_size)
     if tokenizer is not None and "mask_token_id" in fields:
         fields["mask_token_id"] = tokenizer.find("mask_token") or 0
     if isinstance(model, SequenceClassifier):
@@ -204,18 +205,23 @@ def _config_json(family: Family | None, model: Model, tokenizer: Tokenizer | Non
         fields["label2id"] = {label: index for index, label in enumerate(model.labels)}
         fields["classifier_pooling"] = model.pooling
         if model.pad_id is not None or (tokenizer is not None and _may_end_text(tokenizer.pad_id, tokenizer)):
-            fields["pad_token_id"] = model.pad_id
+            known = model.pad_id is not None and model.pad_id < model.config.vocab_size
+            fields["pad_token_id"] = model.pad_id if known else None
         if family is not None and not family.reads_as(model.pooling):
             # transformers' classifiers pool another way and would be silently wrong: offer it the backbone only.
             fields["architectures"] = [family.backbone]
     return fields
 
 
-def token_ids(tokenizer: Tokenizer | None) -> dict[str, int]:
-    """Return the control tokens that config.json and generation_config.json name, if a tokenizer knows them."""
+def token_ids(tokenizer: Tokenizer | None, vocab_size: int) -> dict[str, int]:
+    """Return the control tokens that config.json and generation_config.json name, if a tokenizer knows them.
+
+    Those that a model of `vocab_size` tokens has no row for are left out: transformers would not open it.
+    """
     if tokenizer is None:
         return {}
-    return {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    ids = {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    return {name: index for name, index in ids.items() if index < vocab_size}
 
 
 def _pad_id(fields: dict[str, Any], where: Path) -> int | None:
