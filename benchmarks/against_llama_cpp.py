@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("model", help="a GGUF file, or what `lucidlm import` takes that leads to one")
     args = parser.parse_args()
 
-    path = locate(args.model)
+    path = locate(args.model).path
     loaded = load_model(path)
     with tempfile.TemporaryDirectory() as folder:
         exported = Path(folder) / "fp32.gguf"

@@ -106,7 +106,7 @@ def opened_by_both(source: str, folder: Path) -> str:
     from lucidlm.model.directory import load_model, save_model
     from lucidlm.model.origin import locate
 
-    place = Path(locate(source))
+    place = locate(source).path
     if (place / "config.json").exists():
         return str(place)
     loaded = load_model(source)

@@ -71,7 +71,7 @@ def _from_hub(source: str) -> Located:
     say(f"{source}: commit {repository.commit[:7]}")
     places = dict(zip(files, repository.fetch(files), strict=True))
     pinned = f"hf:{repository.name}{f'/{single}' if single else ''}#{repository.commit}"
-    return Located(places[single] if single else places["config.json"].parent, pinned)
+    return Located(places[single] if single else places[files[0]].parent, pinned)
 
 
 def _files_on_hub(repository: Repository) -> tuple[str | None, list[str]]:
@@ -94,10 +94,7 @@ def _files_on_hub(repository: Repository) -> tuple[str | None, list[str]]:
         what = f"holds only pickled weights ({', '.join(pickles[:5])}), which could run any code when opened"
         fix = "Name a revision that has .safetensors (hf:OWNER/NAME#REVISION), or convert them where they come from."
         raise InputError(what, where=repository.where, fix=fix)
-    if "config.json" not in top and "adapter_config.json" in top:
-        fix = "Merge it with the model that it adapts (merge_and_unload of peft), and pass the result."
-        raise InputError("holds an adapter, not a model", where=repository.where, fix=fix)
-    if not weights or "config.json" not in top:
+    if not weights or not {"config.json", "adapter_config.json"}.intersection(top):
         fix = "A model is config.json beside .safetensors, or a .gguf file."
         raise InputError("holds no model", where=repository.where, fix=fix)
     described = [path for path in top if path.endswith(PARTS) and not path.endswith(".safetensors")]
@@ -132,8 +129,8 @@ def _unpacked(archive: Archive, directory: Path, path: str | None) -> Path:
     """Unpack the model in an archive, checked against its manifest when it is there already; return its place."""
     if archive.links:
         raise InputError(f"holds the link {archive.links[0]!r}", where=archive.name, fix="Do not trust it.")
-    members, single = _model_in(archive, path)
-    names = [PurePosixPath(member).name for member in members]
+    members, inside, single = _model_in(archive, path)
+    names = [str(PurePosixPath(member).relative_to(inside)) for member in members]
     found = directory / names[0] if single else directory
     if (directory / MANIFEST).is_file() and all((directory / name).is_file() for name in names):
         verify_manifest(directory)
@@ -145,6 +142,7 @@ def _unpacked(archive: Archive, directory: Path, path: str | None) -> Path:
     try:
         with disk_errors(directory):
             for member, name in zip(members, names, strict=True):
+                (folder / name).parent.mkdir(exist_ok=True)
                 with archive.open(member) as stream, open(folder / name, "wb") as file:
                     shutil.copyfileobj(stream, file, 2**20)
             write_manifest(folder, names)
@@ -155,8 +153,8 @@ def _unpacked(archive: Archive, directory: Path, path: str | None) -> Path:
     return found
 
 
-def _model_in(archive: Archive, path: str | None) -> tuple[list[str], bool]:
-    """Return the members that make the model in an archive, and whether it is one file."""
+def _model_in(archive: Archive, path: str | None) -> tuple[list[str], PurePosixPath, bool]:
+    """Return the members that make the model in an archive, the folder they are in, and whether it is one file."""
     held = archive.below(path) if path else list(archive.members)
     files = [name for name in held if name.endswith(".gguf")]
     weighed = {PurePosixPath(name).parent for name in held if name.endswith(".safetensors")}
@@ -169,8 +167,11 @@ def _model_in(archive: Archive, path: str | None) -> tuple[list[str], bool]:
         fix = "A model is a .gguf file, or config.json beside .safetensors."
         raise InputError("holds no model", where=archive.name, fix=fix)
     if files:
-        return files, True
+        return files, PurePosixPath(files[0]).parent, True
     inside = PurePosixPath(folders[0])
     paths = {name: PurePosixPath(name) for name in held if name.endswith(PARTS)}
     # A manifest.json of theirs would be taken for that of the cache.
-    return [name for name, path in paths.items() if path.parent == inside and path.name != MANIFEST], False
+    own = [name for name, path in paths.items() if path.parent == inside and path.name != MANIFEST]
+    # Modules of sentence-transformers have their settings in folders of their own.
+    modules = [name for name, path in paths.items() if path.parent.parent == inside and path.name == "config.json"]
+    return [*own, *(name for name in modules if PurePosixPath(name).parent != inside)], inside, False

@@ -11,8 +11,10 @@ from lucidlm.core.devices import Precision
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.counts import count_parameters
 from lucidlm.model.directory import Loaded
-from lucidlm.model.heads import Pooling
+from lucidlm.model.heads import LanguageModel, Pooling
 from lucidlm.model.lora import LoraConfig
+from lucidlm.tasks.base import tasks
+from lucidlm.tasks.matching import Matching
 from lucidlm.tasks.parts import PartsConfig
 from lucidlm.train.loop import LoopConfig
 from lucidlm.train.optim import OptimizerName
@@ -39,7 +41,8 @@ class FinetuneConfig(PartsConfig):
     max_length: tokens read at once; None: the model's context. What happens to longer inputs is the task's to say.
     attention: whether a token sees all of its input or only what stands before it; "auto" is the model's own way.
     pooling: read a text's class or embedding from the last token's state, the first one's or the mean; None: the first
-        one's of a model that has segments (BERT), which was pretrained for that, else the mean.
+        one's of a model that has segments (BERT), which was pretrained for that, else the mean; embeddings of a model that
+        sentence-transformers made: its own.
     epochs: passes over the training examples; the loop's `max_steps` and `minutes` may end them sooner. None: as many as
         give 400 steps, from 2 to 10, so that few examples are learned too (Mosbach et al. 2021, arXiv:2006.04884).
     batch_size: examples a step.
@@ -89,10 +92,13 @@ class FinetuneConfig(PartsConfig):
         shape, here = loaded.model.config, pretrained_here(loaded)
         made_by = optimizer_of(loaded) if here else "adamw"
         optimizer = self.loop.optimizer.completed(made_by, MUON_RATE if here else adamw_rate(shape, self.strategy))
+        # Models of sentence-transformers keep their own way.
+        embeds = isinstance(loaded.model, LanguageModel) and loaded.model.sentence is not None
+        embeds = embeds and isinstance(tasks.get(self.task), Matching)
         usual = 0.1 if here else shape.dropout
         return self.changed(
             max_length=self.max_length or shape.context_length,
-            pooling=self.pooling or ("first" if shape.token_types else "mean"),
+            pooling=self.pooling or (None if embeds else "first" if shape.token_types else "mean"),
             dropout=usual if self.dropout is None else self.dropout,
             token_dropout=(0.2 if here else 0.0) if self.token_dropout is None else self.token_dropout,
             loop=self.loop.changed(optimizer=optimizer),

@@ -72,8 +72,8 @@ def stream(stepper: Stepper, tokenizer: Tokenizer, prompt: str, config: Sampling
     ------
     InputError: the prompt is longer than the model's context, or the tokenizer is not the model's.
     """
-    row = start_rows(stepper.model.config, tokenizer, [prompt], config)[0]
-    chooser = Chooser([row], config, never_written(stepper.model.config.vocab_size, tokenizer))
+    row = start_rows(stepper.model.config, tokenizer, [prompt], config, stepper.model.generation.ends)[0]
+    chooser = Chooser([row], config, never_written(stepper.model.config.vocab_size, tokenizer, row.ends))
 
     def pieces() -> Iterator[str]:
         yield prompt
