@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
 
-import tokenizers
 from jinja2 import TemplateError
 
 from lucidlm.core.errors import InputError
@@ -71,11 +70,9 @@ class ChatTemplate:
                         "trained here do.",
                     )
         self.tokenizer = tokenizer
-        # In the tokenizer itself control tokens in a text are only text.
-        self._obeying = tokenizers.Tokenizer.from_str(tokenizer.core.to_str())
         added = tokenizer.core.get_added_tokens_decoder()
-        self._special = {index: token.content for index, token in added.items() if token.special and token.content}
-        longest_first = sorted(self._special.values(), key=len, reverse=True)
+        self._control = {index: added[index].content for index in sorted(tokenizer.control) if added[index].content}
+        longest_first = sorted(self._control.values(), key=len, reverse=True)
         self._commands = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self._roles = _special_tokens(tokenizer)
         try:
@@ -101,7 +98,7 @@ class ChatTemplate:
         said = "".join(message.content for message in messages)
         free = (character for character in map(chr, PRIVATE) if character not in said)
         left, right = next(free), next(free)
-        stand_ins = dict(zip(self._special.values(), free, strict=False)) if self._commands.search(said) else {}
+        stand_ins = dict(zip(self._control.values(), free, strict=False)) if self._commands.search(said) else {}
         hidden = [
             (message.role, self._commands.sub(lambda found: stand_ins[found[0]], message.content))
             for message in messages
@@ -124,13 +121,13 @@ class ChatTemplate:
 
     def encode(self, rendered: Rendered) -> tuple[list[int], list[int]]:
         """Return the ids of a text, and where in it each of their tokens ends."""
-        found = self._obeying.encode(rendered.text, add_special_tokens=False)
+        found = self.tokenizer.obeying.encode(rendered.text, add_special_tokens=False)
         ids, ends = found.ids, [end for _, end in found.offsets]
         if not rendered.spelt:
             return ids, ends
         # Stretches between control tokens in which a message spells one out are encoded again, as plain text.
         unknown = self.tokenizer.unknown_id
-        commands = [at for at, index in enumerate(ids) if index in self._special and index != unknown]
+        commands = [at for at, index in enumerate(ids) if index in self._control and index != unknown]
         borders = [(-1, 0, 0), *((at, *found.offsets[at]) for at in commands), (len(ids), *[len(rendered.text)] * 2)]
         new_ids: list[int] = []
         new_ends: list[int] = []
@@ -152,7 +149,7 @@ class ChatTemplate:
         parts = [spelt.get(character, character) for character in text]
         # For each character of the whole, how many of `text` have begun by then.
         places = [place for place, part in enumerate(parts, 1) for _ in part]
-        found = self.tokenizer.core.encode("".join(parts), add_special_tokens=False)
+        found = self.tokenizer.encodings(["".join(parts)])[0]
         return found.ids, [places[end - 1] if end else 0 for _, end in found.offsets]
 
     @property
@@ -161,7 +158,7 @@ class ChatTemplate:
         rendered = self.render([Message("user", "a"), Message("assistant", "b")], reply=False, mark=True)
         ids, ends = self.encode(rendered)
         last = ids[self.closing(rendered, ids, ends)[-1]]
-        return last if last in self._special else None
+        return last if last in self._control else None
 
     def closing(self, rendered: Rendered, ids: list[int], ends: list[int]) -> list[int]:
         """Return, for each of the assistant's messages, the place among `ids` of the last token of its turn.
@@ -172,7 +169,7 @@ class ChatTemplate:
         for _, end in rendered.replies:
             behind = len(rendered.text) - len(rendered.text[end:].lstrip())
             following = bisect_right(ends, behind)
-            closes = following < len(ids) and ids[following] in self._special
+            closes = following < len(ids) and ids[following] in self._control
             places.append(following if closes else bisect_left(ends, end))
         return places
 

@@ -153,7 +153,7 @@ class SpanReader:
     def encode(self, questions: Sequence[Question]) -> list[EncodedQuestion]:
         """Return each question and its context as tokens; a question takes at most half of the room."""
         contexts = list(dict.fromkeys(question.context for question in questions))
-        encodings = self.tokenizer.core.encode_batch(contexts, add_special_tokens=False)
+        encodings = self.tokenizer.encodings(contexts)
         known = {
             context: (np.array(found.ids, dtype=np.int32), _offsets(found.offsets), terms(context))
             for context, found in zip(contexts, encodings, strict=True)
