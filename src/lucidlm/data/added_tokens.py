@@ -87,7 +87,7 @@ def add_tokens(
             found[index] = AddedToken(token, normalized=token not in special, special=token in special)
         found.update(own)
     tokens = [token for _, token in sorted(found.items(), key=lambda item: item[0])]
-    known = {token.content for token in (*tokens, *core.get_added_tokens_decoder().values())}
+    known: set[str | None] = {token.content for token in (*tokens, *core.get_added_tokens_decoder().values())}
     for token in (*(roles.values() if names else ()), *extra):
         if content(token) not in known:
             tokens.append(_token(token, True))
