@@ -13,7 +13,17 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from lucidlm.data.tokenizer import Tokenizer
 
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
-KINDS = ("bpe", "characters", "llama", "gemma", "wordpiece", "wordpiece cleaned", "unigram", "unigram cleaned", "bytes only")
+KINDS = (
+    "bpe",
+    "characters",
+    "llama",
+    "gemma",
+    "wordpiece",
+    "wordpiece cleaned",
+    "unigram",
+    "unigram cleaned",
+    "bytes only",
+)
 
 
 def characters_of(tokens: list[str]) -> dict[str, int]:
@@ -42,9 +52,7 @@ def tokenizer(kind: str) -> Tokenizer:
         core = tokenizers.Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
         core.normalizer = normalizers.Replace(" ", "▁")
         strip = [] if kind == "gemma" else [decoders.Strip(" ", 1, 0)]
-        core.decoder = decoders.Sequence(
-            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
-        )
+        core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
     core.add_special_tokens(["<unk>", "</s>"])
     core.add_tokens([AddedToken("café"), AddedToken("x y")])
     return Tokenizer(core, config)

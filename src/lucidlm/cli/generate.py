@@ -38,6 +38,9 @@ def generate(
     min_p: MinP = None,
     repetition_penalty: RepetitionPenalty = None,
     stop: Stop = None,
+    special: Annotated[
+        bool, typer.Option("--special", help="Control tokens in a prompt, such as <|im_start|>, are control tokens.")
+    ] = False,
     seed: Seed = None,
     device: Device = None,
 ) -> None:
@@ -63,10 +66,11 @@ def generate(
         stop=stop,
         seed=seed,
     )
+    prompts_read = [tokenizer.encode_prompt(text, special=special) for text in texts]
     if len(texts) > 1:
-        for text, written in zip(texts, run(network, tokenizer, texts, sampling), strict=True):
+        for text, written in zip(texts, run(network, tokenizer, prompts_read, sampling), strict=True):
             print(text + written.text)
         return
     print(texts[0], end="", flush=True)
-    run(network, tokenizer, texts, sampling, on_text=lambda _, piece: print(piece, end="", flush=True))
+    run(network, tokenizer, prompts_read, sampling, on_text=lambda _, piece: print(piece, end="", flush=True))
     print()

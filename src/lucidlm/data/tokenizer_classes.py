@@ -21,9 +21,6 @@ from lucidlm.data.added_tokens import content
 Settings = Mapping[str, Any]
 """What `tokenizer_config.json` says."""
 
-GPT2_PIECES = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-"""Radford et al. 2019."""
-
 
 def word_pieces(digits: str, letters: str = r"\p{L}", others: str = r"\p{L}\p{N}") -> str:
     """Return the pattern of tiktoken's cl100k and its kin, which differ in how many digits stand together."""
