@@ -11,7 +11,7 @@ import torch
 from gguf import GGUFWriter
 from tokenizers import decoders, models, normalizers
 
-from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.data.tokenizer import CONTROL, UNKNOWN, Tokenizer
 from lucidlm.interop.gguf.header import read_header
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.directory import Loaded
@@ -33,6 +33,15 @@ ARRANGEMENTS: dict[str, dict[str, Any]] = {
 
 def trained_tokenizer() -> Tokenizer:
     return Tokenizer.train_bpe([TEXT * 20], 300, exact=False)
+
+
+def characters_without_bytes(text: str) -> Tokenizer:
+    """Return a tokenizer of characters as they once were made: what is not in `text` is unknown."""
+    tokens = [*CONTROL, UNKNOWN, *sorted(set(text))]
+    core = tokenizers.Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, [], unk_token=UNKNOWN))
+    core.decoder = decoders.Fuse()
+    core.add_special_tokens([*CONTROL, UNKNOWN])
+    return Tokenizer(core)
 
 
 def tiny(tokenizer: Tokenizer, **fields: Any) -> Loaded:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tokenizers
 import torch
-from tests.gguf_models import ARRANGEMENTS, TEXT, sentence_piece, tiny, trained_tokenizer
+from tests.gguf_models import ARRANGEMENTS, TEXT, characters_without_bytes, sentence_piece, tiny, trained_tokenizer
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 
 from lucidlm.core.errors import LucidError
@@ -165,6 +165,15 @@ def test_tokens_of_sentence_piece(tmp_path: Path) -> None:
 
 def test_tokens_of_characters(tmp_path: Path) -> None:
     tokenizer = Tokenizer.train_characters([TEXT])
+    export_gguf(tiny(tokenizer), tmp_path / "model.gguf", None)
+    texts = [TEXT, "  the  fox ", "not in it: é 🧿🧿 万", "a\nb", "(1984!!)\n\n x"]
+    assert ids_in(tmp_path / "model.gguf", texts) == tokenizer.encode_batch(texts)
+    with opened(tmp_path / "model.gguf", vocab_only=True, n_ctx=512) as theirs:
+        assert [theirs.detokenize(tokenizer.encode(text)).decode() for text in texts] == texts
+
+
+def test_tokens_of_characters_without_bytes(tmp_path: Path) -> None:
+    tokenizer = characters_without_bytes(TEXT)
     export_gguf(tiny(tokenizer), tmp_path / "model.gguf", None)
     texts = [TEXT, "  the  fox ", "an unknown é", "a\nb"]
     assert ids_in(tmp_path / "model.gguf", texts) == tokenizer.encode_batch(texts)

@@ -22,8 +22,9 @@ def test_transformers_gives_the_same_ids(kind: str, tmp_path) -> None:
     tokenizer = Tokenizer.train_bpe(TEXTS * 3, 280) if kind == "bpe" else Tokenizer.train_characters(TEXTS)
     tokenizer.save(tmp_path)
     other = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    assert [other(text)["input_ids"] for text in TEXTS] == tokenizer.encode_batch(TEXTS)
-    assert [other.decode(ids) for ids in tokenizer.encode_batch(TEXTS)] == TEXTS
+    texts = [*TEXTS, "in no corpus: 🧿 ß 龘"]
+    assert [other(text)["input_ids"] for text in texts] == tokenizer.encode_batch(texts)
+    assert [other.decode(ids) for ids in tokenizer.encode_batch(texts)] == texts
     assert (other.bos_token_id, other.eos_token_id) == (tokenizer.eos_id, tokenizer.eos_id)
     assert (other.pad_token_id, other.mask_token_id) == (tokenizer.pad_id, tokenizer.mask_id)
     assert len(other) == tokenizer.vocab_size

@@ -21,11 +21,12 @@ def tokenizer(kind: str) -> Tokenizer:
     return Tokenizer.train_bpe(texts, 285) if kind == "bpe" else Tokenizer.train_characters(texts)
 
 
+@pytest.mark.parametrize("kind", ["bpe", "characters"])
 @given(TEXTS)
-def test_any_text_comes_back(text: str) -> None:
-    ids = tokenizer("bpe").encode(text)
-    assert tokenizer("bpe").decode(ids) == text
-    assert b"".join(map(tokenizer("bpe").token_bytes, ids)) == text.encode()
+def test_any_text_comes_back(kind: str, text: str) -> None:
+    ids = tokenizer(kind).encode(text)
+    assert tokenizer(kind).decode(ids) == text
+    assert b"".join(map(tokenizer(kind).token_bytes, ids)) == text.encode()
 
 
 @given(TEXTS)

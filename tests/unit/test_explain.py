@@ -41,7 +41,9 @@ def prediction(loaded: Loaded) -> Prediction:
 def classifier() -> Loaded:
     """A classifier whose label depends on one token alone: "good" moves the class, nothing else does."""
     tokenizer = Tokenizer.train_characters(["abcdefg +"])
-    config = ModelConfig(vocab_size=16, embedding_dim=8, num_heads=2, ff_dim=8, num_layers=1, context_length=32)
+    config = ModelConfig(
+        vocab_size=tokenizer.vocab_size, embedding_dim=8, num_heads=2, ff_dim=8, num_layers=1, context_length=32
+    )
     model = SequenceClassifier(config, ["no", "yes"], "mean").eval()
     with torch.no_grad():
         model.model.layers[0].self_attn.o_proj.weight.zero_()  # pyright: ignore[reportAttributeAccessIssue]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.gguf_models import characters_without_bytes
 from torch import Tensor
 
 from lucidlm.core.errors import InputError
@@ -142,7 +143,7 @@ def test_tokens_that_stand_for_nothing_are_never_chosen(tokenizer: Tokenizer) ->
 
 
 def test_characters_that_are_not_in_the_vocabulary_are_never_written() -> None:
-    tokenizer = Tokenizer.train_characters(["abc"])
+    tokenizer = characters_without_bytes("abc")
     assert tokenizer.unknown_id is not None
     [found] = generate(make(vocab_size=tokenizer.vocab_size), tokenizer, ["a"], FREE.changed(length=100))
     assert tokenizer.unknown_id not in found.tokens

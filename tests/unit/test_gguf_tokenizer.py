@@ -9,12 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 import tokenizers
-from tests.gguf_models import SPACE, TEXT, Parts, all_merges, sentence_piece, tiny, trained_tokenizer
+from tests.gguf_models import (
+    SPACE,
+    TEXT,
+    Parts,
+    all_merges,
+    characters_without_bytes,
+    sentence_piece,
+    tiny,
+    trained_tokenizer,
+)
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from lucidlm.core.errors import InputError
+from lucidlm.data.byte_level import PIECES
 from lucidlm.data.chat import with_template
-from lucidlm.data.tokenizer import PIECES, Tokenizer
+from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.interop.gguf.read import load_gguf
 from lucidlm.interop.gguf.write import export_gguf
 from lucidlm.interop.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
@@ -115,7 +125,17 @@ def test_sentence_piece(scheme: str | None, tmp_path: Path) -> None:
 
 
 def test_characters(tmp_path: Path) -> None:
-    tokenizer = Tokenizer.train_characters([TEXT])
+    for corpus in (TEXT, "ASCII only"):
+        tokenizer = Tokenizer.train_characters([corpus])
+        read = through(tokenizer, tmp_path)
+        assert (read.kind, read.unknown_id) == ("characters", None)
+        texts = [*TEXTS, "not in it: é世 🧿 <|unk|>"]
+        assert read.encode_batch(texts) == tokenizer.encode_batch(texts)
+        assert [read.decode(ids) for ids in read.encode_batch(texts)] == texts
+
+
+def test_characters_without_bytes(tmp_path: Path) -> None:
+    tokenizer = characters_without_bytes(TEXT)
     read = through(tokenizer, tmp_path, vocab_size=tokenizer.vocab_size + 3)
     assert read.kind == "characters"
     texts = [TEXT, "", "  the fox\n", "unknown: é世 <|unk|>"]
@@ -178,7 +198,7 @@ def test_kinds_that_llama_cpp_has_otherwise(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="of the kind wordpiece"):
         through(Tokenizer(pieces), tmp_path)
     with pytest.raises(InputError, match="'▁' or NUL"):
-        through(Tokenizer.train_characters([TEXT + SPACE]), tmp_path)
+        through(characters_without_bytes(TEXT + SPACE), tmp_path)
     unordered = sentence_piece()
     vocabulary = unordered.get_vocab()
     unordered.model = models.BPE(vocabulary, all_merges(vocabulary)[:-1], unk_token="<unk>", byte_fallback=True)

@@ -6,11 +6,11 @@ import errno
 
 import numpy as np
 import pytest
+from tests.gguf_models import characters_without_bytes
 
 from lucidlm.core.errors import LucidError
 from lucidlm.data.loader import TokenCorpus
 from lucidlm.data.pack import ShardWriter, dtype_for, pack
-from lucidlm.data.tokenizer import Tokenizer
 
 
 def documents(rng: np.random.Generator, count: int) -> list[np.ndarray]:
@@ -60,7 +60,7 @@ def test_ids_take_two_bytes_while_they_fit() -> None:
 
 def test_packing_counts_documents_tokens_and_bytes_by_split(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("lucidlm.data.pack.BATCH_CHARACTERS", 10)
-    tokenizer = Tokenizer.train_characters(["abc 中文"])
+    tokenizer = characters_without_bytes("abc 中文")
     texts = [("train", "abc abc"), ("validation", "中文"), ("train", "a"), ("train", "xyz")]
     splits, unknown = pack(texts, tokenizer, tmp_path)  # type: ignore[arg-type]
     assert {name: (split.documents, split.tokens, split.bytes) for name, split in splits.items()} == {
@@ -68,6 +68,6 @@ def test_packing_counts_documents_tokens_and_bytes_by_split(tmp_path, monkeypatc
         "validation": (1, 3, 6),
         "test": (0, 0, 0),
     }
-    assert unknown == 3
+    assert (unknown.characters, unknown.of, unknown.first) == (3, 13, "x")
     expected = [i for split, text in texts if split == "train" for i in tokenizer.encode(text, add_eos=True)]
     assert np.load(tmp_path / "train-00000.npy").tolist() == expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.gguf_models import characters_without_bytes
 
 from lucidlm.core.errors import InputError
 from lucidlm.data.tokenizer import CONTROL, SMALLEST_BPE, Tokenizer
@@ -87,11 +88,24 @@ def test_a_vocabulary_below_the_bytes_is_refused() -> None:
         Tokenizer.train_bpe(ENGLISH, 100)
 
 
-def test_characters_outside_the_vocabulary_become_unknown(characters: Tokenizer) -> None:
-    ids = characters.encode("hex")
-    assert ids[-1] == characters.unknown_id
-    assert characters.decode(ids) == "he"
-    assert characters.vocab_size == len(CONTROL) + 1 + len(set("hello world"))
+def test_characters_are_tokens_and_any_other_is_spelt_in_bytes(characters: Tokenizer) -> None:
+    assert characters.vocab_size == SMALLEST_BPE + 2  # the replacement character: its first two bytes, and all three
+    known = Tokenizer.train_characters(["hé 世界 🙂"])
+    assert [len(known.encode(text)) for text in ("é", "世界", "🙂", "hé 世界 🙂")] == [1, 2, 1, 7]
+    for text in ("hex", "🧿", "世万", "e\u0301", "\ufffd", "\0"):
+        for tokenizer in (characters, known):
+            assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert len(characters.encode("🧿")) == 4
+    assert characters.unknown_id is None
+
+
+def test_characters_once_had_no_bytes(tmp_path) -> None:
+    characters_without_bytes("hello world").save(tmp_path)
+    old = Tokenizer.load(tmp_path)
+    ids = old.encode("hex")
+    assert (old.kind, ids[-1], old.decode(ids)) == ("characters", old.unknown_id, "he")
+    stream = old.stream_decoder()
+    assert "".join(map(stream.push, ids)) + stream.flush() == "he"
 
 
 def test_no_text_no_characters() -> None:

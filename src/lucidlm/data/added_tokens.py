@@ -70,7 +70,7 @@ def add_tokens(
     settings: see `merged`.
     listed: what `added_tokens.json` says.
     own: what `tokenizer.json` lists, by id.
-    names: whether tokens that nothing but a part to play names are added, too.
+    names: whether tokens that nothing but a part to play names are added even where the vocabulary has them not.
     """
     roles = {name: token for name, token in settings.items() if name.endswith("_token") and content(token)}
     roles = {name: roles[name] for name in (*NAMES, *roles) if name in roles}
@@ -87,15 +87,17 @@ def add_tokens(
             found[index] = AddedToken(token, normalized=token not in special, special=token in special)
         found.update(own)
     tokens = [token for _, token in sorted(found.items(), key=lambda item: item[0])]
+    if not names:
+        roles = {name: token for name, token in roles.items() if core.token_to_id(str(content(token))) is not None}
     known: set[str | None] = {token.content for token in (*tokens, *core.get_added_tokens_decoder().values())}
-    for token in (*(roles.values() if names else ()), *extra):
+    for token in (*roles.values(), *extra):
         if content(token) not in known:
             tokens.append(_token(token, True))
             known.add(content(token))
     for token in tokens:
         token.special = token.special or token.content in named
     core.add_tokens(tokens)
-    return [str(content(token)) for token in (*(roles.values() if names else ()), *extra)]
+    return [str(content(token)) for token in (*roles.values(), *extra)]
 
 
 def _token(token: Any, special: bool) -> AddedToken:

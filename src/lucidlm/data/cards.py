@@ -50,13 +50,15 @@ class StepRecord(Record):
 
 
 class TokenizerRecord(Record):
-    """The tokenizer. `unknown` counts characters of the corpus that the vocabulary lacks (never with bytes)."""
+    """The tokenizer, and how many of the corpus's characters it has no token for: never any with bytes."""
 
     kind: Kind
     vocab_size: int
     fingerprint: str
     bytes_per_token: float
     unknown: int = 0
+    characters: int = 0
+    first_unknown: str = ""
 
 
 class SplitRecord(Record):
@@ -109,6 +111,10 @@ class DataCard(Record):
         lines.append(
             f"tokenizer: {tokenizer.kind}, {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} bytes each"
         )
+        if tokenizer.unknown:
+            lines.append(
+                f"unknown to the tokenizer: {tokenizer.unknown:,} characters, first: {tokenizer.first_unknown}"
+            )
         return "\n".join(lines)
 
     @classmethod

@@ -22,6 +22,7 @@ from lucidlm.core.io import atomic_path
 from lucidlm.core.progress import Task
 from lucidlm.data.cards import Split, SplitRecord
 from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.data.unknown import Unknown, count_unknown
 
 SHARD_TOKENS = 100_000_000
 BATCH_CHARACTERS = 2_000_000
@@ -103,16 +104,16 @@ def pack(
     directory: str | Path,
     *,
     total_bytes: int | None = None,
-) -> tuple[dict[Split, SplitRecord], int]:
+) -> tuple[dict[Split, SplitRecord], Unknown]:
     """Encode `documents` on all cores and write the shards of each split to `directory`.
 
     The next batch is encoded while one is written. Shows progress, out of `total_bytes` if they are known.
 
     Returns
     -------
-    What each split holds (a split without documents has no shards), and how many characters were unknown.
+    What each split holds (a split without documents has no shards), and which characters the tokenizer has no token for.
     """
-    dtype, unknown = dtype_for(tokenizer.vocab_size), 0
+    dtype, unknown = dtype_for(tokenizer.vocab_size), Unknown()
     with ExitStack() as stack:
         task = stack.enter_context(Task("tokenising", total_bytes and total_bytes / 1e6, "MB"))
         splits: tuple[Split, ...] = ("train", "validation", "test")
@@ -124,8 +125,7 @@ def pack(
                 size = len(text) if text.isascii() else len(text.encode())
                 writers[split].append(ids, size)
                 task.advance(size / 1e6)
-                if tokenizer.unknown_id is not None:
-                    unknown += int(np.count_nonzero(ids == tokenizer.unknown_id))
+            unknown += count_unknown(tokenizer, [text for _, text in batch], encoded=encoded)
     return {split: writer.record for split, writer in writers.items()}, unknown
 
 

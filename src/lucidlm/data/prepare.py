@@ -110,6 +110,8 @@ def prepare(config: PrepareConfig, out: str | Path) -> DataCard:
             NgramSketch.of(text for split, text in _documents(config, spool, split_by) if split == "train").save(
                 directory
             )
+        if unknown.characters:
+            say(f"{unknown}: what they say cannot be learned")
         tokenizer.save(directory)
         card = DataCard(
             name=out.name,
@@ -123,7 +125,9 @@ def prepare(config: PrepareConfig, out: str | Path) -> DataCard:
                 vocab_size=tokenizer.vocab_size,
                 fingerprint=tokenizer.fingerprint,
                 bytes_per_token=total / sum(split.tokens for split in splits.values()),
-                unknown=unknown,
+                unknown=unknown.characters,
+                characters=unknown.of,
+                first_unknown=unknown.first,
             ),
             splits=splits,
             settings=config.model_dump(mode="json"),

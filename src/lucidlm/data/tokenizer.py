@@ -2,8 +2,9 @@
 Unigram and SentencePiece's BPE too.
 
 - Byte-level BPE (Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units"; Radford et al.
-  2019 for the bytes) starts from the 256 bytes, so any string encodes and decodes back unchanged.
-- Before merging, text is cut by `PIECES`, so that no token spans two words, or Chinese and Latin script.
+  2019 for the bytes) starts from the 256 bytes, so any string encodes and decodes back unchanged. Characters are such
+  a BPE too, whose merges put together the characters of the corpus and stop there: others are spelt in bytes.
+- Before merging, text is cut by `byte_level.PIECES`, so that no token spans two words, or Chinese and Latin script.
 - What a text says is never a command: the characters `<|endoftext|>` in a document are encoded as the characters they
   are. Control tokens enter a sequence by id only, or where it is asked for (`control_tokens` says which they are).
 - What a tokenizer puts around a text, `prefix` and `suffix`, is its own to say: nothing if it was trained here, [CLS]
@@ -21,30 +22,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import write_json, write_text
+from lucidlm.data.byte_level import BYTE_OF, byte_level, merges_of_characters
 from lucidlm.data.control_tokens import CONTROL, END, MASK, PAD, ROLES, UNKNOWN, control_ids, reader
 from lucidlm.data.streaming import ByteDecoder, ContextDecoder, clean_up
 from lucidlm.data.tokenizer_files import read_tokenizer
 
 SMALLEST_BPE = len(CONTROL) + 256
 """The smallest vocabulary of byte-level BPE: the control tokens and the bytes, no merges."""
-
-PIECES = "|".join(
-    (
-        r"['’](?i:[sdmt]|ll|re|ve)\b",  # the endings of English contractions
-        r" ?[\p{L}\p{M}&&[^\p{Han}]]+",  # a word in any script but Han, with the space before it
-        r"\p{Han}+",  # a run of Chinese characters
-        r"\p{N}{1,3}",  # digits, three at most, so that numbers share their pieces
-        r" ?[^\s\p{L}\p{N}\p{Han}]+[\r\n]*",  # punctuation and symbols, with the end of line after them
-        r"\s*[\r\n]+",  # blank lines
-        r"\s+(?!\S)",  # spaces, but for the last one before a word
-        r"\s+",
-    )
-)
-"""What a token may not reach across: the pieces of a text that BPE merges within."""
 
 Kind = Literal["bpe", "characters", "wordpiece", "unigram", "sentencepiece"]
 """How a tokenizer cuts text: by byte-level BPE, into characters, or as BERT and as SentencePiece's two models do."""
@@ -55,7 +43,7 @@ class Tokenizer:
 
     Parameters
     ----------
-    core: the tokenizer proper; byte-level BPE, or one made by `train_characters`.
+    core: the tokenizer proper.
     config: what goes into `tokenizer_config.json`; it names the control tokens (and may hold a chat template).
     """
 
@@ -82,11 +70,7 @@ class Tokenizer:
                 where="--vocab-size",
                 fix=f"Pass {SMALLEST_BPE} or more.",
             )
-        core = tokenizers.Tokenizer(models.BPE())
-        core.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Split(Regex(PIECES), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
-        )
-        core.decoder = decoders.ByteLevel()
+        core = byte_level(models.BPE())
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
             min_frequency=2,
@@ -105,17 +89,16 @@ class Tokenizer:
 
     @classmethod
     def train_characters(cls, texts: Iterable[str]) -> Tokenizer:
-        """Make a tokenizer in which every character of `texts` is a token and any other becomes `<|unk|>`."""
+        """Make a tokenizer in which every character of `texts` is a token; any other one is spelt in bytes."""
         characters: set[str] = set()
         for text in texts:
             characters.update(text)
         if not characters:
             raise InputError("there is no text to take characters from", fix="Pass a corpus that is not empty.")
-        vocabulary = {token: i for i, token in enumerate([*CONTROL, UNKNOWN, *sorted(characters)])}
-        # BPE without merges takes a text apart into characters, faster than any pre-tokeniser does.
-        core = tokenizers.Tokenizer(models.BPE(vocabulary, [], unk_token=UNKNOWN))
-        core.decoder = decoders.Fuse()
-        core.add_special_tokens([*CONTROL, UNKNOWN])
+        merges = merges_of_characters(characters)
+        tokens = [*CONTROL, *sorted(BYTE_OF), *map("".join, merges)]
+        core = byte_level(models.BPE({token: index for index, token in enumerate(tokens)}, merges))
+        core.add_special_tokens(list(CONTROL))
         return cls(core)
 
     @classmethod
@@ -165,7 +148,7 @@ class Tokenizer:
     def read_out(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """Return the text of `ids` as `decode` does, but with the spaces that the settings may have cleaned up."""
         shown = [index for index in map(int, ids) if self.shows(index, skip_special)]
-        if self.kind == "bpe":
+        if self.byte_level:
             return b"".join(map(self._spelt, shown)).decode(errors="replace")
         return self.core.decode(shown, skip_special_tokens=False)
 
@@ -215,18 +198,25 @@ class Tokenizer:
     def _spelt(self, token_id: int) -> bytes:
         token = str(self.core.id_to_token(token_id))
         # Tokens that were added to the vocabulary later are spelt in plain characters.
-        if self.kind == "bpe" and token_id not in self._added and all(map(_BYTE_OF.__contains__, token)):
-            return bytes(_BYTE_OF[character] for character in token)
+        if self.byte_level and token_id not in self._added and all(map(BYTE_OF.__contains__, token)):
+            return bytes(BYTE_OF[character] for character in token)
         return token.encode()
 
     # ------------------------------------------------------------------ facts
 
     @cached_property
     def kind(self) -> Kind:
+        if self.byte_level:
+            return "characters" if self._stops_at_characters() else "bpe"
         if isinstance(self.core.model, models.BPE):
-            by_decoder: dict[type, Kind] = {decoders.ByteLevel: "bpe", decoders.Fuse: "characters"}
-            return by_decoder.get(type(self.core.decoder), "sentencepiece")
+            # Tokenizers of characters once had no bytes; those are still read.
+            return "characters" if isinstance(self.core.decoder, decoders.Fuse) else "sentencepiece"
         return "wordpiece" if isinstance(self.core.model, models.WordPiece) else "unigram"
+
+    @cached_property
+    def byte_level(self) -> bool:
+        """Whether tokens are bytes and runs of bytes, spelt in the alphabet of Radford et al. 2019."""
+        return isinstance(self.core.model, models.BPE) and isinstance(self.core.decoder, decoders.ByteLevel)
 
     @cached_property
     def control(self) -> frozenset[int]:
@@ -293,7 +283,7 @@ class Tokenizer:
     @cached_property
     def unknown_id(self) -> int | None:
         """The token of characters that are not in the vocabulary, or None where every string can be encoded."""
-        return None if self.kind == "bpe" else self.find("unk_token")
+        return None if self.byte_level else self.find("unk_token")
 
     def named(self, role: str) -> str | None:
         """Return what `tokenizer_config.json` calls the control token with a part to play; None if it does not say."""
@@ -312,6 +302,17 @@ class Tokenizer:
     def fingerprint(self) -> str:
         """The SHA-256 of the tokenizer's definition, in hexadecimal: equal for tokenizers that encode alike."""
         return hashlib.sha256(json.dumps(json.loads(self.core.to_str()), sort_keys=True).encode()).hexdigest()
+
+    def _stops_at_characters(self) -> bool:
+        """Whether some tokens are characters of several bytes, and none reaches beyond a character."""
+        longest = 0
+        for index in self.core.get_vocab(with_added_tokens=True).values():
+            if index not in self._added:
+                token = self.token_bytes(index)
+                if sum(byte & 0xC0 != 0x80 for byte in token) > 1:  # all bytes but a character's first begin with 10
+                    return False
+                longest = max(longest, len(token))
+        return longest > 1
 
     @cached_property
     def _added(self) -> dict[int, AddedToken]:
@@ -372,16 +373,3 @@ def _config(core: tokenizers.Tokenizer) -> dict[str, Any]:
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],  # no segments, which older versions would add
     }
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """Return the byte each character of a byte-level token stands for (Radford et al. 2019).
-
-    Printable Latin-1 characters stand for themselves, the other bytes, in order, for the characters from U+0100 on.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
-
-
-_BYTE_OF = _byte_alphabet()

@@ -42,10 +42,11 @@ def tokenizer_metadata(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
         raise _refusal(f"has {tokenizer.vocab_size:,} tokens, the model {vocab_size:,}")
     definition = json.loads(tokenizer.core.to_str())
     kinds = {"bpe": _byte_level, "sentencepiece": _sentence_piece, "characters": _characters}
-    if tokenizer.kind not in kinds:
-        raise _refusal(f"is of the kind {tokenizer.kind}, which llama.cpp has nothing for that gives the same tokens")
+    kind = "bpe" if tokenizer.byte_level else tokenizer.kind
+    if kind not in kinds:
+        raise _refusal(f"is of the kind {kind}, which llama.cpp has nothing for that gives the same tokens")
     tokens = _tokens(tokenizer, vocab_size)
-    described = {"tokens": tokens, **kinds[tokenizer.kind](tokenizer, definition, tokens)}
+    described = {"tokens": tokens, **kinds[kind](tokenizer, definition, tokens)}
     # What a tokenizer puts after a whole text is not asked for: llama.cpp would put it after a prompt, too.
     if tokenizer.prefix not in ([], [tokenizer.begin_id]):
         raise _refusal(f"puts {len(tokenizer.prefix)} tokens before a text; llama.cpp puts one there or none")
@@ -116,7 +117,7 @@ def _sentence_piece(tokenizer: Tokenizer, definition: dict[str, Any], tokens: li
 
 
 def _characters(tokenizer: Tokenizer, definition: dict[str, Any], tokens: list[str]) -> dict[str, Any]:
-    """Return a Unigram whose tokens are characters, all as likely as each other.
+    """Return a Unigram whose tokens are characters without bytes, all as likely as each other.
 
     Its one difference: of several unknown characters in a row it makes one unknown token.
     """
