@@ -100,6 +100,13 @@ def add_tokens(
     return [str(content(token)) for token in (*roles.values(), *extra)]
 
 
+def named_only(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings whose tokens are names, as all software reads them; `tokenizer.json` has the rest of what they are."""
+    plain = {key: content(value) or value for key, value in settings.items() if key.endswith("_token")}
+    lists = {key: settings[key] for key in LISTS if isinstance(settings.get(key), list)}
+    return {**settings, **plain, **{key: [content(token) or token for token in found] for key, found in lists.items()}}
+
+
 def _token(token: Any, special: bool) -> AddedToken:
     """Return a token as `tokenizers` has it; `special` is for one that does not say."""
     if isinstance(token, str):

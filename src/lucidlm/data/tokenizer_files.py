@@ -21,7 +21,7 @@ from tokenizers import AddedToken, models
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json
 from lucidlm.core.progress import say
-from lucidlm.data.added_tokens import add_tokens, merged
+from lucidlm.data.added_tokens import add_tokens, merged, named_only
 from lucidlm.data.tokenizer_classes import CLASSES, LLAMA3, TokenizerClass, begin_and_end, class_name
 
 T = TypeVar("T")
@@ -121,7 +121,7 @@ def _made(
         core.add_tokens([AddedToken(token, special=True) for token in special])
     if cls is not None and (cls.frame is not None or not file.is_file()):
         core.post_processor = (cls.frame or begin_and_end)(core, config)
-    return core, config
+    return core, named_only(config)
 
 
 def _vocabulary(
