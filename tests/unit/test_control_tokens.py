@@ -93,7 +93,7 @@ def test_ends_named_by_the_model_are_commands(tmp_path: Path) -> None:
     )
     plain = Tokenizer.load(tmp_path)
     assert control(plain) == {"<end>"}
-    ids = [plain.core.token_to_id(token) for token in ("<eot>", "<eom>")]
+    ids = [plain.core.get_vocab()[token] for token in ("<eot>", "<eom>")]
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [*ids, 10**6]}))
     assert control(Tokenizer.load(tmp_path)) == {"<end>", "<eot>", "<eom>"}
     (tmp_path / "generation_config.json").unlink()
