@@ -45,10 +45,9 @@ def merged(config: Mapping[str, Any], mapped: Mapping[str, Any]) -> dict[str, An
     if "added_tokens_decoder" in config:
         named = {name: token for name, token in mapped.items() if name in NAMES}
         return {**named, **config}
-    extra = config.get(LISTS[0]) or config.get(LISTS[1])
+    extra, more = config.get(LISTS[0]) or config.get(LISTS[1]), mapped.get(LISTS[0]) or []
     found = {**config, **mapped}
-    if isinstance(extra, list):
-        more = mapped.get(LISTS[0]) or []
+    if isinstance(extra, list) and isinstance(more, list):
         found[LISTS[0]] = [*extra, *(token for token in more if token not in extra)]
     elif extra:
         found[LISTS[0]] = extra

@@ -70,10 +70,8 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any] | N
 
 def _mark_ends(core: tokenizers.Tokenizer, directory: Path) -> None:
     """See to it that every added token that ends a text of the model is special: no text says it, and none shows it."""
-    ids: set[Any] = set()
-    for name in ("config.json", "generation_config.json"):
-        ends = _object(directory / name).get("eos_token_id")
-        ids.update(ends if isinstance(ends, list) else [ends])
+    named = [_object(directory / name).get("eos_token_id") for name in ("config.json", "generation_config.json")]
+    ids = [index for ends in named for index in (ends if isinstance(ends, list) else [ends])]
     tokens = [token for index, token in core.get_added_tokens_decoder().items() if index in ids and not token.special]
     for token in tokens:
         token.special = True
