@@ -70,7 +70,7 @@ def test_lines_are_turns_and_replies_go_to_standard_output(chat: Chat, heard: li
     code, out, err = chat("Hi\n\n  Who?  \n/reset\nAgain\n/quit\nnever read\n", "--system", "Be kind.")
     assert (code, out, err) == (0, "reply 1!\nreply 2!\nreply 3!\n", "")
     told, asked, replied = ("system", "Be kind."), ("user", "Hi"), ("assistant", "reply 1!")
-    assert heard == [[told, asked], [told, asked, replied, ("user", "Who?")], [told, ("user", "Again")]]
+    assert heard == [[told, asked], [told, asked, replied, ("user", "  Who?  ")], [told, ("user", "Again")]]
 
 
 def test_a_reply_that_is_cut_off_says_so(chat: Chat, heard: list[list[tuple[str, str]]]) -> None:

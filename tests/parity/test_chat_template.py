@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from lucidlm.data.chat import frame_chats
+from lucidlm.data.chat_forms import read_chat
 from lucidlm.data.chat_template import CHATML, template_of
-from lucidlm.data.examples import Message
+from lucidlm.data.examples import Message, Row
 from lucidlm.data.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers", reason="needs the [hf] extra")
@@ -68,6 +71,109 @@ TEMPLATES = {
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% if no_thoughts is defined %}!{% endif %}{% endif %}""",
 }
+
+TOOL_TEMPLATES = {
+    "calls in tags": """{%- if tools %}
+    {{- '<|im_start|>system\\n' + (messages[0].content + '\\n' if messages[0].role == 'system' else '') + 'Tools:' }}
+    {%- for tool in tools %}{{ '\\n' ~ tool | tojson }}{% endfor %}
+    {{- '<|im_end|>\\n' }}
+{%- endif %}
+{%- for m in messages %}
+    {%- if tools and loop.first and m.role == 'system' %}{% continue %}{% endif %}
+    {%- if m.role == 'assistant' and m.tool_calls %}
+        {{- '<|im_start|>assistant' ~ ('\\n' ~ m.content if m.content else '') }}
+        {%- for call in m.tool_calls %}
+            {%- set call = call.function if call.function is defined else call %}
+            {{- '\\n<call>{"name": "' ~ call.name ~ '", "arguments": ' }}
+            {{- call.arguments if call.arguments is string else call.arguments | tojson }}
+            {{- '}</call>' }}
+        {%- endfor %}
+        {{- '<|im_end|>\\n' }}
+    {%- elif m.role == 'tool' %}
+        {%- if messages[loop.index0 - 1].role != 'tool' %}{{ '<|im_start|>user' }}{% endif %}
+        {{- '\\n<result>' ~ m.content ~ '</result>' }}
+        {%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{ '<|im_end|>\\n' }}{% endif %}
+    {%- else %}
+        {{- '<|im_start|>' ~ m.role ~ (' name=' ~ m.name if m.name) ~ '\\n' ~ m.content ~ '<|im_end|>\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}""",
+    "calls by headers": """{{ bos_token }}
+{%- macro head(role) %}{{ '<|start_header_id|>' ~ role ~ '<|end_header_id|>\\n\\n' }}{% endmacro %}
+{%- if tools is not none %}{{ head('system') ~ tools | tojson(indent=2) ~ '<|eot_id|>' }}{% endif %}
+{%- for m in messages %}
+    {%- if 'tool_calls' in m %}
+        {%- if m.tool_calls | length != 1 or m.content %}{{ raise_exception('one call and nothing else') }}{% endif %}
+        {%- set call = m.tool_calls[0].function %}
+        {{- head('assistant') ~ '{"name": "' ~ call.name ~ '", "parameters": ' ~ call.arguments | tojson ~ '}<|eot_id|>' }}
+    {%- elif m.role in ('tool', 'ipython') %}
+        {{- head('ipython') ~ m.content | tojson ~ '<|eot_id|>' }}
+    {%- else %}
+        {{- head(m.role ~ (': ' ~ m.name if m.name)) ~ m.content | trim ~ '<|eot_id|>' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ head('assistant') }}{% endif %}""",
+    "tools before the last question": """{{ bos_token }}
+{%- set asked = messages | selectattr('role', 'equalto', 'user') | list %}
+{%- for m in messages %}
+    {%- if m.role == 'user' %}
+        {{- '[TOOLS]' ~ tools | tojson if tools and m == asked[-1] }}
+        {{- '[INST] ' ~ (m.name ~ ' says ' if m.name) ~ m.content ~ '[/INST]' }}
+    {%- elif m.tool_calls is defined %}
+        {{- '[CALLS] [' }}
+        {%- for call in m.tool_calls %}
+            {%- if call.id | length != 9 %}{{ raise_exception('ids have nine characters') }}{% endif %}
+            {{- (call.function | tojson)[:-1] ~ ', "id": "' ~ call.id ~ '"}' ~ (', ' if not loop.last) }}
+        {%- endfor %}
+        {{- ']' ~ eos_token }}
+    {%- elif m.role == 'tool' %}
+        {{- '[RESULT] ' ~ m.content ~ ' of ' ~ m.tool_call_id ~ '[/RESULT]' }}
+    {%- else %}
+        {{- (m.content if m.role == 'system' else ' ' ~ m.content ~ eos_token) }}
+    {%- endif %}
+{%- endfor %}""",
+}
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "How the weather is at a place, <b>now</b>",
+            "parameters": {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]},
+        },
+    },
+    {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}},
+]
+
+
+def call(content: str | None = None, **arguments: Any) -> dict[str, Any]:
+    function = {"name": "weather", "arguments": arguments}
+    return {
+        "role": "assistant",
+        "content": content,
+        "tool_calls": [{"id": "c23456789", "type": "function", "function": function}],
+    }
+
+
+def turn(role: str, content: str, **also: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **({"tool_call_id": "c23456789"} if role == "tool" else {}), **also}
+
+
+WITH_TOOLS = [
+    [
+        turn("user", "How is it in Paris?", name="Ann"),
+        call(place="Paris", days=3, deep={"a": [None, True, 1.5, "é"]}),
+        turn("tool", '{"degrees": 21}\n'),
+        turn("assistant", "It is 21 degrees."),
+        turn("user", " And Rome? "),
+        call(place="Rome"),
+        turn("tool", "22"),
+        turn("assistant", "22, as it says."),
+    ],
+    [turn("system", "Be kind."), turn("user", "Weather?"), call(place="")],
+]
+
 
 SAID = [
     [Message("user", "Hello, world!")],
@@ -137,6 +243,97 @@ def test_ids_are_those_of_transformers(name: str, directory: Path) -> None:
             assert ids == theirs.apply_chat_template(messages, return_dict=False, **options)
             assert ends == sorted(ends)
             assert ends[-1] <= len(rendered.text)
+
+
+@pytest.mark.parametrize("name", TOOL_TEMPLATES)
+@pytest.mark.parametrize("messages", WITH_TOOLS)
+def test_tools_and_calls_are_given_to_templates_as_by_transformers(
+    name: str, messages: list[dict[str, Any]], directory: Path
+) -> None:
+    ours = Tokenizer.load(directory)
+    ours.config["chat_template"] = TOOL_TEMPLATES[name]
+    theirs = transformers.AutoTokenizer.from_pretrained(directory)
+    chat = read_chat(Row({"messages": messages, "tools": TOOLS}, "f:1"))
+    template = template_of(ours)
+    for count in range(1, len(messages) + 1):
+        for reply in (False, True):
+            rendered = template.render(chat.messages[:count], tools=chat.tools, reply=reply)
+            options = {"chat_template": TOOL_TEMPLATES[name], "add_generation_prompt": reply, "tools": TOOLS}
+            assert rendered.text == theirs.apply_chat_template(messages[:count], tokenize=False, **options)
+            assert template.encode(rendered)[0] == theirs.apply_chat_template(
+                messages[:count], return_dict=False, **options
+            )
+
+
+@pytest.mark.parametrize(
+    ("name", "learned"),
+    [
+        (
+            "calls in tags",
+            [
+                '<call>{"name": "weather", "arguments": {"place": "Paris", "days": 3, "deep": {"a": '
+                '[null, true, 1.5, "é"]}}}</call><|im_end|>',
+                "It is 21 degrees.<|im_end|>",
+                '<call>{"name": "weather", "arguments": {"place": "Rome"}}</call><|im_end|>',
+                "22, as it says.<|im_end|>",
+            ],
+        ),
+        (
+            "calls by headers",
+            [
+                '{"name": "weather", "parameters": {"place": "Paris", "days": 3, "deep": {"a": [null, true, 1.5, "é"]}}}'
+                "<|eot_id|>",
+                "It is 21 degrees.<|eot_id|>",
+                '{"name": "weather", "parameters": {"place": "Rome"}}<|eot_id|>',
+                "22, as it says.<|eot_id|>",
+            ],
+        ),
+        (
+            "tools before the last question",
+            [
+                '[CALLS] [{"name": "weather", "arguments": {"place": "Paris", "days": 3, "deep": {"a": '
+                '[null, true, 1.5, "é"]}}, "id": "c23456789"}]</s>',
+                "It is 21 degrees.</s>",
+                '[CALLS] [{"name": "weather", "arguments": {"place": "Rome"}, "id": "c23456789"}]</s>',
+                " 22, as it says.</s>",
+            ],
+        ),
+    ],
+)
+def test_calls_are_learned_from_their_header_to_their_end(name: str, learned: list[str]) -> None:
+    ours = Tokenizer(byte_level(), {"bos_token": "<s>", "eos_token": "</s>", "chat_template": TOOL_TEMPLATES[name]})
+    [one] = frame_chats([read_chat(Row({"messages": WITH_TOOLS[0], "tools": TOOLS}, "f:1"))], ours, 5000)
+    assert ours.decode(one.ids[one.counted], skip_special=False) == "".join(learned)
+
+
+@pytest.mark.parametrize("name", TOOL_TEMPLATES)
+def test_what_a_tool_is_told_or_says_is_never_a_command(name: str, directory: Path) -> None:
+    ours = Tokenizer.load(directory)
+    ours.config["chat_template"] = TOOL_TEMPLATES[name]
+    template = template_of(ours)
+    control = {ours.core.token_to_id(token) for token in SPECIAL}
+
+    def commands(said: str) -> list[int]:
+        talk = [
+            turn("user", said, name=said),
+            call(**{said: said, "deep": [said]}),
+            turn("tool", said),
+            turn("assistant", said),
+        ]
+        talk[1]["tool_calls"][0]["function"]["name"] = said
+        tool = {
+            "name": said,
+            "description": said,
+            "parameters": {"type": "object", "properties": {said: {"enum": [said]}}},
+        }
+        chat = read_chat(Row({"messages": talk, "tools": [tool]}, "f:1"))
+        rendered = template.render(chat.messages, tools=chat.tools, reply=True)
+        return [index for index in template.encode(rendered)[0] if index in control]
+
+    harmless = commands("user")
+    assert harmless
+    for token in SPECIAL:
+        assert commands(f"{token}user {token}{token} x") == harmless
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -20,7 +20,7 @@ from lucidlm.baselines.translation import Dictionary
 from lucidlm.data.examples import Answer, Judgement, LabelledText, Pair, Question, Span, Written
 from lucidlm.metrics.classification import classification_metrics
 from lucidlm.metrics.spans import span_metrics
-from lucidlm.metrics.text import ROUGE_TYPES, bleu, chrf, rouge
+from lucidlm.metrics.text import ROUGE_TYPES, UnicodeWords, bleu, chrf, rouge
 
 
 def rows(path: Path) -> list[dict]:
@@ -81,6 +81,30 @@ def test_several_references_agree_with_sacrebleu_and_rouge_score(shared_data: Pa
             for pair, text in zip(test, texts, strict=True)
         ]
         assert rouge(kind, test)(test, written) == pytest.approx(100 * np.mean(best))
+
+
+@pytest.mark.parametrize("stemmed", [True, False])
+def test_words_of_ascii_are_those_of_rouge_score(stemmed: bool) -> None:
+    reference = RougeScorer(["rouge1"], use_stemmer=stemmed)._tokenizer
+    generator = np.random.default_rng(0)
+    odd = [
+        "don't",
+        "U.S.A.",
+        "state-of-the-art",
+        "foo_bar",
+        "__init__",
+        "3.14",
+        "$5",
+        "a1b2",
+        "studies",
+        "dying",
+        "agreed",
+    ]
+    texts = [" ".join(generator.choice(odd, 6)) for _ in range(100)]
+    texts += ["".join(generator.choice(list(string.printable), 80)) for _ in range(100)]
+    texts += ["“Running” — it’s 5 €, isn’t it…"]
+    for text in texts:
+        assert UnicodeWords(stemmed).tokenize(text) == reference.tokenize(text)
 
 
 def script_words(text: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,9 @@ import pytest
 from lucidlm.core.errors import InputError
 from lucidlm.data import template_sandbox
 from lucidlm.data.chat import frame_chats, frame_prompt, with_template
+from lucidlm.data.chat_forms import read_chat
 from lucidlm.data.chat_template import CHATML, own_template, template_of
-from lucidlm.data.examples import Chat, Message
+from lucidlm.data.examples import Chat, Message, Row
 from lucidlm.data.template_sandbox import Sandbox
 from lucidlm.data.tokenizer import END, Tokenizer
 
@@ -247,6 +250,152 @@ def test_a_conversation_that_the_template_refuses_is_named() -> None:
     chat = Chat((Message("system", "Be kind."), *CHAT.messages), "chats.jsonl:8")
     with pytest.raises(InputError, match=r"^chats.jsonl:8: .*turns have to alternate"):
         frame_chats([chat], tokenizer_with(INSTRUCTIONS), 500)
+    said = [{"role": role, "content": "a"} for role in ("user", "assistant", "assistant")]
+    chat = read_chat(Row({"messages": said}, "chats.jsonl:9"))
+    with pytest.raises(InputError, match=r"^chats.jsonl:9, turn 3: .*turns have to alternate"):
+        frame_chats([chat], tokenizer_with(INSTRUCTIONS), 500)
+
+
+def test_what_has_weight_0_is_read_and_not_learned() -> None:
+    tokenizer = tokenizer_with(CHATML)
+    right = Message("assistant", "is red.")
+    wrong = (*CHAT.messages[:1], Message("assistant", "sits.", counts=False), CHAT.messages[2], right)
+    [one] = frame_chats([Chat(wrong, "")], tokenizer, 500)
+    [whole] = frame_chats([CHAT], tokenizer, 500)
+    assert parts(tokenizer, one)[0] == "is red.<|im_end|>"
+    assert one.ids.tolist() == whole.ids.tolist()
+
+
+def test_white_space_is_the_templates_to_strip() -> None:
+    said = (Message("user", " A man\n"), Message("assistant", "  sits.\n "), Message("user", "\t"), CHAT.messages[3])
+    kept = tokenizer_with(CHATML.replace(" | trim", "").replace("+ '\n' }}{% endfor", "}}{% endfor"))
+    [one] = frame_chats([Chat(said, "")], kept, 500)
+    text = kept.decode(one.ids, skip_special=False)
+    assert text.startswith("<|im_start|>user\n A man\n<|im_end|><|im_start|>assistant\n  sits.\n <|im_end|>")
+    assert parts(kept, one)[0] == "  sits.\n <|im_end|>is red.<|im_end|>"
+    [one] = frame_chats([Chat(said, "")], tokenizer_with(CHATML), 500)
+    assert parts(tokenizer_with(CHATML), one)[0] == "sits.<|im_end|>is red.<|im_end|>"
+
+
+def test_several_turns_of_one_role_are_several() -> None:
+    tokenizer = tokenizer_with(CHATML)
+    talk = (Message("assistant", "sits."), *CHAT.messages[:1], *CHAT.messages)
+    [one] = frame_chats([Chat(talk, "")], tokenizer, 500)
+    roles = [line for line in tokenizer.decode(one.ids, skip_special=False).split("<|im_start|>") if line]
+    assert [line.split("\n")[0][0] for line in roles] == list("auuaua")
+    left_out = {frame_chats([Chat(talk, "")], tokenizer, room)[0].left_out for room in range(40, 100, 2)}
+    assert left_out == {0, 1, 4}  # what is left begins with the first of the user's turns
+
+
+# ---------------------------------------------------------------------- what a template leaves out
+
+
+CALLS = (
+    "{% if tools %}{{ tools | tojson }}<|im_end|>{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}{{ ': ' ~ m.name if m.name }}\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}[{{ c.function.name }} {{ c.function.arguments | tojson }}]{% endfor %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+ONLY_USERS = (
+    "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% elif m.role == 'assistant' %}"
+    "{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+)
+TOOL = {"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": {}}}
+WITH_TOOLS = {
+    "messages": [
+        {"role": "user", "content": "A coat?"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"function": {"name": "look", "arguments": {"at": "coat"}}}],
+        },
+        {"role": "tool", "content": "red"},
+        {"role": "assistant", "content": "is red."},
+    ],
+    "tools": [TOOL],
+}
+
+
+def chat_of(**fields: Any) -> Chat:
+    return read_chat(Row(fields, "chats.jsonl:7"))
+
+
+def said(*messages: dict[str, Any]) -> Chat:
+    return chat_of(messages=[*messages, {"role": "assistant", "content": "sits."}])
+
+
+def test_calls_of_tools_are_learned_to_the_end_of_their_turn() -> None:
+    tokenizer = tokenizer_with(CALLS)
+    [one] = frame_chats([chat_of(**WITH_TOOLS)], tokenizer, 500)
+    assert parts(tokenizer, one)[0] == '[look {"at": "coat"}]<|im_end|>is red.<|im_end|>'
+    [last] = frame_chats([replace(chat_of(**WITH_TOOLS), messages=chat_of(**WITH_TOOLS).messages[:2])], tokenizer, 500)
+    counted, prompt, answer = parts(tokenizer, last)
+    assert (counted, answer) == ('[look {"at": "coat"}]<|im_end|>', '[look {"at": "coat"}]<|im_end|>\n')
+    assert prompt.endswith("<|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize(
+    ("template", "chat", "what"),
+    [
+        (CHATML, chat_of(**WITH_TOOLS), "turn 2: the chat template leaves out the call of look"),
+        (CHATML, said({"role": "user", "name": "Ann", "content": "a"}),
+         "turn 1: the chat template leaves out the user's name"),
+        (CHATML, chat_of(messages=[
+            {"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "reasoning": "c"}]),
+         "turn 2: the chat template leaves out what the assistant thinks"),
+        (CHATML, replace(said({"role": "user", "content": "a"}), tools=(TOOL,)),
+         "the tools: the chat template leaves out the name of the tool look"),
+        (ONLY_USERS, said({"role": "system", "content": "a"}, {"role": "user", "content": "b"}),
+         "turn 1: the chat template leaves out what the system says"),
+        (ONLY_USERS, said({"role": "user", "content": "b"}, {"role": "tool", "content": "a"}),
+         "turn 2: the chat template leaves out what a tool returned"),
+        (ONLY_USERS, chat_of(system="a", instruction="b", output="c"),
+         'field "system": the chat template leaves out what the system says'),
+        (CALLS.replace("m.content", "m.content if not m.tool_calls"), chat_of(messages=[
+            WITH_TOOLS["messages"][0], {**WITH_TOOLS["messages"][1], "content": "I look."}]),
+         "turn 2: the chat template leaves out what the assistant says"),
+        (CALLS.replace("c.function.arguments", "[]"), chat_of(**WITH_TOOLS),
+         "turn 2: the chat template leaves out what look is called with"),
+    ],
+)  # fmt: skip
+def test_what_a_template_leaves_out_is_refused_by_row_and_turn(template: str, chat: Chat, what: str) -> None:
+    with pytest.raises(InputError) as caught:
+        frame_chats([chat], tokenizer_with(template), 500)
+    assert str(caught.value).startswith(f"chats.jsonl:7, {what}")
+
+
+def test_what_a_prompt_says_is_not_left_out_either() -> None:
+    with pytest.raises(InputError, match="leaves out what the system says"):
+        frame_prompt([Message("system", "Be kind."), Message("user", "Hi")], tokenizer_with(ONLY_USERS), 500)
+
+
+def test_marks_that_a_template_does_not_like_are_tried_one_by_one() -> None:
+    picky = CALLS.replace(
+        "<|im_start|>", "{% if m.name and m.name != 'Ann' %}{{ raise_exception('who?') }}{% endif %}<|im_start|>", 1
+    )
+    tokenizer = tokenizer_with(picky)
+    chat = said({"role": "user", "name": "Ann", "content": "a"})
+    assert "user: Ann\na" in tokenizer.decode(frame_chats([chat], tokenizer, 500)[0].ids, skip_special=False)
+
+
+def test_what_tools_are_called_with_is_given_in_the_form_that_the_template_writes() -> None:
+    texts = {}
+    for name, template in (("object", CALLS), ("text", CALLS.replace("arguments | tojson", "arguments + ''"))):
+        for arguments in ({"at": "coat"}, '{"at": "coat"}'):
+            fields = json.loads(json.dumps(WITH_TOOLS))
+            fields["messages"][1]["tool_calls"][0]["function"]["arguments"] = arguments
+            tokenizer = tokenizer_with(template)
+            texts[name, str(arguments)] = parts(tokenizer, frame_chats([chat_of(**fields)], tokenizer, 500)[0])[0]
+    assert set(texts.values()) == {'[look {"at": "coat"}]<|im_end|>is red.<|im_end|>'}
+    assert len(texts) == 4
+
+
+def test_a_template_for_tools_is_taken_where_there_are_some() -> None:
+    tokenizer = tokenizer_with([{"name": "default", "template": CHATML}, {"name": "tool_use", "template": CALLS}])
+    [one] = frame_chats([chat_of(**WITH_TOOLS)], tokenizer, 500)
+    assert "[look" in parts(tokenizer, one)[0]
+    [plain] = frame_chats([CHAT], tokenizer, 500)
+    assert plain.ids.tolist() == frame_chats([CHAT], tokenizer_with(CHATML), 500)[0].ids.tolist()
 
 
 def test_there_is_nothing_to_reply_to_the_assistant() -> None:

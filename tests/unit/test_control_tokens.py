@@ -154,3 +154,29 @@ def test_what_begins_a_prompt_is_not_doubled() -> None:
     assert tokenizer.encode_prompt("<s>a")[0] == first
     assert tokenizer.encode_prompt("<s>a").count(first) == 1
     assert tokenizer.encode_prompt("", special=True) == [first]
+
+
+THINKING = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{% if m['role'] == 'assistant' and '</think>' in m['content'] %}{{ m['content'].split('</think>')[-1].lstrip('\n') }}"
+    "{% else %}{{ m['content'] }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
+)
+
+
+def test_a_template_still_finds_the_end_of_thoughts_that_no_message_can_command() -> None:
+    tokens = {"<|im_start|>": True, "<|im_end|>": True, "<think>": False, "</think>": False}
+    tokenizer = byte_level({"eos_token": "<|im_end|>", "chat_template": THINKING}, **tokens)
+    assert control(tokenizer) == tokens.keys()
+
+    def framed(*said: str) -> str:
+        talk = [Message(role, one) for role, one in zip(("user", "assistant", "user"), said, strict=False)]
+        ids = frame_prompt(talk, tokenizer, 1000).ids.tolist()
+        return "".join(
+            f"[{text}]" if i in tokenizer.control else text for i in ids for text in [tokenizer.decode([i], False)]
+        )
+
+    before, after = "[<|im_start|>]user\n", "[<|im_end|>]\n[<|im_start|>]assistant\n[<think>]\n"
+    assert framed("a</think>b<|im_end|>") == f"{before}a</think>b<|im_end|>{after}"
+    whole = framed("a", "<think>\nhm <|im_start|>\n</think>\n\nb <think>c", "d</think>")
+    assert whole == f"{before}a[<|im_end|>]\n[<|im_start|>]assistant\nb <think>c[<|im_end|>]\n{before}d</think>{after}"

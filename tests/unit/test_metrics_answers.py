@@ -35,6 +35,12 @@ def test_chinese_is_compared_by_character() -> None:
     assert scored([question("2016 年")], ["2016年。"])["exact_match"] == 100
 
 
+def test_punctuation_is_that_of_the_text() -> None:
+    assert scored([question("«Москва»")], ["москва."]) == {"f1": 100, "exact_match": 100}
+    assert scored([question("दिल्ली।")], ["दिल्ली"])["exact_match"] == 100
+    assert scored([question("“Denver”")], ["Denver"])["exact_match"] == 0  # as SQuAD's script has it
+
+
 def test_silence_is_right_where_there_is_no_answer() -> None:
     found = scored([question(), question(), question("x")], ["", "something", ""])
     assert found["f1"] == pytest.approx(100 / 3)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from unicodedata import normalize
 
 import numpy as np
 import pytest
 
-from lucidlm.data.examples import Chat, Message, Pair, Written
+from lucidlm.data.examples import Answer, Chat, Message, Pair, Question, Span, Written
 from lucidlm.data.scripts import joined, language_of, sentences, tokens, words
 from lucidlm.metrics import text as metrics
+from lucidlm.metrics.spans import span_metrics
 from lucidlm.metrics.statistics import estimate
 
 
@@ -51,6 +53,51 @@ def test_rouge_takes_the_best_reference_and_cuts_chinese_into_characters() -> No
     chinese = [pair("猫坐在垫子上")]
     assert metrics.rouge("rouge1", chinese)(chinese, [Written("猫坐在")]) == pytest.approx(100 * 2 * 3 / 9)
     assert metrics.rouge("rougeL", chinese)(chinese, [Written("上子垫")]) == pytest.approx(100 * 2 * 1 / 9)
+
+
+SENTENCES = {
+    "Russian": ("Ёжик идёт домой", "Ёжик идёт лесом", 2 / 3),
+    "Greek": ("Ο σκύλος τρέχει εδώ", "Ο σκύλος τρέχει εκεί", 3 / 4),
+    "Hindi": ("देव हिन्दी बोलता है", "देव हिन्दी लिखता है", 3 / 4),
+    "Bengali": ("আমি বাংলায় গান গাই", "আমি বাংলায় কথা বলি", 2 / 4),
+    "Tamil": ("தமிழ் மொழி அழகு", "தமிழ் மொழி பழமை", 2 / 3),
+    "Arabic": ("الكِتَابُ على الطاولة، هنا", "الكِتَابُ على الكرسي، هنا", 3 / 4),
+    "Persian": ("می‌خواهم کتاب بخوانم", "می‌خواهم نامه بنویسم", 1 / 3),
+    "Hebrew": ("שָׁלוֹם לכל העולם", "שָׁלוֹם לכל הילדים", 2 / 3),
+    "Korean": ("나는 한국어 공부한다", "나는 영어 공부한다", 2 / 3),
+    "Vietnamese": ("Tiếng Việt rất đẹp", "Tiếng Anh rất đẹp", 3 / 4),
+    "French": ("« Ça va déjà ? »", "« Ça ira déjà ! »", 2 / 3),
+    "Thai": ("กินข้าว", "กินปลา", None),
+    "Chinese": ("今天天气很好。", "今天天气不好。", 5 / 6),
+    "Japanese": ("がっこうへ行きます", "がっこうへ来ます", None),
+}
+"""Two sentences, and the share of words (or characters) that they have in common."""
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_words_of_any_script_count(language: str) -> None:
+    said, other, share = SENTENCES[language]
+    examples = [pair(said)]
+    question = [Question("1", said, "?", (Answer(said, 0),), "a.jsonl:1")]
+    for form in ("NFC", "NFD"):  # composed and taken apart
+        written = [Written(normalize(form, said))]
+        for kind in metrics.ROUGE_TYPES:
+            assert metrics.rouge(kind, examples)(examples, written) == pytest.approx(100)
+        assert metrics.exact_match()(examples, written) == 100
+        for metric in span_metrics(question):
+            assert metric(question, [Span(normalize(form, said), 0)]) == 100
+    found = metrics.rouge("rouge1", examples)(examples, [Written(other)])
+    assert 0 < found < 100
+    if share is not None:
+        assert found == pytest.approx(100 * share)
+
+
+def test_marks_belong_to_their_letters_and_joiners_to_their_words() -> None:
+    assert words("हिन्दी में") == ["हिन्दी", "में"]
+    assert words("می‌خواهم") == ["می‌خواهم"]
+    assert words(normalize("NFD", "été")) == [normalize("NFD", "été")]
+    assert words("I ❤️ 1️⃣") == ["i", "1"]
+    assert joined(tokens("देव हिन्दी बोलता है।")) == "देव हिन्दी बोलता है ।"
 
 
 def test_the_last_turn_is_the_reference_of_a_conversation() -> None:

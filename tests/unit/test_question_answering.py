@@ -127,7 +127,6 @@ def test_what_is_marked_impossible_has_no_answer_whatever_is_listed() -> None:
         ({"answers": {"text": ["1871"], "answer_start": []}}, "as many starts as texts"),
         ({}, '"answers" is missing'),
         ({"answers": [], "context": " "}, '"context" holds no text'),
-        ({"paragraphs": []}, "a whole article"),
     ],
 )
 def test_what_cannot_be_an_answer_is_refused_with_its_place(fields: dict[str, Any], what: str) -> None:

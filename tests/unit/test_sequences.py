@@ -309,9 +309,9 @@ def test_rows_of_pairs() -> None:
         (
             "dialogue",
             {"messages": [{"role": "assistant", "content": "a"}]},
-            "turn 1 is the assistant's, not the user's",
+            "nobody says anything that the assistant could reply to",
         ),
-        ("dialogue", {"messages": [{"role": "judge", "content": "a"}]}, "turn 1 is spoken by 'judge'"),
+        ("dialogue", {"messages": [{"role": "judge", "content": "a"}]}, "turn 1: is spoken by 'judge'"),
         ("dialogue", {"messages": [{"role": "user", "content": " "}]}, "holds no text"),
         ("dialogue", {"messages": [{"role": "user"}]}, 'not an object with "role" and "content"'),
         ("dialogue", {"document": "no names"}, "does not name who speaks"),

@@ -55,7 +55,7 @@ class NearestReply:
 
     def predict(self, examples: Sequence[Chat]) -> list[Written]:
         """Return a reply of the training data to each; to a turn that is like none, the first."""
-        queries = self.vectorizer.transform([example.messages[-2].content for example in examples])
+        queries = self.vectorizer.transform([example.messages[-2].text for example in examples])
         rows, nearest = max(1, AT_ONCE // len(self.replies)), []
         for start in range(0, len(examples), rows):
             similarity = (queries[start : start + rows] @ self.vectors.T).toarray()
@@ -74,8 +74,8 @@ def _exchanges(chats: Sequence[Chat]) -> list[tuple[str, str]]:
     def each() -> Iterator[tuple[str, str]]:
         for chat in chats:
             for before, after in pairwise(chat.messages):
-                if after.role == "assistant":
-                    yield before.content, after.content
+                if after.role == "assistant" and after.counts:
+                    yield before.text, after.text
 
     if not (found := list(each())):
         raise InputError("no assistant answers anything in the training data", where=chats[0].where if chats else None)

@@ -108,7 +108,7 @@ def _turns(terminal: bool) -> Iterator[str]:
         if (said := line.strip()) == QUIT:
             return
         if said:
-            yield said
+            yield said if said == RESET else line.rstrip("\r\n")
 
 
 def _typed() -> Iterator[str]:

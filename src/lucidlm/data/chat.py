@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from lucidlm.core.errors import InputError
+from lucidlm.data.chat_check import refuse_unwritten
 from lucidlm.data.chat_template import CHATML, STOP, ChatTemplate, own_template, template_of
 from lucidlm.data.examples import Chat, Message
 from lucidlm.data.framing import Framed
@@ -36,14 +38,17 @@ def with_template(tokenizer: Tokenizer) -> Tokenizer:
 def frame_chats(chats: Sequence[Chat], tokenizer: Tokenizer, room: int) -> list[Framed]:
     """Frame conversations: all that the assistant says counts, and its last turn is what is to be written.
 
-    If somebody else has the last word, the assistant's reply is still to be written. Of a conversation that does not
-    fit, the oldest turns are dropped, but not what the system says; if that is not enough, the beginning is cut off.
+    Turns that a message itself says do not count are read only. If somebody else has the last word, the assistant's reply
+    is still to be written. Of a conversation that does not fit, the oldest turns are dropped, but not what the system
+    says; if that is not enough, the beginning is cut off.
 
     Raises
     ------
-    InputError: the template refuses a conversation.
+    InputError: the template refuses a conversation, or would leave out something in it.
     """
     template = template_of(tokenizer)
+    for chat in chats:
+        refuse_unwritten(template, chat)
     return [_frame(chat, template, room) for chat in chats]
 
 
@@ -52,22 +57,27 @@ def frame_prompt(messages: Sequence[Message], tokenizer: Tokenizer, room: int) -
 
     Raises
     ------
-    InputError: nobody has said anything, or the assistant has spoken last; the template refuses the conversation.
+    InputError: nobody has said anything, or the assistant has spoken last; the template refuses the conversation, or
+        would leave out something in it.
     """
     if not messages or messages[-1].role == "assistant":
         raise InputError("there is nothing to reply to", fix="Let the user say something.")
-    return _frame(Chat(tuple(messages), ""), template_of(tokenizer), room, counting=False)
+    template, chat = template_of(tokenizer), Chat(tuple(messages), "")
+    refuse_unwritten(template, chat)
+    return _frame(chat, template, room, counting=False)
 
 
 def _frame(chat: Chat, template: ChatTemplate, room: int, counting: bool = True) -> Framed:
-    messages = [Message(message.role, message.content.strip()) for message in chat.messages]
-    first = int(messages[0].role == "system")
-    turns = len(messages) - first - (messages[-1].role == "assistant")
-    # A turn leaves together with its answer, so what is left begins with a question again.
-    choices = sorted({*range(0, turns, 2), max(0, turns - 1)})
+    messages = chat.messages
+    answered = messages[-1].role == "assistant"
+    first = next((place for place, message in enumerate(messages) if message.role != "system"), len(messages))
+    talk = messages[first : len(messages) - answered]
+    # A turn leaves together with what answers it, so what is left begins with a question again.
+    asked = [n for n in range(1, len(talk)) if talk[n].role == "user" and talk[n - 1].role != "user"]
+    choices = [0, *asked]
 
     def laid_out(dropped: int) -> _Layout:
-        return _Layout.of([*messages[:first], *messages[first + dropped :]], template, counting, chat.where)
+        return _Layout.of(replace(chat, messages=messages[:first] + messages[first + dropped :]), template, counting)
 
     found, dropped = laid_out(0), 0
     if found.excess(room) > 0 and len(choices) > 1:
@@ -87,7 +97,7 @@ class _Layout:
     Parameters
     ----------
     ids: (T,) int32.
-    counted: (T,) bool, the tokens of what the assistant says.
+    counted: (T,) bool, the tokens of what the assistant says, where that counts.
     prompt: how many tokens stand before what is to be written.
     header: how many of these begin the assistant's turn.
     """
@@ -98,21 +108,26 @@ class _Layout:
     header: int
 
     @classmethod
-    def of(cls, messages: list[Message], template: ChatTemplate, counting: bool, where: str) -> _Layout:
+    def of(cls, chat: Chat, template: ChatTemplate, counting: bool) -> _Layout:
+        messages, render = chat.messages, partial(template.render, tools=chat.tools, where=chat.where)
         answered = messages[-1].role == "assistant"
         before = messages[:-1] if answered else messages
-        bare = template.render(before, reply=False, where=where).text
-        asked = template.render(before, reply=True, where=where)
-        whole = template.render(messages, reply=not answered, mark=counting, where=where)
+        bare = render(before, reply=False).text
+        asked = render(before, reply=True)
+        whole = render(messages, reply=not answered, mark=counting)
         ids, ends = template.encode(whole)
         # Some templates write a reply that stands in a conversation in another form than one that they ask for.
         start = len(asked.text) if whole.text.startswith(asked.text) else whole.replies[-1][0]
         prompt = bisect_right(ends, start)
         counted = np.zeros(len(ids), dtype=bool)
-        for (begin, _), last in zip(whole.replies, template.closing(whole, ids, ends), strict=True):
-            counted[bisect_right(ends, begin) : last + 1] = True
-        if answered:
-            counted[prompt : template.closing(whole, ids, ends)[-1] + 1] = True
+        if counting:
+            said = [message for message in messages if message.role == "assistant"]
+            closing = template.closing(whole, ids, ends)
+            begins = [bisect_right(ends, begin) for begin, _ in whole.replies]
+            if answered:
+                begins[-1] = prompt
+            for message, begin, last in zip(said, begins, closing, strict=True):
+                counted[begin : last + 1] = message.counts
         header = prompt - bisect_right(ends, len(bare)) if asked.text.startswith(bare) else 0
         return cls(np.array(ids, dtype=np.int32), counted, prompt, header)
 

@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+import regex
+
 Writing = Literal["zh", "unspaced", "en"]
 
 _UNSPACED_RANGES = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
@@ -17,8 +19,11 @@ _UNSPACED = re.compile(f"[{_UNSPACED_RANGES}]")
 _HAN = re.compile(r"[\u3400-\u9fff\U00020000-\U0003ffff]")
 _KANA = re.compile(r"[\u3041-\u3096\u30a1-\u30fa]")
 _LETTER = re.compile(r"[^\W\d_]")
-_UNIT = re.compile(rf"[{_UNSPACED_RANGES}]|[^\W{_UNSPACED_RANGES}]+")
-_TOKEN = re.compile(rf"[{_UNSPACED_RANGES}]|[^\W{_UNSPACED_RANGES}]+(?:['’](?=\w))?|[^\w\s]")
+# Of a word in `regex`, unlike `re`, are the marks that Unicode combines with letters (the vowels of Hindi, an accent that
+# stands by itself), and the joiners inside it; those that only choose the look of a sign (❤️, 1️⃣) belong to none.
+_WORD = rf"(?=[^\W\p{{M}}])[^\W\ufe00-\ufe0f\u20e3{_UNSPACED_RANGES}]+"
+_UNIT = regex.compile(rf"[{_UNSPACED_RANGES}]|{_WORD}")
+_TOKEN = regex.compile(rf"[{_UNSPACED_RANGES}]|{_WORD}(?:['’](?=\w))?|\S")
 _NO_SPACE_BEFORE = re.compile(r"\s+(?=[.,!?;:%)\]…])")
 _NO_SPACE_AFTER = re.compile(r"(?<=[(\['’])\s+")
 _SENTENCE_END = re.compile(r"[.!?]+[\"'”’)\]]*(?=\s)|[。！？；…]+[”’」』）]*|\n+")

@@ -87,7 +87,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation], finalize=self._written
         )
-        own = {"tojson": self._tojson, "join": self._join, "replace": self._replace}
+        own = {"tojson": self._tojson, "join": self._join, "replace": self._replace, "safe": self._written}
         # No template can name the last ones: `_Meter` puts them where something is made.
         inner = {" round": self._rounds, " sliced": self._sliced, " made": self._made, " joined": self._joined}
         self.filters = {name: self._paying(FILTERS[name]) for name in KEPT_FILTERS} | own | inner

@@ -1,9 +1,10 @@
 """What answers found in a context are judged by: exact match and F1, as SQuAD's script computes them.
 
 Answers are compared in lower case, without punctuation, articles and superfluous spaces; the best of several right
-answers counts (Rajpurkar et al. 2016). Where words are not separated, MLQA's script is followed (Lewis et al. 2020):
-punctuation of all scripts goes, each such character is a word, and there are no articles. As in SQuAD 2.0 (Rajpurkar et
-al. 2018), a question without answers is answered right by an empty text. Percentages are from 0 to 100.
+answers counts (Rajpurkar et al. 2016). In other scripts MLQA's script is followed (Lewis et al. 2020): punctuation of all
+scripts goes; where words are not separated each character is a word, and there are no articles. How Unicode composes a
+character does not matter. As in SQuAD 2.0 (Rajpurkar et al. 2018), a question without answers is answered right by an
+empty text. Percentages are from 0 to 100.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 def span_metrics(examples: Sequence[Question]) -> list[Metric]:
     """Return F1 and exact match, and where some questions have no answer, F1 of those that do and of those that do not."""
     unspaced = separates_no_words([answer.text for example in examples for answer in example.answers])
-    cut = character_words if unspaced else english_words
+    cut = character_words if unspaced else spaced_words
     metrics = [
         mean_of("f1", lambda example, span: 100 * _best(token_f1, example, span, cut), percent=True),
         mean_of("exact_match", lambda example, span: 100 * _best(exact, example, span, cut), percent=True),
@@ -39,15 +40,24 @@ def span_metrics(examples: Sequence[Question]) -> list[Metric]:
     return metrics
 
 
-def english_words(text: str) -> list[str]:
-    """Return the words that SQuAD's script compares: lower case, without ASCII punctuation and articles."""
-    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+def spaced_words(text: str) -> list[str]:
+    """Return the words that SQuAD's script compares: lower case, without articles and punctuation.
+
+    With the letters of ASCII alone the punctuation is that of ASCII, as there; with others it is that of all scripts.
+    """
+    text = unicodedata.normalize("NFC", text.lower())
+    foreign = any(char.isalpha() and not char.isascii() for char in text)
+    bare = _without_punctuation(text) if foreign else text.translate(_PUNCTUATION)
+    return _ARTICLES.sub(" ", bare).split()
 
 
 def character_words(text: str) -> list[str]:
     """Return the words that MLQA's script compares in Chinese: Han characters, and what stands between them."""
-    kept = (char for char in text.lower() if unicodedata.category(char)[0] != "P" and char not in string.punctuation)
-    return words("".join(kept))
+    return words(_without_punctuation(unicodedata.normalize("NFC", text.lower())))
+
+
+def _without_punctuation(text: str) -> str:
+    return "".join(char for char in text if unicodedata.category(char)[0] != "P" and char not in string.punctuation)
 
 
 def exact(answer: list[str], found: list[str]) -> float:

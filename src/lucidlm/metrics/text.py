@@ -1,7 +1,8 @@
 """What written text is judged by: BLEU, chrF++ and ROUGE against references, what the references cost, repetition.
 
 BLEU and chrF++ are sacrebleu's, to the last digit: its statistics of each sentence, and its formulas over stacks of
-sums, so that thousands of resamples are one expression. ROUGE is rouge-score's. Percentages are from 0 to 100.
+sums, so that thousands of resamples are one expression. ROUGE is rouge-score's, with words of any script. Percentages
+are from 0 to 100.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
+from nltk.stem.porter import PorterStemmer
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 from sacrebleu.metrics.bleu import BLEU
@@ -47,7 +50,7 @@ def reply_metrics(examples: Sequence[Writable]) -> list[Metric]:
 
 def references_of(example: Writable) -> tuple[str, ...]:
     """Return all texts that would be right: a pair's references, or what the last turn of a conversation says."""
-    return example.references if isinstance(example, Pair) else (example.messages[-1].content,)
+    return example.references if isinstance(example, Pair) else (example.messages[-1].text,)
 
 
 def bleu(examples: Sequence[Writable]) -> Metric:
@@ -92,36 +95,48 @@ def chrf_of(sums: np.ndarray) -> np.ndarray:
     return 100 * 5 * precision * recall / np.where(weight > 0, weight, 1)
 
 
-class CharacterWords(Tokenizer):
-    """Words for rouge-score where the script does not separate them: each character is one (`data.scripts.words`)."""
+class UnicodeWords(Tokenizer):
+    """Words for rouge-score, which itself knows the letters a to z only.
+
+    Of a text in ASCII they are rouge-score's own. Otherwise letters of any script make up words, together with the marks
+    that belong to them, and each character of a script that does not separate words is one (`data.scripts.words`). How
+    Unicode composes a character does not matter.
+    """
+
+    def __init__(self, stemmed: bool) -> None:
+        self.stem = PorterStemmer().stem if stemmed else None
 
     def tokenize(self, text: str) -> list[str]:
-        """Return the words of `text`."""
-        return words(text)
+        """Return the words of `text`, stemmed if they have more than three letters."""
+        found = words(normalize("NFC", text.lower()).replace("_", " "))
+        return found if self.stem is None else [self.stem(word) if len(word) > 3 else word for word in found]
 
 
 def rouge(kind: str, examples: Sequence[Writable]) -> Metric:
     """Return mean F1 of ROUGE (Lin 2004), `kind` one of `ROUGE_TYPES`.
 
     Of several references the one that gives the best F1 counts, as is usual (Lin's script took the mean of leave-one-out
-    maxima). English is stemmed by Porter's algorithm; so are other languages in Latin script, whose figures do not compare
-    with those of their own stemmers. Where words are not separated, characters are compared.
+    maxima). Words are stemmed by Porter's algorithm, which is for English; figures of other languages do not compare with
+    those of their own stemmers. Where words are not separated, characters are compared.
     """
     stemmed = language_of([references_of(example)[0] for example in examples]) == "en"
-    scorer = RougeScorer([kind], use_stemmer=stemmed, tokenizer=None if stemmed else CharacterWords())
+    scorer = RougeScorer([kind], tokenizer=UnicodeWords(stemmed))
 
     def score(example: Writable, prediction: Written) -> float:
         return 100 * scorer.score_multi(list(references_of(example)), prediction.text)[kind].fmeasure
 
-    signature = f"rouge-score|refs:best|{'stem:porter' if stemmed else 'tok:characters'}"
+    signature = f"rouge-score|refs:best|tok:{'unicode|stem:porter' if stemmed else 'characters'}"
     return mean_of(kind, score, percent=True, signature=signature)
 
 
 def exact_match() -> Metric:
     """Return the share of texts that are one of the references, but for the spaces around them."""
 
+    def plain(text: str) -> str:
+        return normalize("NFC", text.strip())
+
     def score(example: Writable, prediction: Written) -> float:
-        return 100.0 * (prediction.text.strip() in {reference.strip() for reference in references_of(example)})
+        return 100.0 * (plain(prediction.text) in map(plain, references_of(example)))
 
     return mean_of("exact_match", score, percent=True)
 

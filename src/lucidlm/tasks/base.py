@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
@@ -24,6 +25,7 @@ from lucidlm.data.document import OnError, Reading
 from lucidlm.data.examples import Example, Row
 from lucidlm.data.sources import read_rows
 from lucidlm.metrics.statistics import Metric
+from lucidlm.tasks.unread import refuse_file, refuse_form
 
 E = TypeVar("E", bound=Example)
 P = TypeVar("P")
@@ -70,6 +72,10 @@ class Task(ABC, Generic[E, P]):
 
     fields: ClassVar[tuple[str, ...]]
     """The fields that a row of the data may have, under the names that are read where the caller gives no others."""
+
+    def rows(self, row: Row) -> Iterable[Row]:
+        """Return the rows that a row of the data stands for: itself, unless the task knows a form that nests them."""
+        return (row,)
 
     @abstractmethod
     def read(self, row: Row) -> E:
@@ -134,18 +140,22 @@ def read_examples(
 
     Raises
     ------
-    InputError: there is no such source, nothing in it can be used, or a row cannot and `on_error` is "stop".
+    InputError: there is no such source, nothing in it can be used, or a row cannot and `on_error` is "stop"; or it is of a
+        form that the task does not read.
     """
     names = dict(fields or {})
     if unknown := sorted(names.keys() - set(task.fields)):
         fix = f"It knows: {', '.join(task.fields)}."
         raise InputError(f"the task {task.name} has no field {unknown[0]!r}", where="fields", fix=fix)
+    refuse_file(task, source)
     rejects = Reading(on_error=on_error, skipped=Counter() if skipped is None else skipped)
     examples: list[E] = []
-    for row in read_rows(source, encoding=encoding, on_error=on_error, skipped=rejects.skipped):
+    found = read_rows(source, encoding=encoding, on_error=on_error, skipped=rejects.skipped)
+    for row in chain.from_iterable(task.rows(row.renamed(names)) for row in found):
         try:
-            examples.append(task.read(row.renamed(names)))
+            examples.append(task.read(row))
         except InputError as error:
+            refuse_form(task, row)
             rejects.reject(error.what, error.what, where=row.where, fix=(error.fix or "").rstrip("."))
     if not examples:
         needed = ", ".join(f'"{names.get(name, name)}"' for name in task.fields)

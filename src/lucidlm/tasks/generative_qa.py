@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lucidlm.baselines.spans import SentenceOverlap
 from lucidlm.core.errors import InputError
+from lucidlm.core.progress import say
 from lucidlm.data.examples import Answer, Question, Row, Written
 from lucidlm.data.framing import Framed, frame_pairs
+from lucidlm.data.squad import flattened, is_nested
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.metrics.spans import span_metrics
 from lucidlm.metrics.statistics import Metric
@@ -28,6 +30,17 @@ class GenerativeQuestionAnswering(Writing[Question]):
     """
 
     fields: ClassVar[tuple[str, ...]] = ("context", "question", "answers", "id")
+
+    def rows(self, row: Row) -> Iterator[Row]:
+        """Yield the questions of a row, which may be SQuAD's articles; of these, the ones that have an answer."""
+        unanswered = 0
+        for question in flattened(row):
+            if is_nested(row) and question.fields.get("is_impossible") is True:
+                unanswered += 1
+            else:
+                yield question
+        if unanswered:
+            say(f"{row.where}: {unanswered:,} questions without an answer left out: what is written is never empty")
 
     def read(self, row: Row) -> Question:
         """Turn a row into a question.

@@ -1,13 +1,13 @@
 """Extractive question answering: a question and a context in, the stretch of the context that answers it out.
 
 Rows are flat, one question each, as XQuAD's and SQuAD's on the hub: answers as a list of texts with their starts, or as
-SQuAD's two lists `text` and `answer_start`. A question without answers is one that the context does not answer (SQuAD
-2.0: Rajpurkar et al. 2018, "Know What You Don't Know", arXiv:1806.03822).
+SQuAD's two lists `text` and `answer_start`; or they are SQuAD's articles as it was published. A question without answers
+is one that the context does not answer (SQuAD 2.0: Rajpurkar et al. 2018, "Know What You Don't Know", arXiv:1806.03822).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ import torch
 from lucidlm.baselines.spans import SentenceOverlap
 from lucidlm.core.errors import InputError
 from lucidlm.data.examples import Answer, Question, Row, Span
+from lucidlm.data.squad import flattened
 from lucidlm.metrics.spans import span_metrics
 from lucidlm.metrics.statistics import Metric
 from lucidlm.model.spans import SpanReader
@@ -36,14 +37,12 @@ class QuestionAnswering(Task[Question, Span]):
     answer: ClassVar[type] = Span
     fields: ClassVar[tuple[str, ...]] = ("id", "context", "question", "answers")
 
+    def rows(self, row: Row) -> Iterable[Row]:
+        """Return the questions of a row, which may be SQuAD's articles with theirs nested in paragraphs."""
+        return flattened(row)
+
     def read(self, row: Row) -> Question:
         """Turn a row into a question; without a field "id" its place is its name."""
-        if row.has("paragraphs") or row.has("qas"):
-            raise InputError(
-                "holds a whole article, with its questions nested in paragraphs",
-                where=row.where,
-                fix="Write a row for each question: context, question, answers.",
-            )
         context, question = row.text("context"), row.text("question").strip()
         name = str(row.value("id")) if row.has("id") else row.where
         return Question(name, context, question, _answers(row, context), row.where)
