@@ -78,10 +78,12 @@ class BigLanguageModel(LanguageModel):
         InputError: it is none, it is damaged, or it holds a model of another kind.
         """
         loaded = load_model(directory)
-        config = require_causal(loaded.model, directory).config
+        written = require_causal(loaded.model, directory)
+        config = written.config
         with torch.device("meta"):
             model = cls(**config.model_dump(), tokenizer=loaded.tokenizer, seed=None)
         model.load_state_dict(loaded.model.state_dict(), assign=True)
+        model.generation = written.generation
         return model.eval()
 
     def save_pretrained(self, directory: str | Path) -> None:
@@ -112,6 +114,7 @@ class BigLanguageModel(LanguageModel):
             refuse_other(explicit(model.config), self.config, self._chosen, path)
             device = self.head.device
             self.config, self.model, self.lm_head = model.config, model.model, model.lm_head
+            self.generation = model.generation
             self.to(device).train(self.training)
             tokenizer = loaded.tokenizer
         else:

@@ -47,7 +47,8 @@ def saying(*tokens: int) -> LanguageModel:
 
 
 def test_a_reply_ends_with_the_turn_whatever_ends_a_text() -> None:
-    tokenizer = tokenizer_with(chat_template=CHATML, pad_token="<|im_end|>")  # padding is else never written
+    """What ends a turn ends any text of such a model, though it pads with the same token, which is else never written."""
+    tokenizer = tokenizer_with(chat_template=CHATML, pad_token="<|im_end|>")
     [word], end = tokenizer.encode("I"), tokenizer.pad_id
     assert tokenizer.core.id_to_token(end) == "<|im_end|>"
     assert tokenizer.eos_id != end
@@ -56,7 +57,9 @@ def test_a_reply_ends_with_the_turn_whatever_ends_a_text() -> None:
     assert (found.text, found.tokens, found.reason) == ("I", [word, end], "eos")
     assert heard == ["I"]
     [plain] = generate(saying(word, end), tokenizer, ["Who"], GREEDY)
-    assert end not in plain.tokens
+    assert (plain.text, plain.reason) == ("I", "eos")
+    [untaught] = generate(saying(word, end), tokenizer_with(), ["Who"], GREEDY)
+    assert untaught.reason == "length"
     found = reply(saying(word, tokenizer.eos_id), tokenizer, ASKED, GREEDY)
     assert (found.text, found.reason) == ("I", "eos")
 

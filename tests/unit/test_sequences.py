@@ -208,7 +208,7 @@ def found_by(
 ) -> list[Any]:
     nothing = torch.zeros(model.config.vocab_size, dtype=torch.bool)
     limits = [limit] * len(prompts)
-    return search(model, prompts, limits, end=0, forbidden=nothing, beams=beams, prefixes=prefixes)
+    return search(model, prompts, limits, ends=[0], forbidden=nothing, beams=beams, prefixes=prefixes)
 
 
 @pytest.mark.parametrize("both_ways", [False, True])
@@ -243,7 +243,7 @@ def test_one_beam_is_greedy(model: LanguageModel, tokenizer: Tokenizer) -> None:
     plain = generate(model, tokenizer, prompts, SamplingConfig(temperature=0, length=12))
     forbidden = torch.zeros(300, dtype=torch.bool)
     forbidden[[tokenizer.pad_id, tokenizer.mask_id]] = True
-    found = search(model, prompts, [12] * 3, end=0, forbidden=forbidden)
+    found = search(model, prompts, [12] * 3, ends=[0], forbidden=forbidden)
     for one, other in zip(found, plain, strict=True):
         assert one.tokens == [token for token in other.tokens if token]
 

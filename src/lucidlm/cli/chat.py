@@ -20,7 +20,7 @@ from lucidlm.cli.sampling import (
     TopP,
     input_lines,
     open_writer,
-    sampling_config,
+    reply_config,
     text_given,
 )
 
@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 def chat(
     model: Source,
     system: Annotated[str | None, typer.Option(help="What the assistant is told before the conversation.")] = None,
-    length: Annotated[int, typer.Option(help="Most tokens of a reply.")] = LENGTH,
+    length: Annotated[int | None, typer.Option(help=f"Most tokens of a reply [{LENGTH}].")] = None,
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -49,6 +49,7 @@ def chat(
 ) -> None:
     """Talk with a model that was tuned for conversations, by its chat template.
 
+    What no option says is as the model's generation_config.json has it, and that is said.
     /reset begins again, /quit or Ctrl-D ends, Ctrl-C stops a reply. What no longer fits is forgotten, oldest turns
     first. Without a terminal each line of standard input is a turn, and the replies go to standard output.
 
@@ -63,7 +64,10 @@ def chat(
     from lucidlm.data.examples import Message
     from lucidlm.generate.chat import reply
 
-    sampling = sampling_config(
+    network, tokenizer = open_writer(model, device)
+    sampling = reply_config(
+        network,
+        LENGTH,
         length=length,
         temperature=temperature,
         top_k=top_k,
@@ -73,7 +77,6 @@ def chat(
         stop=stop,
         seed=seed,
     )
-    network, tokenizer = open_writer(model, device)
     template_of(tokenizer)  # without one there is no need to begin
     told = [Message("system", text_given(system, "--system"))] if system else []
     talk = [*told]
@@ -97,7 +100,7 @@ def chat(
             reason = "interrupted"
         print()
         if reason in ("length", "context"):
-            full = f"--length is {length}" if reason == "length" else "the model's context is full"
+            full = f"--length is {sampling.length}" if reason == "length" else "the model's context is full"
             say(f"(cut off: {full})")
         talk.append(Message("assistant", "".join(pieces)))
 

@@ -53,6 +53,7 @@ def generate(
       echo "Once upon a time" | lucidlm generate model --top-k 40 --stop "The end"
     """
     from lucidlm.generate.decode import generate as run
+    from lucidlm.generate.decode import stream
 
     network, tokenizer = open_writer(model, device)
     texts = [text_given(prompt, "PROMPTS") for prompt in prompts or ()] or ["".join(input_lines()).rstrip("\n")]
@@ -71,6 +72,8 @@ def generate(
         for text, written in zip(texts, run(network, tokenizer, prompts_read, sampling), strict=True):
             print(text + written.text)
         return
+    pieces = stream(network, tokenizer, prompts_read[0], sampling)  # refuses what it refuses before anything is printed
     print(texts[0], end="", flush=True)
-    run(network, tokenizer, prompts_read, sampling, on_text=lambda _, piece: print(piece, end="", flush=True))
+    for piece in pieces:
+        print(piece, end="", flush=True)
     print()

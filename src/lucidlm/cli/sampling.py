@@ -36,6 +36,31 @@ def sampling_config(*, stop: list[str] | None, **flags: float | None) -> Samplin
     return SamplingConfig(**given({**flags, "stop": stop}))
 
 
+def reply_config(model: LanguageModel, usual: int, *, stop: list[str] | None, **flags: float | None) -> SamplingConfig:
+    """Return how to reply: by the flags that were given, else by the model's generation_config.json, which is said.
+
+    Parameters
+    ----------
+    usual: the most tokens of a reply where neither says it.
+
+    Raises
+    ------
+    InputError: a flag or the file has a setting that is none.
+    """
+    from lucidlm.core.progress import say
+    from lucidlm.generate.sampling import ELSEWHERE, SamplingConfig, sampling_of
+    from lucidlm.model.generation import GENERATION_CONFIG
+
+    fields, chosen = model.generation.fields, given({**flags, "stop": stop})
+    ours = SamplingConfig(length=usual)
+    theirs = {name: value for name, value in sampling_of(fields).items() if value != getattr(ours, name)}
+    if told := [f"{name.replace('_', '-')} {value:g}" for name, value in theirs.items() if name not in chosen]:
+        say(f"as the model's {GENERATION_CONFIG} has it: {', '.join(told)}")
+    if left_out := [name for name in ELSEWHERE if fields.get(name) not in (None, 0, 1, [], {})]:
+        say(f"the model's {GENERATION_CONFIG} asks for {', '.join(left_out)} too, which is not done here")
+    return ours.changed(**{**theirs, **chosen})
+
+
 def open_writer(source: str, device: str | None) -> tuple[LanguageModel, Tokenizer]:
     """Return a causal language model, on its device, and its tokenizer.
 

@@ -57,6 +57,7 @@ def search(
     from lucidlm.data.sources import read_documents
     from lucidlm.model.embed import TextEmbedder
     from lucidlm.model.search import SearchIndex, collect_items, model_fingerprint, open_index
+    from lucidlm.model.sentence import PROMPTS_FOR
 
     if bool(queries) == bool(like):
         what = "are given both" if queries else "are missing, one of them is needed"
@@ -64,6 +65,9 @@ def search(
     if any(not text.strip() for text in queries or like or ()):
         raise InputError("is empty", where="QUERY" if queries else "--like", fix="Say what is sought.")
     embedder = TextEmbedder.from_pretrained(model, choose_compute(device or "auto").device)
+    for purpose in PROMPTS_FOR:
+        if prompt := embedder.sentence.prompt(purpose):
+            say(f"{model}: before every {purpose} stands {prompt!r}")
     if source is not None:
         skipped: Counter[str] = Counter()
         documents = read_documents(

@@ -18,7 +18,7 @@ from lm_eval.api.registry import register_model
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.progress import Task as Progress
 from lucidlm.core.progress import say
-from lucidlm.generate.decode import generate
+from lucidlm.generate.decode import Generation, generate
 from lucidlm.generate.likelihood import open_scorer
 from lucidlm.generate.sampling import SamplingConfig
 
@@ -129,7 +129,7 @@ class HarnessModel(TemplateLM):
                 for rows in _batches(prompts, config.length):
                     found = generate(self.model, self.words, [prompts[row] for row in rows], config)
                     for row, generation in zip(rows, found, strict=True):
-                        text = self.words.decode(generation.tokens)
+                        text = self._text(generation)
                         for stop in stops:
                             text = text.split(stop)[0]
                         written[numbers[row]] = text
@@ -166,6 +166,12 @@ class HarnessModel(TemplateLM):
             fields["temperature"] = 0.0
         base = {"temperature": 1.0, "min_p": 0.0, **fields}
         return stops, SamplingConfig(length=int(next(iter(lengths), WRITTEN)), stop=tuple(stops), **base)
+
+    def _text(self, generation: Generation) -> str:
+        """Return a text as the harness's own backends have it: a character that is cut in half is marked as such."""
+        if generation.reason == "stop":  # by a control token, perhaps, which decoding would not show
+            return generation.text
+        return self.words.decode(generation.tokens[: -1 if generation.reason == "eos" else None])
 
     def _room(self, length: int) -> int:
         """Return how many tokens of a prompt are read, so that `length` can be written after them."""

@@ -6,7 +6,7 @@ arXiv:1609.08144, section 7) do, since a sum of logarithms favours short texts. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,12 +33,12 @@ def search(
     prompts: Sequence[Sequence[int]],
     limits: Sequence[int],
     *,
-    end: int,
+    ends: Collection[int],
     forbidden: Tensor,
     beams: int = 1,
     prefixes: Sequence[int] | None = None,
 ) -> list[Found]:
-    """Continue `prompts` in one batch, each until `end` or `limits` (1 or more) tokens; those that have ended leave it.
+    """Continue `prompts` in one batch, each until one of `ends` or `limits` (1 or more) tokens; who has ended leaves it.
 
     No text is empty: an end at once is what beams of models that know little find likeliest of all (Stahlberg and
     Byrne 2019, arXiv:1908.10090).
@@ -55,8 +55,8 @@ def search(
         logits = functional.linear(batch.read(), model.head).float()  # (R * K, V)
         costs = logits.log_softmax(-1).masked_fill_(forbidden, float("-inf"))
         if not hunt.length:
-            costs[:, end] = float("-inf")
-        kept, tokens = hunt.step(costs, end)
+            costs[:, list(ends)] = float("-inf")
+        kept, tokens = hunt.step(costs, list(ends))
         if len(kept):
             if len(kept) != len(logits) or not torch.equal(kept, torch.arange(len(kept), device=kept.device)):
                 batch.keep(kept)
@@ -77,18 +77,19 @@ class _Hunt:
         self._best = torch.full((len(limits),), float("-inf"), device=device)
         self._ended = torch.zeros(len(limits), dtype=torch.int64, device=device)
 
-    def step(self, log_probabilities: Tensor, end: int) -> tuple[Tensor, Tensor]:
+    def step(self, log_probabilities: Tensor, ends: list[int]) -> tuple[Tensor, Tensor]:
         """Extend all beams by a token, given (R * K, V); return which rows of the batch go on, and their new tokens."""
         self.length += 1
         rows, width = self._scores.shape
         vocabulary = log_probabilities.shape[-1]
         totals = self._scores[..., None] + log_probabilities.view(rows, width, vocabulary)  # (R, K, V)
-        # A beam ends in one way only, so of twice as many candidates as there are beams enough go on.
-        scores, places = totals.flatten(1).topk(min(2 * self.beams, width * vocabulary))  # (R, 2K)
+        # A beam has a candidate for each end at most, so of so many enough go on.
+        enough = (1 + len(ends)) * self.beams
+        scores, places = totals.flatten(1).topk(min(enough, width * vocabulary))  # (R, (1 + ends) K)
         parents, tokens = places // vocabulary, places % vocabulary
-        ends = tokens == end
-        self._note_ended(scores, parents, ends)
-        going = ends.to(torch.int8).argsort(dim=-1, stable=True)[:, : self.beams]
+        ended = torch.isin(tokens, torch.tensor(ends, device=tokens.device))
+        self._note_ended(scores, parents, ended)
+        going = ended.to(torch.int8).argsort(dim=-1, stable=True)[:, : self.beams]
         scores, parents, tokens = (x.gather(1, going) for x in (scores, parents, tokens))
         texts = self._texts.gather(1, parents[..., None].expand(-1, -1, self.length - 1))
         self._texts, self._scores = torch.cat((texts, tokens[..., None]), -1), scores

@@ -19,10 +19,12 @@ from torch.nn import functional
 from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import torch_generator
 from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.generate.ends import ends_of
 from lucidlm.generate.prompts import PromptBatch
 from lucidlm.generate.sampling import SamplingConfig, choose
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
+from lucidlm.model.rows import refuse_beyond
 
 Reason = Literal["eos", "stop", "length", "context"]
 """Why a text ended: the model said so, a stop string came, the length asked for or the model's context was full."""
@@ -59,13 +61,14 @@ def generate(
     Parameters
     ----------
     on_text: called with a prompt's index and each new piece of its text: whole characters, nothing of a stop string.
-    ends: tokens that end a text as the end-of-text token does.
+    ends: tokens that end a text besides those of the tokenizer and the model.
 
     Raises
     ------
-    InputError: a prompt is longer than the model's context, the model is not causal, or the tokenizer is not its own.
+    InputError: a prompt is longer than the model's context or holds a token that the model has no row for; the model is
+        not causal.
     """
-    rows = start_rows(model.config, tokenizer, prompts, config, ends)
+    rows = start_rows(model.config, tokenizer, prompts, config, [*model.generation.ends, *ends])
     for row, piece in _decode(model, tokenizer, rows, config):
         if on_text is not None and piece:
             on_text(row.index, piece)
@@ -76,12 +79,18 @@ def stream(
     model: LanguageModel, tokenizer: Tokenizer, prompt: str | list[int], config: SamplingConfig
 ) -> Iterator[str]:
     """Yield the continuation of `prompt` piece by piece; joined, the pieces are the text that `generate` returns."""
-    rows = start_rows(model.config, tokenizer, [prompt], config)
+    rows = start_rows(model.config, tokenizer, [prompt], config, model.generation.ends)
     return (piece for _, piece in _decode(model, tokenizer, rows, config) if piece)
 
 
 class Row:
-    """One prompt on its way to a text."""
+    """One prompt on its way to a text.
+
+    Parameters
+    ----------
+    room: the most tokens that may be chosen.
+    ends: the tokens that end the text.
+    """
 
     def __init__(
         self,
@@ -90,10 +99,9 @@ class Row:
         tokenizer: Tokenizer,
         config: SamplingConfig,
         room: int,
-        ends: Collection[int] = (),
+        ends: frozenset[int],
     ) -> None:
-        self.index, self.prompt = index, prompt
-        self.ends = {tokenizer.eos_id, *ends}
+        self.index, self.prompt, self.ends = index, prompt, ends
         self.tokens: list[int] = []
         self.reason: Reason | None = None
         self.limit = min(config.length, room)
@@ -101,22 +109,23 @@ class Row:
         self._stop = config.stop
         self._decoder = tokenizer.stream_decoder(prompt)
         self._text, self._released = "", 0
+        # Stop strings are looked for where control tokens are spelt out, which they are not in the text.
+        self._control = _spelt(tokenizer, ends) if config.stop else {}
+        self._watched = ""
+        self._hidden: list[tuple[int, int]] = []
 
     def push(self, token: int) -> str:
         """Take the next token; return the text that it makes certain, which may be empty."""
         self.tokens.append(token)
+        said = "" if token in self.ends else self._decoder.push(token)
+        self._text += said
+        if (found := self._stopped_at(said, token)) is not None:
+            self._text, self.reason = self._text[:found], "stop"
         if token in self.ends:
             self.reason = "eos"
-        else:
-            before = len(self._text)
-            self._text += self._decoder.push(token)
-            if found := [
-                at for stop in self._stop if (at := self._text.find(stop, max(0, before - len(stop) + 1))) >= 0
-            ]:
-                self._text, self.reason = self._text[: min(found)], "stop"
-            elif len(self.tokens) == self.limit:
-                self.reason = self._at_limit
-        end = len(self._text) - (self._may_be_stop() if self.reason is None else 0)
+        elif self.reason is None and len(self.tokens) == self.limit:
+            self.reason = self._at_limit
+        end = len(self._text) if self.reason is not None else self._in_text(len(self._watched) - self._may_be_stop())
         piece = self._text[self._released : end]
         self._released = end
         return piece
@@ -125,12 +134,34 @@ class Row:
         assert self.reason is not None
         return Generation(self._text, self.tokens, self.reason)
 
+    def _stopped_at(self, said: str, token: int) -> int | None:
+        """Watch what was said, and the token if it is a control token; return where a stop string ends the text."""
+        before = len(self._watched)
+        self._watched += said
+        if token in self._control:
+            self._hidden.append((len(self._watched), len(self._control[token])))
+            self._watched += self._control[token]
+        starts = (self._watched.find(stop, max(0, before - len(stop) + 1)) for stop in self._stop)
+        first = min((start for start in starts if start >= 0), default=None)
+        return None if first is None else self._in_text(first)
+
+    def _in_text(self, place: int) -> int:
+        """Return how much of the text stands before a place in what is watched."""
+        return place - sum(min(max(0, place - start), size) for start, size in self._hidden)
+
     def _may_be_stop(self) -> int:
-        """Return how many of the last characters may turn out to begin a stop string."""
+        """Return how many of the last characters that are watched may turn out to begin a stop string."""
         sizes = (
-            size for stop in self._stop for size in range(len(stop) - 1, 0, -1) if self._text.endswith(stop[:size])
+            size for stop in self._stop for size in range(len(stop) - 1, 0, -1) if self._watched.endswith(stop[:size])
         )
         return max(sizes, default=0)
+
+
+def _spelt(tokenizer: Tokenizer, ends: frozenset[int]) -> dict[int, str]:
+    """Return the tokens that do not show in a text, and how they are spelt."""
+    added = tokenizer.core.get_added_tokens_decoder()
+    spelt = {index: token.content for index, token in added.items() if token.special}
+    return spelt | {index: tokenizer.core.id_to_token(index) or "" for index in ends}
 
 
 def start_rows(
@@ -140,19 +171,19 @@ def start_rows(
     config: SamplingConfig,
     ends: Collection[int] = (),
 ) -> list[Row]:
-    """Return the prompts as rows, for a model of this configuration; see `generate` for what raises `InputError`."""
+    """Return the prompts as rows, for a model of this configuration, `ends` being what its files say of ends of text.
+
+    See `generate` for what raises `InputError`.
+    """
     if isinstance(prompts, str):
         raise TypeError("prompts is a list of prompts, not one string")
     if not model.causal:
         raise InputError("a masked language model fills gaps; it cannot continue a text", fix="Use a causal model.")
-    if tokenizer.vocab_size > model.vocab_size:
-        raise InputError(
-            f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model {model.vocab_size:,}",
-            fix="Use the tokenizer that the model was trained with.",
-        )
     rows, context = [], model.context_length
+    all_ends = ends_of(tokenizer, ends, model.vocab_size)
     for index, prompt in enumerate(prompts):
         ids = tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else prompt or [tokenizer.begin_id]
+        refuse_beyond(ids, model.vocab_size, tokenizer, f"prompt {index + 1}" if len(prompts) > 1 else "the prompt")
         if len(ids) > context:
             raise InputError(
                 f"the prompt has {len(ids):,} tokens, the model's context {context:,}",
@@ -160,7 +191,7 @@ def start_rows(
                 fix="Shorten it.",
             )
         # The last token to be chosen is never read, so it may stand just past the context.
-        rows.append(Row(index, ids, tokenizer, config, context - len(ids) + 1, ends))
+        rows.append(Row(index, ids, tokenizer, config, context - len(ids) + 1, all_ends))
     return rows
 
 
@@ -184,13 +215,16 @@ def _decode(
         model.train(was_training)
 
 
-def never_written(vocab_size: int, tokenizer: Tokenizer) -> Tensor:
-    """Return (V,) bool, the tokens that stand for nothing a text may hold: padding, mask, unknown, unused rows."""
+def never_written(vocab_size: int, tokenizer: Tokenizer, ends: Collection[int]) -> Tensor:
+    """Return (V,) bool, the tokens that stand for nothing a text may hold: padding, mask, unknown, unused rows.
+
+    Those that end a text are not among them, though some tokenizers pad with one.
+    """
     ruled_out = torch.arange(vocab_size) >= tokenizer.vocab_size
     for token in (tokenizer.find("pad_token"), tokenizer.find("mask_token"), tokenizer.unknown_id):
-        if token is not None:
+        if token is not None and token < vocab_size:
             ruled_out[token] = True
-    ruled_out[tokenizer.eos_id] = False  # which some tokenizers pad with
+    ruled_out[list(ends)] = False
     return ruled_out
 
 
@@ -233,9 +267,7 @@ class _Batch:
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer, rows: list[Row], config: SamplingConfig) -> None:
         self.rows, self._head = rows, model.head
         self._prompts = PromptBatch(model, [row.prompt for row in rows])
-        ruled_out = never_written(model.config.vocab_size, tokenizer)
-        for row in rows:
-            ruled_out[list(row.ends)] = False
+        ruled_out = never_written(model.config.vocab_size, tokenizer, rows[0].ends)
         self._chooser = Chooser(rows, config, ruled_out.to(model.head.device))
 
     def choose(self) -> Tensor:

@@ -7,12 +7,33 @@ that are asked for, in the order that transformers has: repetition penalty, temp
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
 from lucidlm.core.config import Config
+from lucidlm.model.generation import GENERATION_CONFIG, MIN_P, TEMPERATURE
+
+ELSEWHERE = (
+    "num_beams",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "no_repeat_ngram_size",
+    "encoder_repetition_penalty",
+    "bad_words_ids",
+    "sequence_bias",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "min_length",
+    "min_new_tokens",
+)
+"""Fields of generation_config.json that transformers writes by, and this does not."""
 
 LIKELIEST = 256
 """How many tokens are put in order to find a nucleus, before all are: it is seldom larger, and sorting is slow."""
@@ -21,13 +42,13 @@ LIKELIEST = 256
 class SamplingConfig(Config):
     """How to continue a prompt.
 
-    The defaults sharpen the distribution a little and leave out its long tail, where small models say what makes no
-    sense.
+    The defaults are those of models that were trained here.
 
     Parameters
     ----------
     length: most tokens to generate for each prompt.
-    temperature: what the logits are divided by; 0 is greedy: always the likeliest token.
+    temperature: what the logits are divided by; 0 is greedy: always the likeliest token. Nearly 0 is nearly so: of
+        equally likely tokens one is drawn.
     top_k: choose among the k likeliest tokens; 0: all.
     top_p: choose among the likeliest tokens that together have this probability; 1: all.
     min_p: leave out tokens with less than this share of the likeliest one's probability; 0: none.
@@ -37,11 +58,11 @@ class SamplingConfig(Config):
     """
 
     length: int = Field(default=100, ge=1)
-    temperature: float = Field(default=0.8, ge=0, allow_inf_nan=False)
+    temperature: float = Field(default=TEMPERATURE, ge=0, allow_inf_nan=False)
     top_k: int = Field(default=0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    min_p: float = Field(default=0.05, ge=0, le=1)
-    repetition_penalty: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    min_p: float = Field(default=MIN_P, ge=0, le=1)
+    repetition_penalty: float = Field(default=1.0, ge=1e-6, le=1e6)
     stop: tuple[str, ...] = ()
     seed: int = 0
 
@@ -58,6 +79,27 @@ class SamplingConfig(Config):
         return self.temperature == 0
 
 
+def sampling_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of `SamplingConfig` that the fields of a generation_config.json ask for.
+
+    What a file that speaks of sampling leaves out is off, not ours: its author tried the model without it.
+
+    Raises
+    ------
+    InputError: one of them is no such setting.
+    """
+    names = {name: name for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")}
+    asked = {
+        ours: fields[theirs] for theirs, ours in (names | {"max_new_tokens": "length"}).items() if theirs in fields
+    }
+    if fields.get("do_sample") or asked.keys() & {"temperature", "top_k", "top_p", "min_p"}:
+        asked = {"temperature": 1.0, "min_p": 0.0, **asked}
+    if fields.get("do_sample") is False:
+        asked["temperature"] = 0.0
+    found = SamplingConfig.parse(asked, where=GENERATION_CONFIG)
+    return {name: getattr(found, name) for name in asked}
+
+
 def choose(logits: Tensor, config: SamplingConfig, *, seen: Tensor | None, noise: Tensor | None) -> Tensor:
     """Return the next token of each row, (B,) int64.
 
@@ -71,7 +113,7 @@ def choose(logits: Tensor, config: SamplingConfig, *, seen: Tensor | None, noise
         logits = repetition_penalty(logits, seen, config.repetition_penalty)
     if noise is None:
         return logits.argmax(-1)
-    logits = logits / config.temperature
+    logits = divide(logits, config.temperature)
     if 0 < config.top_k < logits.shape[-1]:
         logits = top_k(logits, config.top_k)
     if config.top_p < 1:
@@ -79,6 +121,12 @@ def choose(logits: Tensor, config: SamplingConfig, *, seen: Tensor | None, noise
     if config.min_p > 0:
         logits = min_p(logits, config.min_p)
     return draw(logits, noise)
+
+
+def divide(logits: Tensor, temperature: float) -> Tensor:
+    """Divide logits (B, V) by a temperature, the largest of them becoming 0, so that none becomes infinite or NaN."""
+    limits = torch.finfo(logits.dtype)
+    return (logits - logits.amax(-1, keepdim=True)) / min(max(temperature, limits.tiny), limits.max)
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:

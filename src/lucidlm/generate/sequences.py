@@ -18,6 +18,7 @@ from lucidlm.data.framing import Framed
 from lucidlm.data.tokenizer import CONTROL, Tokenizer
 from lucidlm.generate.beam import search
 from lucidlm.generate.decode import generate, never_written
+from lucidlm.generate.ends import ends_of
 from lucidlm.generate.sampling import SamplingConfig
 from lucidlm.model.attention import causal_mask
 from lucidlm.model.classify import bucket_by_length, pad
@@ -60,7 +61,7 @@ class SequenceWriter:
     ----------
     frame: turns examples into prompts (and, where the examples have one, the answer that is right).
     room: the most tokens that the model reads at once.
-    end: the id that ends an answer.
+    end: the id that ends an answer, as do those that end any text of the model's.
     lengths: how long answers may get.
     both_ways: whether a prompt's tokens see each other; see `PromptBatch`.
     beams: how many beginnings of an answer are kept at a time; 1 is greedy.
@@ -87,7 +88,8 @@ class SequenceWriter:
                 fix=f"Pass at most {model.config.context_length}.",
             )
         self.model, self.tokenizer, self.frame, self.room = model, tokenizer, frame, room
-        self.end, self.lengths = end, lengths
+        self.ends = ends_of(tokenizer, [*model.generation.ends, end], model.config.vocab_size)
+        self.lengths = lengths
         self.both_ways, self.beams, self.sampling = both_ways, beams, sampling
 
     def predict(self, examples: Sequence[Any], label: str | None = None) -> list[Written]:
@@ -124,21 +126,22 @@ class SequenceWriter:
             config = self.sampling.changed(length=min(self.sampling.length, max(1, *limits)))
             found = generate(self.model, self.tokenizer, prompts, config)
             kept = [one.tokens[:limit] for one, limit in zip(found, limits, strict=True)]
-            return [self.tokenizer.decode(tokens) for tokens in kept]
+            return [self.tokenizer.decode(token for token in tokens if token not in self.ends) for tokens in kept]
         limits = [min(self.lengths.limit(len(prompt)), room - len(prompt)) for prompt in prompts]
         prefixes = [one.prefix for one in framed] if self.both_ways else None
         forbidden = self._forbidden()
         best = search(
-            self.model, prompts, limits, end=self.end, forbidden=forbidden, beams=self.beams, prefixes=prefixes
+            self.model, prompts, limits, ends=self.ends, forbidden=forbidden, beams=self.beams, prefixes=prefixes
         )
         return [self.tokenizer.decode(one.tokens).strip() for one in best]
 
     def _forbidden(self) -> Tensor:
-        """Return (V,) bool, the tokens that no answer holds: all control tokens but the one that ends it."""
-        forbidden = never_written(self.model.config.vocab_size, self.tokenizer).to(self.model.head.device)
-        for token in (*(self.tokenizer.core.token_to_id(name) for name in CONTROL), self.tokenizer.eos_id):
-            if token is not None:
-                forbidden[token] = token != self.end
+        """Return (V,) bool, the tokens that no answer holds: all control tokens but those that end it."""
+        size = self.model.config.vocab_size
+        forbidden = never_written(size, self.tokenizer, self.ends).to(self.model.head.device)
+        for token in (self.tokenizer.core.token_to_id(name) for name in CONTROL):
+            if token is not None and token < size:
+                forbidden[token] = token not in self.ends
         return forbidden
 
     @torch.inference_mode()

@@ -21,6 +21,9 @@ ENDINGS: dict[str, Kind] = {
 }
 """How the names of transformers' classes end, and the kind of model that each is."""
 
+MOST_CLASSES = 1_000_000
+"""More than any classifier has: names are made for as many as a file says."""
+
 
 def adopt(path: Path) -> dict[str, Any]:
     """Return the record of a model whose config.json is at `path`.
@@ -73,13 +76,20 @@ def _require_classes(fields: Mapping[str, Any], family: Family, where: str) -> N
 
 def _labels(fields: Mapping[str, Any], where: str) -> list[str]:
     """Return the names of the classes in the order of their numbers."""
-    named = fields.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}
+    count = fields.get("num_labels")
+    if count is not None and (type(count) is not int or not 0 < count <= MOST_CLASSES):
+        raise InputError(f"num_labels is {count!r}, not a number of classes", where=where)
+    named = fields.get("id2label") or {number: f"LABEL_{number}" for number in range(count or 2)}
     try:
         names = {int(key): str(label) for key, label in named.items()}
     except (AttributeError, TypeError, ValueError):
         raise InputError(f"id2label should name each class by its number, not {named!r}", where=where) from None
     if sorted(names) != list(range(len(names))):
         raise InputError(f"id2label leaves out numbers: {sorted(names)[:10]}", where=where)
+    if count not in (None, len(names)):
+        raise InputError(
+            f"id2label names {len(names)} classes, num_labels says {count}", where=where, fix="Correct either."
+        )
     if len(names) == 1:
         raise InputError(
             "has a single class: it gives texts a figure, not a class", where=where, fix="Choose another model."

@@ -32,12 +32,22 @@ from lucidlm.core.io import (
 )
 from lucidlm.core.registry import Registry
 from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.data.tokenizer_files import RECORD
 from lucidlm.model.adopt import adopt
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.family import Family, Kind, family_named, family_of
+from lucidlm.model.generation import GENERATION_CONFIG, read_generation_defaults
 from lucidlm.model.heads import LanguageModel, Model, Pooling, SequenceClassifier, SpanExtractor
 from lucidlm.model.origin import locate
 from lucidlm.model.quantize import FLOATS, QUANTIZATION_CONFIG, Dtype, check_storable, compress
+from lucidlm.model.sentence import (
+    LENGTHS,
+    MODULES,
+    PROMPTS,
+    read_sentence_settings,
+    transformer_folder,
+    write_sentence_settings,
+)
 from lucidlm.model.shards import save_weights
 from lucidlm.model.weights import check_fit, load_weights, own_file, weight_shapes
 from lucidlm.version import __version__
@@ -46,7 +56,6 @@ OWN = "lucidlm"
 """The `model_type` of arrangements that belong to no family."""
 
 FORMAT = 1
-RECORD = "lucidlm.json"
 KINDS: dict[type[Model], Kind] = {LanguageModel: "language", SequenceClassifier: "classifier", SpanExtractor: "span"}
 
 
@@ -86,6 +95,13 @@ def save_model(
     InputError: the weights are too large for `dtype`.
     """
     directory = Path(directory)
+    sentence = model.sentence if isinstance(model, LanguageModel) else None
+    if sentence is not None and sentence.refused is not None:
+        raise InputError(
+            f"its {MODULES} {sentence.refused}, so it would be another model",
+            where=directory,
+            fix=f"Remove {MODULES} from the model to keep the Transformer alone.",
+        )
     state = model.state_dict()
     check_storable(state, dtype, directory)
     family = _family_on_disk(model.config, dtype)
@@ -96,6 +112,8 @@ def save_model(
     require_free_space(directory, sum(value.nbytes for value in shapes.values()) + 2**20)
     _remove_model(directory)
     names = save_weights(shapes, _stored(family, state, model, dtype), directory)
+    if sentence is not None:
+        names += write_sentence_settings(sentence, directory, model.config.embedding_dim)
     names += save_settings(model, directory, tokenizer, family, dtype)
     record = {
         "format": FORMAT,
@@ -122,8 +140,7 @@ def save_settings(
         tokenizer.save(directory)
         names += ["tokenizer.json", "tokenizer_config.json"]
     if isinstance(model, LanguageModel) and model.config.causal:
-        ids = {} if tokenizer is None else _token_ids(tokenizer)
-        write_json(directory / "generation_config.json", {"do_sample": True, "temperature": 1.0, **ids})
+        write_json(directory / GENERATION_CONFIG, model.generation.to_json(token_ids(tokenizer)))
     write_json(directory / "config.json", _config_json(family, model, tokenizer, dtype))
     return [*names, "config.json"]
 
@@ -135,7 +152,8 @@ def _kind(model: Model) -> Kind:
 def _remove_model(directory: Path) -> None:
     """Remove an earlier model's files, first those that make it one: none of them is to pass for a part of the next."""
     with disk_errors(directory):
-        for name in (RECORD, "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+        settings = (GENERATION_CONFIG, "tokenizer.json", "tokenizer_config.json", MODULES, LENGTHS, PROMPTS)
+        for name in (RECORD, "config.json", *settings):
             (directory / name).unlink(missing_ok=True)
         for path in directory.glob("model*.safetensors*"):
             path.unlink()
@@ -178,22 +196,39 @@ def _config_json(family: Family | None, model: Model, tokenizer: Tokenizer | Non
     fields["torch_dtype"] = str(FLOATS.get(dtype, torch.float32)).removeprefix("torch.")
     if dtype == "int8" and family is not None:
         fields["quantization_config"] = QUANTIZATION_CONFIG
-    if tokenizer is not None:
-        fields |= _token_ids(tokenizer)
-        if "mask_token_id" in fields:
-            fields["mask_token_id"] = tokenizer.find("mask_token") or 0
+    fields |= token_ids(tokenizer)
+    if tokenizer is not None and "mask_token_id" in fields:
+        fields["mask_token_id"] = tokenizer.find("mask_token") or 0
     if isinstance(model, SequenceClassifier):
         fields["id2label"] = {str(index): label for index, label in enumerate(model.labels)}
         fields["label2id"] = {label: index for index, label in enumerate(model.labels)}
         fields["classifier_pooling"] = model.pooling
+        if model.pad_id is not None or (tokenizer is not None and _may_end_text(tokenizer.pad_id, tokenizer)):
+            fields["pad_token_id"] = model.pad_id
         if family is not None and not family.reads_as(model.pooling):
             # transformers' classifiers pool another way and would be silently wrong: offer it the backbone only.
             fields["architectures"] = [family.backbone]
     return fields
 
 
-def _token_ids(tokenizer: Tokenizer) -> dict[str, int]:
+def token_ids(tokenizer: Tokenizer | None) -> dict[str, int]:
+    """Return the control tokens that config.json and generation_config.json name, if a tokenizer knows them."""
+    if tokenizer is None:
+        return {}
     return {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+
+
+def _pad_id(fields: dict[str, Any], where: Path) -> int | None:
+    found = fields.get("pad_token_id")
+    if found is not None and type(found) is not int:
+        raise InputError(f"pad_token_id is {found!r}, not a token's number", where=where, fix="Correct it.")
+    return found
+
+
+def _may_end_text(token: int, tokenizer: Tokenizer) -> bool:
+    """Return whether a token may be the last one of a text, so that saying it is padding would make a difference."""
+    added = tokenizer.core.get_added_tokens_decoder().get(token)
+    return token in tokenizer.suffix or added is None or not added.special
 
 
 def load_model(source: str | Path, *, verify: bool = True) -> Loaded:
@@ -216,6 +251,7 @@ def load_model(source: str | Path, *, verify: bool = True) -> Loaded:
         raise InputError("there is no such model directory or file", where=source)
     if (file := _only_file(path)) is not None:
         return _read_file(file)
+    whole, path = path, transformer_folder(path)
     if not (path / RECORD).exists() and not (path / "config.json").exists():
         raise InputError(
             f"is not a model directory (it has neither {RECORD} nor config.json)",
@@ -224,9 +260,16 @@ def load_model(source: str | Path, *, verify: bool = True) -> Loaded:
         )
     record = _read_record(path, verify) if (path / RECORD).exists() else adopt(path / "config.json")
     config = ModelConfig.parse(record["model"], where=path / RECORD)
-    named = read_json(path / "config.json").get("model_type")
+    fields = read_json(path / "config.json")
+    named = fields.get("model_type")
     family = None if named == OWN else family_named(named, str(path / "config.json"))
     model = _read_weights(record, config, family, path)
+    if isinstance(model, LanguageModel):
+        model.sentence = read_sentence_settings(whole)
+        if config.causal:
+            model.generation = read_generation_defaults(path, fields)
+    if isinstance(model, SequenceClassifier):
+        model.pad_id = _pad_id(fields, path / "config.json")
     # Any of these makes a tokenizer; a model without one is known by its ids only.
     held = any((path / name).exists() for name in ("tokenizer.json", "vocab.txt", "vocab.json"))
     return Loaded(model.eval(), Tokenizer.load(path) if held else None, record)

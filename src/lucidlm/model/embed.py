@@ -1,13 +1,13 @@
 """Texts as vectors: texts in, unit vectors out whose inner product (their cosine) says how alike two texts are.
 
 Any language model serves, as pretraining left it or tuned on pairs of texts (`lucidlm.train.matches`). A tuned one is a
-model directory like any other, whose record says how its states are pooled; beside it stand the two files that
-sentence-transformers reads to do the same (Reimers and Gurevych 2019, arXiv:1908.10084).
+model directory like any other, whose record says how its states are pooled; beside it stand the files that
+sentence-transformers reads to do the same. Models that were tuned there are embedded with as those files say
+(`lucidlm.model.sentence`).
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,52 +16,71 @@ import numpy as np
 import torch
 
 from lucidlm.core.errors import InputError
-from lucidlm.core.io import write_json, write_text
 from lucidlm.core.products import fast_products
 from lucidlm.core.progress import track
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.model.classify import TOKENS_PER_BATCH, bucket_by_length, pad
 from lucidlm.model.directory import load_model
 from lucidlm.model.family import family_of
-from lucidlm.model.heads import LanguageModel, Pooling, text_states
+from lucidlm.model.heads import LanguageModel, Pooling
+from lucidlm.model.rows import refuse_beyond
+from lucidlm.model.sentence import MODULES, PROMPTS, Purpose, SentenceSettings, write_sentence_settings
+
+POOLINGS: dict[Pooling, str] = {"first": "cls", "mean": "mean", "last": "lasttoken"}
+"""What sentence-transformers calls our ways of pooling."""
 
 
 class TextEmbedder:
     """A language model that turns texts into unit vectors.
 
-    The vector of a text is the mean of its tokens' states, or the state of the end-of-text token after it. A text
-    longer than `max_length` tokens is read in windows of that length, all of it; their states are averaged, each
-    weighing as much as it has tokens.
+    The vector of a text is the mean of its tokens' states, or the state of the first one, or of the end-of-text token
+    after it. A text longer than `max_length` tokens is read in windows of that length, all of it; their states are
+    averaged, each weighing as much as it has tokens.
 
     Parameters
     ----------
     max_length: tokens read at once; None: the model's context.
+    sentence: how texts become vectors of models that were tuned with sentence-transformers, in place of `pooling`; those
+        without a normalisation are not of length one.
 
     Raises
     ------
-    InputError: `max_length` is more than the model's context.
+    InputError: `max_length` is more than the model's context, or leaves no room for a text.
     """
 
     def __init__(
-        self, model: LanguageModel, tokenizer: Tokenizer, pooling: Pooling = "mean", max_length: int | None = None
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        pooling: Pooling = "mean",
+        max_length: int | None = None,
+        *,
+        sentence: SentenceSettings | None = None,
     ) -> None:
         context = model.config.context_length
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length or context
         self.pooling: Pooling = pooling
+        self.made_elsewhere = sentence is not None
+        self.sentence = sentence or SentenceSettings((POOLINGS[pooling],), max_length=self.max_length)
         if self.max_length > context:
             raise InputError(
                 f"texts of {self.max_length:,} tokens are longer than the model's context of {context:,}",
                 where="max_length",
                 fix=f"Pass at most {context}.",
             )
+        if self.room < 1:
+            raise InputError(
+                f"{self.max_length} tokens have no room for a text", where="max_length", fix="Pass 16, say."
+            )
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, device: torch.device | None = None) -> TextEmbedder:
-        """Open a model directory: a pretrained language model, or one tuned on pairs of texts.
+        """Open a model directory: a pretrained language model, or one tuned on pairs of texts, here or elsewhere.
 
         Raises
         ------
-        InputError: it is not a model directory, or not a language model's with its tokenizer.
+        InputError: it is not a model directory, or not a language model's with its tokenizer; its texts pass a module of
+            sentence-transformers that there is none of here.
         """
         loaded = load_model(directory)
         if not isinstance(loaded.model, LanguageModel) or loaded.tokenizer is None:
@@ -71,31 +90,43 @@ class TextEmbedder:
                 where=directory,
                 fix="Pass a pretrained model, or one tuned for semantic-search or recommendation.",
             )
-        config = loaded.record["provenance"].get("config", {})
         model = loaded.model.to(device or torch.device("cpu"))
-        return cls(model, loaded.tokenizer, config.get("pooling", "mean"), config.get("max_length"))
+        config, said = loaded.record["provenance"].get("config", {}), loaded.model.sentence
+        if config.get("pooling") is not None or said is None:
+            return cls(model, loaded.tokenizer, config.get("pooling") or "mean", config.get("max_length"))
+        if said.refused is not None:
+            raise InputError(said.refused, where=Path(directory) / MODULES, fix="Choose another model.")
+        length = min(said.max_length or model.config.context_length, model.config.context_length)
+        return cls(model, loaded.tokenizer, max_length=length, sentence=said)
 
     @property
     def dimension(self) -> int:
         """The number D of a vector's components."""
-        return self.model.config.embedding_dim
+        return len(self.sentence.poolings) * self.model.config.embedding_dim
 
     @property
     def room(self) -> int:
         """How many tokens of a text a window holds, beside those around it."""
         return self.max_length - len(self.tokenizer.prefix) - len(self._after)
 
-    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Return each text's token ids (int32), whole.
+    def encode(self, texts: Sequence[str], purpose: Purpose | None = None) -> list[np.ndarray]:
+        """Return each text's token ids (int32), whole, behind the prompt that the model has for the purpose, if any.
 
         Raises
         ------
-        InputError: a text is blank: there is nothing to embed.
+        InputError: a text is blank: there is nothing to embed; or it holds a token that the model has no row for.
         """
         for number, text in enumerate(texts, 1):
             if not text.strip():
                 raise InputError(f"text {number:,} of {len(texts):,} is empty", fix="Leave it out.")
-        return [np.asarray(ids, dtype=np.int32) for ids in self.tokenizer.encode_batch(texts)]
+        if self.made_elsewhere:
+            prompt, lower = self.sentence.prompt(purpose), self.sentence.lower
+            texts = [(prompt + text).strip() for text in texts]
+            texts = [text.lower() for text in texts] if lower else texts
+        encoded = [np.asarray(ids, dtype=np.int32) for ids in self.tokenizer.encode_batch(texts)]
+        for number, ids in enumerate(encoded, 1):
+            refuse_beyond(ids, self.model.config.vocab_size, self.tokenizer, f"text {number:,} of {len(texts):,}")
+        return encoded
 
     def window(self, ids: np.ndarray) -> np.ndarray:
         """Return a window as the model reads it: with the end-of-text token where that is what the vector is read from."""
@@ -103,20 +134,21 @@ class TextEmbedder:
 
     @property
     def _after(self) -> list[int]:
-        return self.tokenizer.suffix or [self.tokenizer.eos_id] * (self.pooling == "last")
+        closing = self.pooling == "last" and not self.made_elsewhere
+        return self.tokenizer.suffix or [self.tokenizer.eos_id] * closing
 
     def long(self, encoded: Sequence[np.ndarray]) -> int:
         """Return how many of the texts take several windows."""
         return sum(len(ids) > self.room for ids in encoded)
 
-    def embed(self, texts: Sequence[str], label: str | None = None) -> np.ndarray:
-        """Return the unit vectors (n, D), float32, of n texts; shows progress if given a `label` for it.
+    def embed(self, texts: Sequence[str], label: str | None = None, purpose: Purpose | None = None) -> np.ndarray:
+        """Return the vectors (n, D), float32, of n texts; shows progress if given a `label` for it.
 
         Raises
         ------
-        InputError: a text is blank.
+        InputError: as `encode`.
         """
-        return self.embed_encoded(self.encode(texts), label)
+        return self.embed_encoded(self.encode(texts, purpose), label)
 
     def embed_encoded(self, encoded: Sequence[np.ndarray], label: str | None = None) -> np.ndarray:
         """Likewise for token ids that `encode` returned."""
@@ -130,34 +162,37 @@ class TextEmbedder:
             batches = track(batches, label, unit="batches")
         device, was_training = self.model.head.device, self.model.training
         self.model.eval()
-        sums = np.zeros((len(encoded), self.dimension))
+        sums, weights = np.zeros((len(encoded), self.dimension)), np.zeros((len(encoded), 1))
         with torch.inference_mode(), fast_products(device):
             for rows in batches:
                 tokens, lengths = pad([windows[row] for row in rows], self.tokenizer.pad_id)
-                states = text_states(self.model.model, tokens.to(device), lengths.to(device), self.pooling)
-                weighed = states.double().cpu().numpy() * lengths.numpy()[:, None]
-                np.add.at(sums, np.array([owners[row] for row in rows]), weighed)
+                states = self.sentence.states(self.model.model, tokens.to(device), lengths.to(device))
+                sizes, of = lengths.numpy()[:, None], np.array([owners[row] for row in rows])
+                np.add.at(sums, of, states.double().cpu().numpy() * sizes)
+                np.add.at(weights, of, sizes)
         self.model.train(was_training)
-        return unit(sums)
+        return unit(sums) if self.sentence.normalize else (sums / weights).astype(np.float32)
+
+    def comparable(self, vectors: np.ndarray) -> np.ndarray:
+        """Return vectors (n, D) whose inner products are the similarities that the model was tuned for.
+
+        Raises
+        ------
+        InputError: those are neither cosines nor inner products.
+        """
+        if self.sentence.similarity not in ("cosine", "dot"):
+            raise InputError(
+                f"its vectors are compared by {self.sentence.similarity!r}; known are cosine and dot", where=PROMPTS
+            )
+        return unit(vectors) if self.sentence.similarity == "cosine" else vectors
 
     def describe_to_sentence_transformers(self, directory: str | Path) -> None:
         """Write beside the saved model what makes sentence-transformers embed as this does: `modules.json`, `1_Pooling`.
 
         Nothing is written where it would not do the same: it opens what transformers opens, and ends texts otherwise.
         """
-        directory = Path(directory)
-        if self.pooling != "mean" or family_of(self.model.config) is None:
-            return
-        modules = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
-        pooling = {"word_embedding_dimension": self.dimension, "pooling_mode_mean_tokens": True}
-        write_json(directory / "1_Pooling" / "config.json", pooling)
-        (directory / "2_Normalize").mkdir(exist_ok=True)
-        write_json(directory / "sentence_bert_config.json", {"max_seq_length": self.max_length, "do_lower_case": False})
-        listed = [
-            {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for index, (path, kind) in enumerate(modules)
-        ]
-        write_text(directory / "modules.json", json.dumps(listed, indent=2) + "\n")
+        if self._after == self.tokenizer.suffix and family_of(self.model.config) is not None:
+            write_sentence_settings(self.sentence, Path(directory), self.model.config.embedding_dim)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

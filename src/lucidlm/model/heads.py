@@ -13,8 +13,10 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import torch_generator
 from lucidlm.model.attention import LayerCache
 from lucidlm.model.config import ModelConfig
+from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.loss import IGNORED, token_losses
 from lucidlm.model.norm import make_norm
+from lucidlm.model.sentence import SentenceSettings
 from lucidlm.model.transformer import Transformer, initialise
 
 Pooling = Literal["last", "mean", "first"]
@@ -39,12 +41,18 @@ class HeadTransform(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """A distribution over the vocabulary at every position: the next token (causal) or the masked one (bidirectional)."""
+    """A distribution over the vocabulary at every position: the next token (causal) or the masked one (bidirectional).
+
+    `generation` is how it writes unless it is told otherwise: what its generation_config.json says. `sentence` is how its
+    states become vectors of texts, if sentence-transformers' files say that.
+    """
 
     def __init__(self, config: ModelConfig, seed: int | None = 0) -> None:
         """Build with fresh weights drawn from `seed`; None leaves them as they come, to be loaded."""
         super().__init__()
         self.config = config
+        self.generation = GenerationDefaults()
+        self.sentence: SentenceSettings | None = None
         self.model = Transformer(config)
         self.transform = HeadTransform(config) if config.head_transform else None
         tied = config.tied_embeddings
@@ -110,11 +118,17 @@ def blank_head(config: ModelConfig, device: torch.device) -> dict[str, Tensor]:
 
 
 def text_states(
-    backbone: Transformer, tokens: Tensor, lengths: Tensor, pooling: Pooling, types: Tensor | None = None
+    backbone: Transformer,
+    tokens: Tensor,
+    lengths: Tensor,
+    pooling: Pooling,
+    types: Tensor | None = None,
+    pad_id: int | None = None,
 ) -> Tensor:
     """Return one state (B, D) a text: the "last" token's, the "first" one's, or the "mean" of all.
 
-    `tokens` (B, T) int64, and their segments `types`, are padded on the right to T from `lengths` (B,) int64.
+    `tokens` (B, T) int64, and their segments `types`, are padded on the right to T from `lengths` (B,) int64. Where
+    `pad_id` is given, the last token is the last one that is another.
     """
     within = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]  # (B, T)
     # What pads the right is invisible to causal attention anyway, and to any where nothing is padded.
@@ -122,7 +136,10 @@ def text_states(
     if pooling == "first":
         return hidden[:, 0]
     if pooling == "last":
-        return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
+        last = lengths - 1
+        if pad_id is not None:
+            last = (torch.arange(tokens.shape[1], device=tokens.device) * (within & (tokens != pad_id))).amax(1)
+        return hidden[torch.arange(len(hidden), device=hidden.device), last]
     return (hidden * within[..., None]).sum(1) / lengths[:, None]
 
 
@@ -137,13 +154,22 @@ class SequenceClassifier(nn.Module):
     ----------
     pooling: read the class from the "last" token's state (transformers' way for causal models), from the "mean", or from
         the "first" token's (BERT's way; a causal model's first token has seen nothing else).
+    pad_id: the token that texts are padded with. Where a text itself ends with it, the last token is the one before,
+        since that is what transformers reads: its classifiers know padding by this token, and by nothing else.
 
     Raises
     ------
     InputError: a causal model is to be read from its first token.
     """
 
-    def __init__(self, config: ModelConfig, labels: Sequence[str], pooling: Pooling, seed: int | None = 0) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        labels: Sequence[str],
+        pooling: Pooling,
+        seed: int | None = 0,
+        pad_id: int | None = None,
+    ) -> None:
         super().__init__()
         if config.causal and pooling == "first":
             raise InputError(
@@ -153,6 +179,7 @@ class SequenceClassifier(nn.Module):
             )
         self.config, self.labels = config, list(labels)
         self.pooling: Pooling = pooling
+        self.pad_id = pad_id
         self.model = Transformer(config)
         self.dropout = nn.Dropout(config.dropout)
         width = config.embedding_dim
@@ -169,7 +196,7 @@ class SequenceClassifier(nn.Module):
 
         `types` (B, T) int64 are the tokens' segments; None: all 0.
         """
-        pooled = text_states(self.model, tokens, lengths, self.pooling, types)
+        pooled = text_states(self.model, tokens, lengths, self.pooling, types, self.pad_id)
         if self.config.causal:
             return self.score(self.dropout(pooled))
         if self.pooling == "first":

@@ -18,6 +18,9 @@ ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PARTS = (".json", ".safetensors", ".txt", ".jinja")
 """What the files of a model directory end with; nothing else is fetched or unpacked."""
 
+ELSEWHERE = ["[!0-9]*/*", "*/*/*"]
+"""What is not fetched of a repository: folders, but for those of sentence-transformers' modules, such as 1_Pooling."""
+
 
 def locate(source: str | Path) -> Path:
     """Return the directory or the file that a model is read from, once it has been fetched or unpacked if need be.
@@ -56,7 +59,7 @@ def _from_hub(source: str) -> Path:
         patterns = [f"*{ending}" for ending in PARTS]
         return Path(
             snapshot_download(
-                match["repo"], revision=match["revision"], allow_patterns=patterns, ignore_patterns=["*/*"]
+                match["repo"], revision=match["revision"], allow_patterns=patterns, ignore_patterns=ELSEWHERE
             )
         )
     except Exception as error:  # the hub's client raises errors of many kinds
@@ -85,8 +88,8 @@ def _unpacked(archive: Archive, directory: Path, path: str | None) -> Path:
     """Unpack the model in an archive, checked against its manifest when it is there already; return its place."""
     if archive.links:
         raise InputError(f"holds the link {archive.links[0]!r}", where=archive.name, fix="Do not trust it.")
-    members, single = _model_in(archive, path)
-    names = [PurePosixPath(member).name for member in members]
+    members, inside, single = _model_in(archive, path)
+    names = [str(PurePosixPath(member).relative_to(inside)) for member in members]
     found = directory / names[0] if single else directory
     if (directory / MANIFEST).is_file() and all((directory / name).is_file() for name in names):
         verify_manifest(directory)
@@ -98,6 +101,7 @@ def _unpacked(archive: Archive, directory: Path, path: str | None) -> Path:
     try:
         with disk_errors(directory):
             for member, name in zip(members, names, strict=True):
+                (folder / name).parent.mkdir(exist_ok=True)
                 with archive.open(member) as stream, open(folder / name, "wb") as file:
                     shutil.copyfileobj(stream, file, 2**20)
             write_manifest(folder, names)
@@ -108,8 +112,8 @@ def _unpacked(archive: Archive, directory: Path, path: str | None) -> Path:
     return found
 
 
-def _model_in(archive: Archive, path: str | None) -> tuple[list[str], bool]:
-    """Return the members that make the model in an archive, and whether it is one file."""
+def _model_in(archive: Archive, path: str | None) -> tuple[list[str], PurePosixPath, bool]:
+    """Return the members that make the model in an archive, the folder they are in, and whether it is one file."""
     held = archive.below(path) if path else list(archive.members)
     files = [name for name in held if name.endswith(".gguf")]
     weighed = {PurePosixPath(name).parent for name in held if name.endswith(".safetensors")}
@@ -122,8 +126,11 @@ def _model_in(archive: Archive, path: str | None) -> tuple[list[str], bool]:
         fix = "A model is a .gguf file, or config.json beside .safetensors."
         raise InputError("holds no model", where=archive.name, fix=fix)
     if files:
-        return files, True
+        return files, PurePosixPath(files[0]).parent, True
     inside = PurePosixPath(folders[0])
     paths = {name: PurePosixPath(name) for name in held if name.endswith(PARTS)}
     # A manifest.json of theirs would be taken for that of the cache.
-    return [name for name, path in paths.items() if path.parent == inside and path.name != MANIFEST], False
+    own = [name for name, path in paths.items() if path.parent == inside and path.name != MANIFEST]
+    # Modules of sentence-transformers have their settings in folders of their own.
+    modules = [name for name, path in paths.items() if path.parent.parent == inside and path.name == "config.json"]
+    return [*own, *(name for name in modules if PurePosixPath(name).parent != inside)], inside, False

@@ -19,8 +19,11 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.io import MANIFEST, atomic_path, require_vacant, sha256, verify_manifest, write_manifest, write_text
 from lucidlm.core.progress import say
 from lucidlm.data.document import Document
+from lucidlm.data.tokenizer_files import VOCABULARIES
 from lucidlm.model.directory import RECORD
-from lucidlm.model.embed import TextEmbedder, unit
+from lucidlm.model.embed import TextEmbedder
+from lucidlm.model.origin import locate
+from lucidlm.model.sentence import LENGTHS, MODULES, PROMPTS
 
 VECTORS = "vectors.npy"
 TEXTS = "texts.jsonl"
@@ -37,7 +40,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A text that was found, where it was read, and the cosine of its vector with the query's."""
+    """A text that was found, where it was read, and how alike its vector is to the query's: the cosine, usually."""
 
     text: str
     where: str
@@ -45,12 +48,12 @@ class Hit:
 
 
 class SearchIndex:
-    """Texts and their unit vectors.
+    """Texts and their vectors.
 
     Parameters
     ----------
     embedder: what made the vectors and embeds what is sought.
-    vectors: (n, D) float32, of length one.
+    vectors: (n, D) float32; see `TextEmbedder.comparable`.
     """
 
     def __init__(self, embedder: TextEmbedder, items: Sequence[Item], vectors: np.ndarray) -> None:
@@ -59,10 +62,10 @@ class SearchIndex:
     @classmethod
     def build(cls, embedder: TextEmbedder, items: Sequence[Item]) -> SearchIndex:
         """Embed the texts; those read in windows are counted and said."""
-        encoded = embedder.encode([item.text for item in items])
+        encoded = embedder.encode([item.text for item in items], "document")
         if long := embedder.long(encoded):
             say(f"{long:,} of {len(items):,} texts are longer than {embedder.room:,} tokens: read in windows")
-        return cls(embedder, items, embedder.embed_encoded(encoded, "embedding"))
+        return cls(embedder, items, embedder.comparable(embedder.embed_encoded(encoded, "embedding")))
 
     def search(self, queries: Sequence[str], top: int = 5) -> list[list[Hit]]:
         """Return for each query the `top` texts that come closest to it, best first.
@@ -73,7 +76,8 @@ class SearchIndex:
         """
         if any(not query.strip() for query in queries):
             raise InputError("the query is empty", where="QUERY", fix="Say what is sought.")
-        return [self._closest(vector, top, frozenset()) for vector in self.embedder.embed(queries)]
+        vectors = self.embedder.comparable(self.embedder.embed(queries, purpose="query"))
+        return [self._closest(vector, top, frozenset()) for vector in vectors]
 
     def recommend(self, history: Sequence[str], top: int = 5) -> list[Hit]:
         """Return the `top` texts that come closest to the mean of a history's vectors, none of its own among them.
@@ -84,7 +88,8 @@ class SearchIndex:
         """
         if not history or any(not text.strip() for text in history):
             raise InputError("the item is empty", where="--like", fix="Pass the text of an item.")
-        return self._closest(unit(self.embedder.embed(history).mean(0)), top, frozenset(history))
+        vectors = self.embedder.comparable(self.embedder.embed(history, purpose="document"))
+        return self._closest(self.embedder.comparable(vectors.mean(0)), top, frozenset(history))
 
     def _closest(self, vector: np.ndarray, top: int, left_out: frozenset[str]) -> list[Hit]:
         scores = self.vectors @ vector
@@ -199,10 +204,15 @@ def fingerprint(items: Iterable[Item]) -> str:
 
 
 def model_fingerprint(directory: str | Path) -> str:
-    """Return the SHA-256 of what decides a model's vectors: weights, shape, tokenizer and the record of its pooling."""
-    directory, digest = Path(directory), hashlib.sha256()
-    names = (RECORD, "config.json", "tokenizer.json")
+    """Return the SHA-256 of what decides a model's vectors: weights, shape, tokenizer, and how its states are pooled."""
+    directory, digest = locate(directory), hashlib.sha256()
+    if directory.is_file():
+        return sha256(directory)
+    names = [RECORD, "config.json", "tokenizer.json"]
+    if not (directory / RECORD).is_file():
+        names += [*VOCABULARIES, "merges.txt", "tokenizer_config.json", MODULES, LENGTHS, PROMPTS]
+        names += sorted(str(path.relative_to(directory)) for path in directory.glob("*/config.json"))
     weights = sorted(path.name for path in directory.glob("model*.safetensors*"))
-    for name in (name for name in (*names, *weights) if (directory / name).is_file()):
+    for name in (name for name in dict.fromkeys([*names, *weights]) if (directory / name).is_file()):
         digest.update(f"{name} {sha256(directory / name)}\n".encode())
     return digest.hexdigest()

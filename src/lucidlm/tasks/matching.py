@@ -19,7 +19,7 @@ from lucidlm.core.errors import InputError
 from lucidlm.data.examples import Match, Ranking, Row
 from lucidlm.metrics.ranking import place_of, ranking_metrics
 from lucidlm.metrics.statistics import Metric
-from lucidlm.model.embed import TextEmbedder, unit
+from lucidlm.model.embed import TextEmbedder
 from lucidlm.tasks.base import Baseline, Predictor, Task
 from lucidlm.tasks.classification import CLEAN
 
@@ -40,10 +40,16 @@ class Ranker:
 
     def predict(self, examples: Sequence[Match], label: str | None = None) -> list[Ranking]:
         """Rank the items of all examples for each; shows progress if given a `label` for it."""
-        items = pool(examples)
-        texts = list(dict.fromkeys([*items, *(text for example in examples for text in example.query)]))
-        vectors, place = self.embedder.embed(texts, label), {text: place for place, text in enumerate(texts)}
-        queries = unit(np.stack([vectors[[place[text] for text in one.query]].mean(0) for one in examples]))
+        items, embedder = pool(examples), self.embedder
+        sought = list(dict.fromkeys(text for example in examples for text in example.query))
+        encoded = [*embedder.encode(items, "document"), *embedder.encode(sought, "query" if self.again else "document")]
+        alike = {ids.tobytes(): ids for ids in encoded}  # a text that is sought with may be an item too
+        row = {key: number for number, key in enumerate(alike)}
+        vectors = embedder.comparable(embedder.embed_encoded(list(alike.values()), label))
+        vectors = vectors[[row[ids.tobytes()] for ids in encoded]]
+        place = {text: number for number, text in enumerate(sought, len(items))}
+        means = np.stack([vectors[[place[text] for text in one.query]].mean(0) for one in examples])
+        queries = embedder.comparable(means)
         found: list[Ranking] = []
         rows = max(1, AT_ONCE // len(items))
         for start in range(0, len(examples), rows):

@@ -59,7 +59,9 @@ class ClassificationObjective(TaskObjective[LabelledText, TextBatch]):
         backbone, tokenizer = pretrained_backbone(loaded, config.model)
         shape = backbone_config(backbone.config, config)
         tokenizer = tokenizer.with_end()
-        model = SequenceClassifier(shape, labels, config.pooling or "mean", seed=config.loop.seed)
+        model = SequenceClassifier(
+            shape, labels, config.pooling or "mean", seed=config.loop.seed, pad_id=tokenizer.pad_id
+        )
         model.model.load_state_dict(backbone.state_dict())
         classifier = TextClassifier(model.to(device), tokenizer, config.max_length or shape.context_length)
         task.label_ids(examples["validation"], labels)

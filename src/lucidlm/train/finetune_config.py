@@ -10,8 +10,10 @@ from lucidlm.core.config import Config
 from lucidlm.core.devices import Precision
 from lucidlm.data.document import OnError
 from lucidlm.model.directory import Loaded
-from lucidlm.model.heads import Pooling
+from lucidlm.model.heads import LanguageModel, Pooling
 from lucidlm.model.lora import LoraConfig
+from lucidlm.tasks.base import tasks
+from lucidlm.tasks.matching import Matching
 from lucidlm.train.loop import LoopConfig
 from lucidlm.train.optim import OptimizerConfig
 from lucidlm.train.schedule import ScheduleConfig
@@ -36,7 +38,8 @@ class FinetuneConfig(Config):
     max_length: tokens read at once; None: the model's context. What happens to longer inputs is the task's to say.
     attention: whether a token sees all of its input or only what stands before it; "auto" is the model's own way.
     pooling: read a text's class or embedding from the last token's state, the first one's or the mean; None: the first
-        one's of a model that has segments (BERT), which was pretrained for that, else the mean.
+        one's of a model that has segments (BERT), which was pretrained for that, else the mean; embeddings of a model that
+        sentence-transformers made: its own.
     epochs: passes over the training examples.
     batch_size: examples a step.
     dropout: as in `ModelConfig`; None: 0.1 for what was pretrained here, which is small and had none, and the model's own
@@ -86,9 +89,12 @@ class FinetuneConfig(Config):
     def for_model(self, loaded: Loaded) -> FinetuneConfig:
         """Return the settings with those filled in that depend on the model to be tuned."""
         shape, pretrained_here = loaded.model.config, "config" in loaded.record["provenance"]
+        # Models of sentence-transformers keep their own way.
+        embeds = isinstance(loaded.model, LanguageModel) and loaded.model.sentence is not None
+        embeds = embeds and isinstance(tasks.get(self.task), Matching)
         usual = 0.1 if pretrained_here else shape.dropout
         return self.changed(
             max_length=self.max_length or shape.context_length,
-            pooling=self.pooling or ("first" if shape.token_types else "mean"),
+            pooling=self.pooling or (None if embeds else "first" if shape.token_types else "mean"),
             dropout=usual if self.dropout is None else self.dropout,
         )

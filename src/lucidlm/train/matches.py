@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lucidlm.core.errors import InputError
+from lucidlm.core.progress import say
 from lucidlm.data.examples import Match
 from lucidlm.data.split import Split
 from lucidlm.model.classify import pad
 from lucidlm.model.directory import Loaded
 from lucidlm.model.embed import TextEmbedder
-from lucidlm.model.heads import LanguageModel, text_states
+from lucidlm.model.heads import LanguageModel
+from lucidlm.model.sentence import SentenceSettings
 from lucidlm.tasks.matching import Matching, Ranker
 from lucidlm.train.backbone import backbone_config, pretrained_backbone
 from lucidlm.train.finetune_config import FinetuneConfig
@@ -90,7 +92,15 @@ class MatchObjective(TaskObjective[Match, MatchBatch]):
             )
         model = LanguageModel(shape, seed=None)
         model.load_state_dict(loaded.model.state_dict())
-        embedder = TextEmbedder(model.to(device), tokenizer, config.pooling or "mean", config.max_length)
+        assert isinstance(loaded.model, LanguageModel)
+        model.generation = loaded.model.generation
+        said = loaded.model.sentence if config.pooling is None else None
+        if said is not None:
+            if any(said.prompts.values()):
+                say(f"{config.model}: its prompts ({', '.join(said.prompts)}) are left out, in tuning and afterwards")
+            length = config.max_length or shape.context_length
+            said = SentenceSettings(said.poolings, max_length=length, lower=said.lower)
+        embedder = TextEmbedder(model.to(device), tokenizer, config.pooling or "mean", config.max_length, sentence=said)
         return cls(config, task, examples, model, tokenizer, Ranker(embedder, task.again))
 
     def encode(self, examples: Sequence[Match]) -> list[int]:
@@ -135,9 +145,9 @@ class MatchObjective(TaskObjective[Match, MatchBatch]):
 
     def loss(self, model: nn.Module, batch: MatchBatch) -> Tensor:
         assert isinstance(model, LanguageModel)
-        backbone, pooling = model.model, self.embedder.pooling
-        read = functional.normalize(text_states(backbone, batch.queries, batch.query_lengths, pooling).float(), dim=-1)
-        items = functional.normalize(text_states(backbone, batch.items, batch.item_lengths, pooling).float(), dim=-1)
+        states = self.embedder.sentence.states
+        read = functional.normalize(states(model.model, batch.queries, batch.query_lengths).float(), dim=-1)
+        items = functional.normalize(states(model.model, batch.items, batch.item_lengths).float(), dim=-1)
         sums = torch.zeros_like(items).index_add(0, batch.owners, read)
         with torch.autocast(items.device.type, enabled=False):
             logits = functional.normalize(sums, dim=-1) @ items.T / self.config.temperature  # (B, B)

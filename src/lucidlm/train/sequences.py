@@ -68,6 +68,8 @@ class SequenceObjective(TaskObjective[Example, SequenceBatch]):
         shape = backbone.config if config.dropout is None else backbone.config.changed(dropout=config.dropout)
         model = LanguageModel(shape, seed=None)
         model.load_state_dict(loaded.model.state_dict())
+        assert isinstance(loaded.model, LanguageModel)
+        model.generation = loaded.model.generation
         tokenizer = task.prepare_tokenizer(tokenizer)
         room = config.max_length or shape.context_length
         both_ways = config.attention == "bidirectional"

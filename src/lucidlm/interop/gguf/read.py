@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,20 @@ from lucidlm.interop.gguf.names import Stored, check_tensors, our_order
 from lucidlm.interop.gguf.tensors import load_tensor, open_tensors
 from lucidlm.interop.gguf.tokenizer import read_tokenizer
 from lucidlm.model.directory import Loaded
+from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.heads import LanguageModel
+
+ENDS = ("eos", "eot", "eom")
+"""What ends texts, turns and messages: to llama.cpp each is an end."""
+
+SAMPLING: dict[str, tuple[str, type]] = {
+    "temperature": ("temp", float),
+    "top_k": ("top_k", int),
+    "top_p": ("top_p", float),
+    "min_p": ("min_p", float),
+    "repetition_penalty": ("penalty_repeat", float),
+}
+"""How models are to be sampled: transformers' words, and GGUF's with their types."""
 
 PROVENANCE = ("general.name", "general.organization", "general.license", "general.source.url")
 
@@ -36,8 +50,21 @@ def load_gguf(path: Path) -> Loaded:
     with torch.device("meta"):
         model = LanguageModel(config, seed=None)
     model.load_state_dict(_weights(header, stored), assign=True)
+    model.generation = _generation(header)
     record = {"kind": "language", "model": config.model_dump(), "provenance": _provenance(header)}
     return Loaded(model.eval(), tokenizer, record)
+
+
+def _generation(header: Header) -> GenerationDefaults:
+    """Return the tokens that end texts, turns and messages, and how the file would have its model sampled."""
+    ends = (header.get(f"tokenizer.ggml.{name}_token_id", int) for name in ENDS)
+    fields: dict[str, Any] = {}
+    for name, (key, kind) in SAMPLING.items():
+        if (value := header.get(f"general.sampling.{key}", kind)) is not None:
+            fields[name] = kind(str(np.float32(value))) if kind is float else value  # 0.8, not 0.800000011920929
+    if fields:
+        fields["do_sample"] = fields.get("temperature", 1.0) > 0
+    return GenerationDefaults(tuple(dict.fromkeys(index for index in ends if index is not None)), fields)
 
 
 def _weights(header: Header, layout: dict[str, Stored]) -> dict[str, Tensor]:

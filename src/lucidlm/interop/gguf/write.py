@@ -13,14 +13,19 @@ from torch import Tensor
 
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.io import atomic_path, require_free_space
+from lucidlm.core.progress import say
+from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.generate.ends import end_of_turn, ends_of
+from lucidlm.generate.sampling import sampling_of
 from lucidlm.interop.gguf.architectures import ROPE_FACTORS, architecture_of, metadata_of, rope_factors
 from lucidlm.interop.gguf.header import ALIGNMENT, bytes_of
 from lucidlm.interop.gguf.names import Stored, layout, their_order
-from lucidlm.interop.gguf.read import PROVENANCE
+from lucidlm.interop.gguf.read import ENDS, PROVENANCE, SAMPLING
 from lucidlm.interop.gguf.tensors import CHUNK
 from lucidlm.interop.gguf.write_tokenizer import tokenizer_metadata
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.directory import Loaded
+from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.sizes import require_causal
 
 FORMATS: dict[str, tuple[GGMLQuantizationType, LlamaFileType]] = {
@@ -69,7 +74,9 @@ def export_gguf(loaded: Loaded, out: Path, dtype: str | None) -> None:
         "general.file_type": file_type,
         "general.quantization_version": 2,
         **metadata_of(model.config),
+        **_sampling(model.generation),
         **tokenizer_metadata(loaded.tokenizer, model.config.vocab_size),
+        **_ends(model.generation, loaded.tokenizer, model.config.vocab_size),
     }
     tensors = layout(architecture, model.config)
     kinds = {name: _kind(name, stored, kind) for name, stored in tensors.items()}
@@ -92,6 +99,24 @@ def _provenance(loaded: Loaded) -> dict[str, str]:
     """Return what the GGUF file said that the model was read from: its name, and whose and under which licence it is."""
     facts = loaded.record.get("provenance", {}).get("gguf", {})
     return {key: facts[name] for key in PROVENANCE if (name := key.removeprefix("general.")) in facts}
+
+
+def _sampling(generation: GenerationDefaults) -> dict[str, float]:
+    """Return how the model is to be sampled, in GGUF's words; nothing where that is not said."""
+    asked = sampling_of(generation.fields)
+    return {f"general.sampling.{key}": kind(asked[name]) for name, (key, kind) in SAMPLING.items() if name in asked}
+
+
+def _ends(generation: GenerationDefaults, tokenizer: Tokenizer, vocab_size: int) -> dict[str, int]:
+    """Return where GGUF holds the ends of texts besides the tokenizer's own; those beyond two are said."""
+    others = sorted(ends_of(tokenizer, generation.ends, vocab_size) - {tokenizer.eos_id})
+    # What ends turns is the first to be held, as in a conversation it is what matters.
+    first = [index for index in (end_of_turn(tokenizer), *generation.ends) if index in others]
+    ordered = list(dict.fromkeys([*first, *others]))
+    held = dict(zip(ENDS[1:], ordered, strict=False))
+    if lost := [str(tokenizer.core.id_to_token(index)) for index in ordered[len(held) :]]:
+        say(f"GGUF has no place for more than {len(ENDS)} ends of text: {', '.join(lost)} will end none there")
+    return {f"tokenizer.ggml.{name}_token_id": index for name, index in held.items()}
 
 
 def _kind(name: str, stored: Stored, kind: GGMLQuantizationType) -> GGMLQuantizationType:

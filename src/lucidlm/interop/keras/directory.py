@@ -24,7 +24,8 @@ from lucidlm.core.io import (
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.interop.keras.weights import h5_shapes, load_h5, save_h5
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import RECORD, Loaded
+from lucidlm.model.directory import RECORD, Loaded, token_ids
+from lucidlm.model.generation import GENERATION_CONFIG, GenerationDefaults, read_generation_defaults
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.sizes import require_causal
 from lucidlm.model.weights import WEIGHTS as SAFETENSORS
@@ -46,15 +47,22 @@ def export_keras(loaded: Loaded, out: Path, dtype: str | None) -> None:
     require_fp32(dtype)
     model = require_causal(loaded.model, "--to keras")
     require_portable(model.config)
-    write_directory(model.state_dict(), model.config, loaded.tokenizer, out)
+    write_directory(model.state_dict(), model.config, loaded.tokenizer, model.generation, out)
 
 
-def write_directory(state: dict[str, Tensor], config: ModelConfig, tokenizer: Tokenizer | None, out: Path) -> None:
+def write_directory(
+    state: dict[str, Tensor],
+    config: ModelConfig,
+    tokenizer: Tokenizer | None,
+    generation: GenerationDefaults,
+    out: Path,
+) -> None:
     """Write weights, by the names of our PyTorch model, tokenizer and settings; see `export_keras` for the errors."""
     require_vacant(out)
     require_free_space(out, sum(4 * value.numel() for value in state.values()) + 2**24)
     save_h5(state, out / WEIGHTS)
     names = [WEIGHTS]
+    write_json(out / GENERATION_CONFIG, generation.to_json(token_ids(tokenizer)))
     if tokenizer is not None:
         tokenizer.save(out)
         names += ["tokenizer.json", "tokenizer_config.json"]
@@ -87,6 +95,7 @@ def load_keras(path: Path) -> Loaded:
         model = LanguageModel(config, seed=None)
     check_fit({name: value.shape for name, value in model.state_dict().items()}, shapes, weights)
     model.load_state_dict(load_h5(weights), assign=True)
+    model.generation = read_generation_defaults(directory, {})
     held = (directory / "tokenizer.json").exists()
     return Loaded(
         model.eval(),

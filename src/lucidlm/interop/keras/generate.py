@@ -76,8 +76,9 @@ def stream(
     ------
     InputError: the prompt is longer than the model's context, or the tokenizer is not the model's.
     """
-    row = start_rows(stepper.model.config, tokenizer, [tokenizer.encode_prompt(prompt, special=special)], config)[0]
-    chooser = Chooser([row], config, never_written(stepper.model.config.vocab_size, tokenizer))
+    read = tokenizer.encode_prompt(prompt, special=special)
+    row = start_rows(stepper.model.config, tokenizer, [read], config, stepper.model.generation.ends)[0]
+    chooser = Chooser([row], config, never_written(stepper.model.config.vocab_size, tokenizer, row.ends))
 
     def pieces() -> Iterator[str]:
         yield prompt

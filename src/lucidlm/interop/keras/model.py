@@ -22,6 +22,7 @@ from lucidlm.interop.keras.layers import Block, Initialisers, KeyValues, make_no
 from lucidlm.interop.keras.weights import ATTRIBUTES, h5_shapes, is_kernel, load_h5, load_optimiser
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.directory import Loaded, load_model
+from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.sizes import explicit, refuse_other, require_causal, sizes_of
 from lucidlm.model.weights import check_fit, load_weights, weight_shapes
@@ -74,6 +75,7 @@ class BigLanguageModel(keras.Model):
         config = self.config = ModelConfig(**chosen)
         require_portable(config)
         self.tokenizer, self.seed, self._chosen = tokenizer, seed, frozenset(chosen)
+        self.generation = GenerationDefaults()
         weights = Initialisers(config, seed)
         self.embed_tokens = _embedding(config.vocab_size, config, weights)
         learned = config.position == "learned"
@@ -168,9 +170,10 @@ class BigLanguageModel(keras.Model):
         InputError: it is no model, it is damaged, or it holds a model of another kind.
         """
         loaded = load_model(source)
-        config = require_causal(loaded.model, source).config
-        model = cls(**config.model_dump(), tokenizer=loaded.tokenizer)
-        model.assign_state(loaded.model.state_dict())
+        written = require_causal(loaded.model, source)
+        model = cls(**written.config.model_dump(), tokenizer=loaded.tokenizer)
+        model.assign_state(written.state_dict())
+        model.generation = written.generation
         return model
 
     def save_pretrained(self, directory: str | Path) -> None:
@@ -182,7 +185,7 @@ class BigLanguageModel(keras.Model):
         LucidError: the disk is full.
         """
         state = {name: torch.from_numpy(self._value(name)) for name in self._state()}
-        write_directory(state, self.config, self.tokenizer, Path(directory))
+        write_directory(state, self.config, self.tokenizer, self.generation, Path(directory))
 
     def load_weights(self, filepath: str | Path) -> None:
         """Take over weights that Keras saved, in HDF5 under any name, or those of a model directory or safetensors file.
@@ -215,12 +218,14 @@ class BigLanguageModel(keras.Model):
                 variable.assign(optimiser[str(index)])
 
     def _take_over(self, loaded: Loaded, where: Path) -> None:
-        theirs = require_causal(loaded.model, where).config
+        written = require_causal(loaded.model, where)
+        theirs = written.config
         require_portable(theirs)
         free = ADOPTED if self.embed_positions is None else set()
         names = theirs.model_fields_set | set(ModelConfig.model_fields)
         refuse_other(explicit(theirs), self.config, names - {"dropout"} - (free - self._chosen), where)
-        self.assign_state(loaded.model.state_dict())
+        self.assign_state(written.state_dict())
+        self.generation = written.generation
         self.tokenizer = loaded.tokenizer or self.tokenizer
         self.config = ModelConfig(**{**theirs.model_dump(), "dropout": self.config.dropout})
         # What was compiled has the old settings in it.

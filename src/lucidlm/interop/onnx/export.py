@@ -78,7 +78,7 @@ def _describe(graph: Graph, model: Model) -> None:
     if isinstance(model, LanguageModel):
         _tell_tokens(network, model, states)
     elif isinstance(model, SequenceClassifier):
-        _tell_class(network, model, states, mask, counts)
+        _tell_class(network, model, states, mask, counts, tokens)
     else:
         _tell_span(network, states, mask)
 
@@ -120,7 +120,7 @@ def _tell_tokens(network: Network, model: LanguageModel, states: str) -> None:
                 graph.output(f"present.{index}.{part}", [BATCH, config.key_heads, TOTAL, config.head_width])
 
 
-def _tell_class(network: Network, model: SequenceClassifier, states: str, mask: str, counts: str) -> None:
+def _tell_class(network: Network, model: SequenceClassifier, states: str, mask: str, counts: str, tokens: str) -> None:
     graph = network.graph
     states = network.unflatten(states, model.config.embedding_dim)  # (B, T, D)
     if model.pooling == "mean":
@@ -128,6 +128,9 @@ def _tell_class(network: Network, model: SequenceClassifier, states: str, mask: 
         total = graph.add("ReduceSum", graph.add("Mul", states, shares), graph.ints(1), keepdims=0)
         pooled = graph.add("Div", total, graph.add("ReduceSum", shares, graph.ints(1), keepdims=0))  # (B, D)
     else:
+        if model.pooling == "last" and model.pad_id is not None:
+            padding = graph.add("Equal", tokens, graph.number(model.pad_id, np.int64))
+            counts = graph.add("Where", padding, graph.number(0, np.int64), counts)
         # Of equals ArgMax takes the first: the first token that counts, or the last one, after which counts stay.
         place = graph.add("ArgMax", mask if model.pooling == "first" else counts, axis=1, keepdims=1)  # (B, 1)
         pooled = graph.add("GatherND", states, place, batch_dims=1)  # (B, D)
