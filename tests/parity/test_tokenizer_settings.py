@@ -178,6 +178,16 @@ PLACES: dict[str, dict[str, Any]] = {
         }
     },
     "config": {"tokenizer_config.json": {"extra_special_tokens": ["[E1]", "COVID-19"], "pad_token": "<mark>"}},
+    "config in full": {
+        "tokenizer_config.json": {
+            "pad_token": {"__type": "AddedToken", "content": "<mark>", **FIELDS, "lstrip": True},
+            "additional_special_tokens": [{"__type": "AddedToken", "content": "[E1]", **FIELDS}, "[/E1]"],
+        }
+    },
+    "map over config": {
+        "special_tokens_map.json": {"extra_special_tokens": ["[/E1]"], "pad_token": "[pad]"},
+        "tokenizer_config.json": {"additional_special_tokens": ["[E1]"], "pad_token": "<mark>"},
+    },
     "config by name": {
         "tokenizer_config.json": {"extra_special_tokens": {"image_token": "<mark>"}, "entity_token": "[E1]"}
     },

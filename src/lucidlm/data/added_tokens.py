@@ -107,8 +107,8 @@ def named_only(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _token(token: Any, special: bool) -> AddedToken:
-    """Return a token as `tokenizers` has it; `special` is for one that does not say."""
+    """Return a token as `tokenizers` has it; `special` is for one that does not say, which a whole object would."""
     if isinstance(token, str):
         return AddedToken(token, special=special)
     fields = {key: token[key] for key in ("single_word", "lstrip", "rstrip", "normalized", "special") if key in token}
-    return AddedToken(token["content"], **{"special": special, **fields})
+    return AddedToken(token["content"], **{"special": special and "__type" not in token, **fields})
