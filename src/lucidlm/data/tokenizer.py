@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -147,7 +147,8 @@ class Tokenizer:
 
     def read_out(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """Return the text of `ids` as `decode` does, but with the spaces that the settings may have cleaned up."""
-        shown = [index for index in map(int, ids) if self.shows(index, skip_special)]
+        known, hidden = self._tokens, self._special if skip_special else ()
+        shown = [index for index in map(int, ids) if index in known and index not in hidden]
         if self.byte_level:
             return b"".join(map(self._spelt, shown)).decode(errors="replace")
         return self.core.decode(shown, skip_special_tokens=False)
@@ -195,12 +196,19 @@ class Tokenizer:
             raise ValueError(f"there is no token {token_id} in a vocabulary of {self.vocab_size}")
         return self._spelt(token_id)
 
-    def _spelt(self, token_id: int) -> bytes:
-        token = str(self.core.id_to_token(token_id))
-        # Tokens that were added to the vocabulary later are spelt in plain characters.
-        if self.byte_level and token_id not in self._added and all(map(BYTE_OF.__contains__, token)):
-            return bytes(BYTE_OF[character] for character in token)
-        return token.encode()
+    @cached_property
+    def _spelt(self) -> Callable[[int], bytes]:
+        """What returns the bytes of a token, and remembers them."""
+
+        @cache
+        def spelt(token_id: int) -> bytes:
+            token = str(self.core.id_to_token(token_id))
+            # Tokens that were added to the vocabulary later are spelt in plain characters.
+            if self.byte_level and token_id not in self._added and all(map(BYTE_OF.__contains__, token)):
+                return bytes(map(BYTE_OF.__getitem__, token))
+            return token.encode()
+
+        return spelt
 
     # ------------------------------------------------------------------ facts
 

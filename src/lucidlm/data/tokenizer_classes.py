@@ -216,6 +216,7 @@ GEMMA_ROLES = {
 }
 
 BERT = TokenizerClass("WordPiece", _bert, BERT_ROLES, frame=_between("cls_token", "sep_token"))
+GPT2 = TokenizerClass("BPE", _gpt2, END_ROLES, NO_AFFIXES)
 ROBERTA = TokenizerClass("BPE", _gpt2, ROBERTA_ROLES, NO_AFFIXES, _roberta_frame)
 
 CLASSES = {
@@ -226,7 +227,8 @@ CLASSES = {
     "ConvBertTokenizer": BERT,
     "LayoutLMTokenizer": BERT,
     "SqueezeBertTokenizer": BERT,
-    "GPT2Tokenizer": TokenizerClass("BPE", _gpt2, END_ROLES, NO_AFFIXES),
+    "GPT2Tokenizer": GPT2,
+    "CodeGenTokenizer": GPT2,
     "GPTNeoXTokenizer": TokenizerClass(
         "BPE", _gpt_neox, {**END_ROLES, "pad_token": "<|padding|>"}, NO_AFFIXES, begin_and_end
     ),
