@@ -306,6 +306,25 @@ def test_calls_are_learned_from_their_header_to_their_end(name: str, learned: li
     assert ours.decode(one.ids[one.counted], skip_special=False) == "".join(learned)
 
 
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_thoughts_are_given_and_learned(key: str, directory: Path) -> None:
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' ~ m.role ~ '\\n' }}"
+        "{{ '<think>' ~ m.reasoning_content ~ '|' ~ m.thinking ~ '</think>' if m.thinking }}{{ m.content }}<|im_end|>"
+        "{% endfor %}{{ '<|im_start|>assistant\\n' if add_generation_prompt }}"
+    )
+    ours = Tokenizer.load(directory)
+    ours.config["chat_template"] = template
+    theirs = transformers.AutoTokenizer.from_pretrained(directory)
+    messages = [turn("user", "I"), turn("assistant", "am", **{key: "who?"}), turn("user", "I"), turn("assistant", "12")]
+    chat = read_chat(Row({"messages": messages}, "f:1"))
+    text = theirs.apply_chat_template(messages, tokenize=False, chat_template=template)
+    assert template_of(ours).render(chat.messages, reply=False).text == text
+    [one] = frame_chats([chat], ours, 500)
+    counted = ours.core.decode(one.ids[one.counted].tolist(), skip_special_tokens=False).replace(" ", "")
+    assert counted == "<think>who?|who?</think>am<|im_end|>12<|im_end|>"
+
+
 @pytest.mark.parametrize("name", TOOL_TEMPLATES)
 def test_what_a_tool_is_told_or_says_is_never_a_command(name: str, directory: Path) -> None:
     ours = Tokenizer.load(directory)

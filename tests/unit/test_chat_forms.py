@@ -42,6 +42,9 @@ def turns(*messages: Any, **fields: Any) -> Chat:
         {"instruction": "Hello", "input": "", "output": "Hi."},
         {"prompt": "Hello", "completion": "Hi."},
         {"prompt": "Hello", "response": "Hi."},
+        {"query": "Hello", "response": "Hi.", "history": []},
+        {"question": "Hello", "answer": "Hi."},
+        {"instruction": "Hello", "context": "", "response": "Hi.", "category": "x"},
         {"document": "#Person1#: Hello\n#Person2#: Hi.\n#Person1#: Bye."},
         {"dialogue": "Ann: Hello\nBo: Hi."},
         {"messages": [ASKED, SAID, {"role": "user", "content": "Bye."}]},
@@ -84,6 +87,7 @@ def test_alpaca_has_an_input_and_a_history() -> None:
     found = read(instruction="Translate.", input="Hi", output="Salut", history=[["Hello", "Hi."]], system="Be kind.")
     told, task = Message("system", "Be kind."), Message("user", "Translate.\nHi")
     assert found.messages == (told, *HELLO, task, Message("assistant", "Salut"))
+    assert read(instruction="Translate.", context="Hi", response="Salut").messages == found.messages[3:]
 
 
 OPENAI = [

@@ -29,7 +29,6 @@ def refuse_unwritten(template: ChatTemplate, chat: Chat) -> None:
     ------
     InputError: the template fails, or leaves out what somebody says, a name, a call of a tool, thoughts or the tools.
     """
-    _render(template, chat)
     free = free_characters("".join(strings([chat.tools, *((one.content, one.also) for one in chat.messages)])))
     marks: dict[str, tuple[str, str | None]] = {}
 
@@ -38,9 +37,12 @@ def refuse_unwritten(template: ChatTemplate, chat: Chat) -> None:
         marks[mark] = what, where
         return mark
 
-    written = _written(template, _tagged(chat, tag)) or ""
-    for mark, (what, where) in marks.items():
-        if mark not in written and not _writes(template, chat, mark, iter(marks)):
+    written = _written(template, _tagged(chat, tag))
+    if written is None:
+        _refuse_failing(template, chat)
+    for mark in marks:
+        if mark not in (written or "") and not _writes(template, chat, mark, iter(marks)):
+            what, where = marks[mark]
             fix = "Leave it out, or choose a model whose template has a place for it."
             raise InputError(f"the chat template leaves out {what}", where=where, fix=fix)
 
@@ -58,8 +60,8 @@ def _written(template: ChatTemplate, chat: Chat) -> str | None:
         return None
 
 
-def _render(template: ChatTemplate, chat: Chat) -> None:
-    """Let the template write the conversation; if it fails, say at which turn."""
+def _refuse_failing(template: ChatTemplate, chat: Chat) -> None:
+    """Do nothing if the template does not fail on the conversation, but on its marks; else say at which turn it does."""
     try:
         template.render(chat.messages, tools=chat.tools, reply=False, where=chat.where)
     except InputError as error:

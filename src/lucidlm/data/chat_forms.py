@@ -21,28 +21,35 @@ ROLES = {
     "human": "user",
     "assistant": "assistant",
     "gpt": "assistant",
+    "chatgpt": "assistant",
     "bot": "assistant",
     "model": "assistant",
     "function_call": "assistant",
+    "tool_call": "assistant",
     "tool": "tool",
     "function": "tool",
+    "function_response": "tool",
+    "tool_response": "tool",
     "observation": "tool",
     "ipython": "tool",
 }
 """The roles, by the names that data have for them."""
 
+CALLING = ("function_call", "tool_call")
+"""Roles whose turns hold calls of tools, as JSON."""
+
 LISTS = ("messages", "conversations", "conversation")
-EXCHANGES = (("instruction", "output"), ("prompt", "completion"), ("prompt", "response"))
+ASKED, ABOUT, ANSWERED = (
+    ("instruction", "prompt", "query", "question"),
+    ("input", "context"),
+    ("output", "completion", "response", "answer"),
+)
 TRANSCRIPTS = ("document", "dialogue")
 SYSTEM = ("system", "system_prompt")
 TOOLS = ("tools", "functions")
 FIELDS = (
-    *LISTS,
-    *dict.fromkeys(name for pair in EXCHANGES for name in pair),
-    *("input", "history"),
-    *TRANSCRIPTS,
-    *SYSTEM,
-    *TOOLS,
+    *(*LISTS, *ASKED, *ABOUT, *ANSWERED, "history"),
+    *(*TRANSCRIPTS, *SYSTEM, *TOOLS),
 )
 """The fields of a row that are read."""
 
@@ -76,13 +83,12 @@ def read_chat(row: Row) -> Chat:
     for name in UNREAD:
         if row.fields.get(name):
             raise InputError(f'field "{name}" is not understood', where=row.where, fix="Leave it out, if it may be.")
-    pair = next((pair for pair in EXCHANGES if all(map(row.has, pair))), None)
-    if any(map(row.has, LISTS)) or not (pair or any(map(row.has, TRANSCRIPTS))):
-        found = _listed(row, next(filter(row.has, LISTS), LISTS[0]))
-    elif pair:
-        found = _exchanged(row, *pair)
-    else:
+    if any(map(row.has, ASKED)) and any(map(row.has, ANSWERED)) and not any(map(row.has, LISTS)):
+        found = _exchanged(row)
+    elif any(map(row.has, TRANSCRIPTS)) and not any(map(row.has, LISTS)):
         found = _transcribed(row, next(filter(row.has, TRANSCRIPTS)))
+    else:
+        found = _listed(row, next(filter(row.has, LISTS), LISTS[0]))
     found = _results_in_order([*_told(row, found), *found], row.where)
     said = [place for place, message in enumerate(found) if message.role == "assistant"]
     if not said:
@@ -118,7 +124,7 @@ def _message(turn: Any, where: str, place: str) -> Message:
     role = ROLES.get(turn[who].lower()) if isinstance(turn[who], str) else None
     if role is None:
         raise InputError(f"is spoken by {turn[who]!r}", where=where, fix=f"Roles are {', '.join(ROLES)}.")
-    if turn[who] == "function_call":
+    if turn[who].lower() in CALLING:
         called = _parsed(turn.pop(what, None), "the call", where)
         turn["tool_calls"] = called if isinstance(called, list) else [called]
     also = _besides(turn, role, where)
@@ -274,7 +280,7 @@ def _tools(row: Row) -> tuple[Mapping[str, Any], ...]:
 # ---------------------------------------------------------------------- other forms
 
 
-def _exchanged(row: Row, asked: str, answered: str) -> list[Message]:
+def _exchanged(row: Row) -> list[Message]:
     """Return a task and its answer, with what the task is about and the exchanges before it."""
     messages = []
     for number, exchange in enumerate(row.value("history") if row.has("history") else [], 1):
@@ -285,9 +291,9 @@ def _exchanged(row: Row, asked: str, answered: str) -> list[Message]:
         messages += [
             Message(role, Row({role: said}, where).text(role), place=f"exchange {number}") for role, said in pair
         ]
-    task = row.text(asked)
-    if asked == "instruction" and row.has("input") and row.value("input") != "":
-        task = f"{task}\n{row.text('input')}"
+    asked, answered = (next(filter(row.has, names)) for names in (ASKED, ANSWERED))
+    about = [row.text(name) for name in ABOUT if row.has(name) and row.value(name) != ""]
+    task = "\n".join([row.text(asked), *about])
     place = [f'field "{row.names.get(name, name)}"' for name in (asked, answered)]
     return [*messages, Message("user", task, place=place[0]), Message("assistant", row.text(answered), place=place[1])]
 
