@@ -18,6 +18,7 @@ from lucidlm.generate.decode import generate
 from lucidlm.generate.sampling import SamplingConfig
 from lucidlm.interop.hf import export_hf
 from lucidlm.model.directory import load_model
+from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
 
 LENGTHS = torch.tensor([7, 12, 1])
@@ -332,6 +333,7 @@ def test_greedy_texts(case: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
     # A token that some of the texts come to is made their end, so that rows end at different times.
     end = int(free[0, 1])
     theirs.generation_config.eos_token_id = end
+    ours.generation = GenerationDefaults((end,), {})
     ending = Ending(tokenizer, end)
     batch = theirs.generate(padded, attention_mask=real.long(), pad_token_id=PAD, **options)[:, LONGEST:]
     for found, prompt, output in zip(generate(ours, ending, prompts, config), prompts, batch, strict=True):
@@ -342,6 +344,7 @@ def test_greedy_texts(case: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
         alone = theirs.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)).long(), **options)
         (single,) = generate(ours, ending, [prompt], config)
         assert single.tokens == alone[0, len(prompt) :].tolist() == expected
+    ours.generation = GenerationDefaults((), {})
     for found, output in zip(generate(ours, tokenizer, prompts, config), free, strict=True):
         assert found.tokens == output.tolist()[: len(found.tokens)]
 
@@ -352,3 +355,30 @@ class Ending(Tokenizer):
     def __init__(self, tokenizer: Tokenizer, end: int) -> None:
         super().__init__(tokenizer.core, tokenizer.config)
         self.eos_id = end
+
+
+@pytest.mark.parametrize("ends", [[7, 9, 11, 13, 15], 8])
+@pytest.mark.parametrize("place", ["generation_config.json", "config.json"])
+def test_texts_end_where_any_end_is_written(place: str, ends: Any, tmp_path: Path) -> None:
+    """Each of the ids ends a text, whichever of the two files lists them, and one that pads too."""
+    tokenizer = Tokenizer.train_bpe(["the quick brown fox " * 5], 280, exact=False)
+    fields = ROTARY | {"pad_token_id": 9, "eos_token_id": ends, "tie_word_embeddings": False}
+    theirs = their("Llama", "ForCausalLM", fields, tmp_path)
+    tokenizer.save(tmp_path)
+    if place == "config.json":
+        (tmp_path / "generation_config.json").unlink()
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    loaded = load_model(tmp_path)
+    assert isinstance(loaded.model, LanguageModel)
+    assert list(loaded.model.generation.ends) == (ends if isinstance(ends, list) else [ends])
+    never = [tokenizer.pad_id, tokenizer.mask_id, tokenizer.eos_id, *range(tokenizer.vocab_size, V)]
+    config, ended = SamplingConfig(temperature=0, length=12), 0
+    for prompt in ids(20, 4).tolist():
+        asked, options = torch.tensor([prompt]), {"max_new_tokens": 12, "do_sample": False, "suppress_tokens": never}
+        expected = theirs.generate(asked, attention_mask=torch.ones_like(asked), **options)[0, 4:].tolist()
+        [found] = generate(loaded.model, tokenizer, [prompt], config)
+        if tokenizer.eos_id in found.tokens:  # ours ends there too
+            continue
+        assert found.tokens == expected
+        ended += found.reason == "eos"
+    assert ended or not isinstance(ends, list)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from tests.unit.test_ends import DOG, IM_END, saying, tokenizer_with
 
 from lucidlm.cli.main import main
 from lucidlm.core.errors import InputError
@@ -25,6 +26,8 @@ pytest.importorskip("lm_eval", reason="needs lm-evaluation-harness: pip install 
 pytestmark = pytest.mark.filterwarnings("default")  # the harness and what it imports warn of each other
 
 PAIRS, TOPICS, TEXTS = 40, 24, 4
+OTHER_END = 286
+"""A word, which some file says ends texts."""
 TASKS = ["pairs", "topics", "topics_shots", "continued", "pages"]
 
 
@@ -179,3 +182,21 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.mark.parametrize("end", [IM_END, OTHER_END])
+def test_each_end_of_a_text_ends_what_is_written(end: int, tmp_path: Path) -> None:
+    """Also one that is no control token, which decoding would show, and a stop that is one, which it would not."""
+    from lm_eval.api.instance import Instance
+
+    from lucidlm.evaluate.harness_model import HarnessModel
+
+    tokenizer = tokenizer_with(eos_token="<|im_end|>")
+    word = tokenizer.encode(" fox")[0]
+    save_model(saying(word, DOG, end, ends=(OTHER_END, IM_END)), tmp_path, tokenizer)
+    model = HarnessModel(tmp_path, device="cpu")
+    settings = {"until": ["\n\n"], "max_gen_toks": 9}
+    request = Instance("generate_until", {}, ("the", settings), 0)
+    assert model.generate_until([request], disable_tqdm=True) == [" fox dog"]
+    stopped = Instance("generate_until", {}, ("the", {**settings, "until": ["dog<|im_end|>"]}), 0)
+    assert model.generate_until([stopped], disable_tqdm=True) == [" fox " if end == IM_END else " fox dog"]

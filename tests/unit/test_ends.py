@@ -186,7 +186,7 @@ def test_stops_match_control_tokens(stop: str, text: str, reason: str, tokenizer
 
 def test_a_stop_may_be_what_ends_a_text(tokenizer: Tokenizer, word: int) -> None:
     [found] = generate(saying(word, DOG, IM_END), tokenizer, ["the"], GREEDY.changed(stop=("dog<|im_end|>",)))
-    assert (found.text, found.reason) == (" fox ", "eos")
+    assert (found.text, found.reason) == (" fox ", "stop")
 
 
 # ---------------------------------------------------------------------- kept

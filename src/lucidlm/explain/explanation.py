@@ -92,10 +92,9 @@ def explain(
                 values = occlusion(prediction)
             logprob, blank_logprob = prediction.scores([prediction.ids, prediction.blanked]).tolist()
             test = faithfulness(prediction, values, seed)
-    assert loaded.tokenizer is not None
-    blank = loaded.tokenizer.decode([prediction.blank], skip_special=False)
     pieces = tuple((piece.text, float(value)) for piece, value in zip(prediction.pieces, values, strict=True))
-    return Explanation(prediction.kind, prediction.target, logprob, blank_logprob, method, blank, pieces, check, test)
+    found = (prediction.kind, prediction.target, logprob, blank_logprob, method, prediction.blank_text)
+    return Explanation(*found, pieces, check, test)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """What is explained: the log-probability of a target, as a function of the tokens that a model reads.
 
-A causal model reads the text after its start token, as the beginning of a document: the first token of all also serves
-as the place where attention rests (Xiao et al. 2023, arXiv:2309.17453), and whoever changes it measures the loss of that.
+A causal model reads the text as it does when it continues it: behind what its tokenizer begins texts with, if that is
+anything. Where it is nothing, the first piece also serves as the place where attention rests (Xiao et al. 2023,
+arXiv:2309.17453), and is credited with that too.
 """
 
 from __future__ import annotations
@@ -16,14 +17,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lucidlm.core.errors import InputError
-from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.data.tokenizer import Kind, Tokenizer
 from lucidlm.explain.pieces import Piece, cut
+from lucidlm.generate.decode import never_written
+from lucidlm.generate.ends import ends_of
 from lucidlm.model.classify import TextClassifier
+from lucidlm.model.config import ModelConfig
 from lucidlm.model.directory import Loaded
 from lucidlm.model.heads import LanguageModel, SequenceClassifier
+from lucidlm.model.rows import refuse_beyond
 
 TOKENS_AT_ONCE = 1024
 """Tokens that are read at once; more would not be faster on a CPU."""
+
+
+SPACES: dict[Kind, str] = {"bpe": "Ġ", "characters": " ", "sentencepiece": "▁", "unigram": "▁"}
+"""How tokenizers spell a space in their vocabulary; BERT's drops them all."""
 
 
 class Score(Protocol):
@@ -40,7 +49,7 @@ class Prediction:
     ----------
     kind, target: what is predicted ("next token", "label"), and its name.
     ids: (T,) int64, what the model reads; `pieces` are the stretches of the text among them.
-    blank: the token that stands where nothing is said.
+    blank: the token that stands where nothing is said, and how it is shown.
     embedding: what maps tokens to vectors.
     """
 
@@ -49,6 +58,7 @@ class Prediction:
     ids: Tensor
     pieces: list[Piece]
     blank: int
+    blank_text: str
     embedding: nn.Embedding
     score: Score
 
@@ -110,17 +120,20 @@ def predict(loaded: Loaded, text: str, target: str | None = None, device: torch.
 
 
 def _next_token(model: LanguageModel, tokenizer: Tokenizer, text: str, target: str | None) -> Prediction:
-    ids, pieces = cut(tokenizer, text, first=1)
-    device, start = model.head.device, tokenizer.begin_id
-    sought = [] if target is None else tokenizer.encode(target)
+    ids, pieces = cut(tokenizer, text, first=len(tokenizer.prefix))
+    read, size, device = [*tokenizer.prefix, *ids], model.config.vocab_size, model.head.device
+    sought = [] if target is None else _behind(tokenizer, text, ids, target)
     if target is not None and (not sought or tokenizer.unknown_id in sought):
         raise InputError(f"{target!r} is nothing that this model can write", where="--target", fix="Pass another.")
-    _fits(1 + len(ids) + max(0, len(sought) - 1), model.config.context_length)
-    head = torch.tensor([start, *ids], device=device)
+    refuse_beyond(read, size, tokenizer, "TEXT")
+    refuse_beyond(sought, size, tokenizer, "--target")
+    _fits(len(read) + max(0, len(sought) - 1), model.config.context_length)
+    head = torch.tensor(read, device=device)
     if target is None:
         with torch.inference_mode():
             states, table = model.readout(model.model(head[None])[:, -1])
-            sought = [int(functional.linear(states, table)[0, : tokenizer.vocab_size].argmax())]
+            never = never_written(size, tokenizer, ends_of(tokenizer, model.generation.ends, size)).to(device)
+            sought = [int(functional.linear(states, table)[0].masked_fill(never, float("-inf")).argmax())]
     wanted = torch.tensor(sought, device=device)
 
     def score(tokens: Tensor) -> Tensor:
@@ -129,8 +142,14 @@ def _next_token(model: LanguageModel, tokenizer: Tokenizer, text: str, target: s
         return logprobs.gather(-1, wanted.expand(len(tokens), -1)[..., None]).sum((1, 2))
 
     name = tokenizer.decode(sought, skip_special=False)
-    read = torch.cat([head, wanted[:-1]])
-    return Prediction("next token", name, read, pieces, _blank(tokenizer), model.model.embed_tokens, score)
+    whole, blank = torch.cat([head, wanted[:-1]]), _blank(tokenizer, model.config)
+    return Prediction("next token", name, whole, pieces, *blank, model.model.embed_tokens, score)
+
+
+def _behind(tokenizer: Tokenizer, text: str, ids: list[int], target: str) -> list[int]:
+    """Return the ids of `target` as it stands behind `text`, whose ids are `ids`; by itself where the two merge."""
+    whole = tokenizer.encode(text + target)
+    return whole[len(ids) :] if whole[: len(ids)] == ids else tokenizer.encode(target)
 
 
 def _label(classifier: TextClassifier, text: str, target: str | None) -> Prediction:
@@ -140,6 +159,7 @@ def _label(classifier: TextClassifier, text: str, target: str | None) -> Predict
             f"there is no label {target!r}", where="--target", fix=f"Choose one of: {', '.join(model.labels)}."
         )
     ids, pieces = cut(tokenizer, text, first=len(tokenizer.prefix))
+    refuse_beyond(tokenizer.whole(ids), model.config.vocab_size, tokenizer, "TEXT")
     _fits(len(ids), classifier.room)
     read = torch.tensor(tokenizer.whole(ids)).to(model.model.embed_tokens.weight.device)
 
@@ -151,9 +171,9 @@ def _label(classifier: TextClassifier, text: str, target: str | None) -> Predict
         with torch.inference_mode():
             target = model.labels[int(logprobs(read[None])[0].argmax())]
     index = model.labels.index(target)
-    blank = _blank(tokenizer)
+    blank = _blank(tokenizer, model.config)
     return Prediction(
-        "label", target, read, pieces, blank, model.model.embed_tokens, lambda tokens: logprobs(tokens)[:, index]
+        "label", target, read, pieces, *blank, model.model.embed_tokens, lambda tokens: logprobs(tokens)[:, index]
     )
 
 
@@ -164,10 +184,17 @@ def _fits(length: int, most: int) -> None:
         )
 
 
-def _blank(tokenizer: Tokenizer) -> int:
-    """Return the token of a space, a common token that says little.
+def _blank(tokenizer: Tokenizer, model: ModelConfig) -> tuple[int, str]:
+    """Return the token of a space, a common token that says little, and how it is shown.
 
-    Control tokens will not do: many models rest attention on them as on the first token, and a path to them crosses
-    places where the output jumps; nor do zeros, since norms undo what scales a vector.
+    Without one (BERT's tokenizer drops spaces) it is the mask of a masked model, which is trained to see it where it is
+    told nothing, else the token of unknown characters. Other control tokens will not do: many models rest attention on
+    them as on the first token, and a path to them crosses places where the output jumps; nor do zeros, since norms undo
+    what scales a vector.
     """
-    return next(iter(tokenizer.encode(" ")), tokenizer.eos_id)
+    space = tokenizer.core.token_to_id(SPACES[tokenizer.kind]) if tokenizer.kind in SPACES else None
+    if space is not None and space < model.vocab_size:
+        return space, " "
+    others = (None if model.causal else tokenizer.find("mask_token"), tokenizer.unknown_id, tokenizer.eos_id)
+    found = next((index for index in others if index is not None and index < model.vocab_size), 0)
+    return found, tokenizer.core.id_to_token(found) or ""

@@ -121,9 +121,9 @@ class Row:
         self._text += said
         if (found := self._stopped_at(said, token)) is not None:
             self._text, self.reason = self._text[:found], "stop"
-        if token in self.ends:
+        elif token in self.ends:
             self.reason = "eos"
-        elif self.reason is None and len(self.tokens) == self.limit:
+        elif len(self.tokens) == self.limit:
             self.reason = self._at_limit
         end = len(self._text) if self.reason is not None else self._in_text(len(self._watched) - self._may_be_stop())
         piece = self._text[self._released : end]

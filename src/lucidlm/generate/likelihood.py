@@ -71,7 +71,8 @@ class Scorer:
 
         Raises
         ------
-        InputError: a continuation is empty or longer than the model's context, or a context is empty.
+        InputError: a continuation is empty or longer than the model's context, a context is empty, or the model has no
+            row for a token.
         """
         texts, targets = [], []
         for number, (context, continuation) in enumerate(requests):
@@ -82,6 +83,12 @@ class Scorer:
                     where=f"request {number + 1}",
                 )
             whole = np.asarray([*context, *continuation], dtype=np.int64)[-self.context - 1 :]
+            if whole.max() >= (size := self.model.config.vocab_size):
+                raise InputError(
+                    f"holds the token number {whole.max():,}, and the model has rows for {size:,} tokens only",
+                    where=f"request {number + 1}",
+                    fix="Leave it out, or use the tokenizer that the model was trained with.",
+                )
             texts.append(whole[:-1])
             targets.append(whole[-len(continuation) :])
         logprobs, greedy = np.zeros(len(texts)), np.ones(len(texts), dtype=bool)

@@ -24,6 +24,7 @@ from lucidlm.model.attention import causal_mask
 from lucidlm.model.classify import bucket_by_length, pad
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.loss import token_costs
+from lucidlm.model.rows import padding, refuse_beyond
 
 TOKENS_PER_BATCH = 8192
 """Tokens of prompts, padding and beams included, that are continued together."""
@@ -87,10 +88,22 @@ class SequenceWriter:
                 where="max_length",
                 fix=f"Pass at most {model.config.context_length}.",
             )
-        self.model, self.tokenizer, self.frame, self.room = model, tokenizer, frame, room
+        self.model, self.tokenizer, self.room, self._frame = model, tokenizer, room, frame
         self.ends = ends_of(tokenizer, [*model.generation.ends, end], model.config.vocab_size)
         self.lengths = lengths
         self.both_ways, self.beams, self.sampling = both_ways, beams, sampling
+
+    def frame(self, examples: Sequence[Any]) -> list[Framed]:
+        """Turn examples into what the model reads and writes.
+
+        Raises
+        ------
+        InputError: one holds a token that the model has no row for.
+        """
+        framed = self._frame(examples)
+        for example, one in zip(examples, framed, strict=True):
+            refuse_beyond(one.ids, self.model.config.vocab_size, self.tokenizer, example.where)
+        return framed
 
     def predict(self, examples: Sequence[Any], label: str | None = None) -> list[Written]:
         """Answer each example, and measure what its reference costs, if it has one."""
@@ -153,9 +166,9 @@ class SequenceWriter:
                 # Windows overlap by a token, which ends one and begins the next: each is predicted once.
                 windows.append(one.window(start, self.room + 1))
                 owners.append((owner, one.prefix if self.both_ways and start == 0 else 0))
-        totals = [0.0] * len(framed)
+        totals, filler = [0.0] * len(framed), padding(self.tokenizer, self.model.config.vocab_size)
         for rows in bucket_by_length([window.ids for window in windows], TOKENS_PER_BATCH):
-            inputs = teacher_forcing([windows[row] for row in rows], self.tokenizer.pad_id)
+            inputs = teacher_forcing([windows[row] for row in rows], filler)
             prefixes = torch.tensor([owners[row][1] for row in rows])
             inputs = inputs.to(self.model.head.device)
             mask = prefix_mask(prefixes.to(inputs.tokens.device), inputs.tokens.shape[1]) if self.both_ways else None

@@ -10,7 +10,8 @@ from the right one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,14 +19,14 @@ import torch
 from pydantic import Field
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from lucidlm.core.config import Config
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import atomic_path, read_json, write_json
 from lucidlm.core.progress import say
-from lucidlm.model.family import family_of
-from lucidlm.model.heads import LanguageModel, SequenceClassifier, SpanExtractor
+from lucidlm.model.family import family_of, kind_of
+from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
 from lucidlm.model.lora import LoraConfig, LoraLinear, attach, is_adapter
 from lucidlm.model.weights import check_fit, load_weights
 
@@ -36,6 +37,7 @@ NOTES = {
     "auto_mapping",
     "base_model_name_or_path",
     "exclude_modules",
+    "fan_in_fan_out",  # how the adapted matrix is stored, which is our own way here
     "inference_mode",
     "layers_pattern",
     "layers_to_transform",
@@ -48,6 +50,9 @@ NOTES = {
     "task_type",
 }
 """Fields of adapter_config.json that do not change what adapters compute, once their weights are there."""
+
+
+OTHER = "The adapters are of another model, or the model has adapters already."
 
 
 class _Fields(Config):
@@ -108,69 +113,133 @@ def save_adapter(model: nn.Module, directory: str | Path, *, base: str, head: Se
         )
 
 
-def apply_adapter(model: nn.Module, directory: str | Path) -> None:
+@dataclass(frozen=True)
+class Adapter:
+    """What an adapter's directory holds.
+
+    Parameters
+    ----------
+    fields: adapter_config.json.
+    factors: the two factors of each adapted matrix, by the names that they have in it.
+    saved: the weights of modules that were trained whole, in place of those of the model.
+    checksum: of the matrices that were adapted; None of those made elsewhere.
+    """
+
+    directory: Path
+    fields: dict[str, Any]
+    factors: dict[str, Tensor]
+    saved: dict[str, Tensor]
+    checksum: str | None
+
+    @property
+    def base(self) -> str | None:
+        """The name of the model that it belongs to."""
+        return self.fields.get("base_model_name_or_path")
+
+
+def read_adapter(directory: str | Path) -> Adapter:
+    """Read an adapter.
+
+    Raises
+    ------
+    InputError: it is none of LoRA, damaged, or uses something that is not supported.
+    """
+    directory = Path(directory)
+    file = directory / WEIGHTS
+    fields = read_json(directory / CONFIG)
+    settings = _read_settings(fields, directory / CONFIG)
+    if not file.exists() and (pickle := directory / "adapter_model.bin").exists():
+        raise InputError(
+            "is a pickle, which could run any code when opened, and is refused",
+            where=pickle,
+            fix="Save the adapter with safe_serialization where it comes from.",
+        )
+    tensors = load_weights(file)
+    if foreign := sorted(name for name in tensors if not name.startswith(PREFIX)):
+        raise InputError(f"holds {foreign[0]}, which is no adapter's", where=file, fix="See PEFT's format.")
+    tensors = {name.removeprefix(PREFIX): value.float() for name, value in tensors.items()}
+    factors = {name: value for name, value in tensors.items() if is_adapter(name)}
+    if not factors:
+        raise InputError("holds no LoRA adapters", where=file)
+    saved = {name: value for name, value in tensors.items() if name not in factors}
+    named = [f"{module}." for module in settings.modules_to_save or ()]
+    if unknown := [name for name in saved if not any(module in name for module in named)]:
+        raise InputError(
+            f"holds {min(unknown)}, which is neither an adapter's nor of modules_to_save", where=file, fix=OTHER
+        )
+    return Adapter(directory, fields, factors, saved, _recorded_checksum(file))
+
+
+def apply_adapter(model: Model, directory: str | Path) -> None:
     """Put the adapters in `directory` on `model`, and the head that was saved with them; `merge` makes them part of it.
 
     Raises
     ------
     InputError: they are no LoRA adapters, damaged, of another model or rank, or use something that is not supported.
     """
-    directory = Path(directory)
-    where = directory / CONFIG
-    fields = _read_fields(where)
-    tensors = load_weights(directory / WEIGHTS)
-    if foreign := sorted(name for name in tensors if not name.startswith(PREFIX)):
-        raise InputError(
-            f"holds {foreign[0]}, which is no adapter's", where=directory / WEIGHTS, fix="See PEFT's format."
-        )
-    tensors = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
-    names = sorted({name.partition(".lora_")[0] for name in tensors if is_adapter(name)})
-    if not names:
-        raise InputError("holds no LoRA adapters", where=directory / WEIGHTS)
+    adapter = read_adapter(directory)
+    state = model.state_dict()
+    heads = set(adapter.fields.get("modules_to_save") or ())
+    # PEFT lists the names that heads usually have, of which a model has one or two.
+    missing = {name for name in state if name.split(".")[0] in heads} - adapter.saved.keys()
+    expected = {name: state[name].shape for name in {*adapter.saved, *missing} if name in state}
+    check_fit(expected, adapter.saved, adapter.directory / WEIGHTS)
+    put_on(model, adapter)
+    model.load_state_dict(adapter.saved, strict=False)
+
+
+def put_on(model: Model, adapter: Adapter) -> None:
+    """Put the factors of an adapter beside the matrices of `model`, whichever names those have.
+
+    Raises
+    ------
+    InputError: they are of another model or rank.
+    """
+    where, settings = adapter.directory / WEIGHTS, _read_settings(adapter.fields, adapter.directory / CONFIG)
     maps = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    factors = _in_our_names(adapter.factors, model, maps)
+    names = sorted({name.partition(".lora_")[0] for name in factors})
     if unknown := [name for name in names if name not in maps]:
         raise InputError(
-            f"has adapters for {unknown[0]}, which the model has no plain matrix for",
-            where=directory / WEIGHTS,
-            fix="The adapters are of another model, or the model has adapters already.",
+            f"has adapters for {unknown[0]}, which the model has no plain matrix for", where=where, fix=OTHER
         )
-    expected = _expected(model, maps, names, fields)
-    check_fit(expected, tensors, directory / WEIGHTS)
-    recorded = _recorded_checksum(directory / WEIGHTS)
-    if recorded is not None and recorded != _checksum(model, names):
-        base = read_json(where).get("base_model_name_or_path")
-        raise InputError(
-            f"belongs to another model of the same shape ({base}): its matrices had other values",
-            where=directory,
-            fix="Pass the model that the adapters were trained on.",
-        )
-    attach(model, names, LoraConfig(rank=fields.r, alpha=fields.lora_alpha, dropout=fields.lora_dropout))
-    model.load_state_dict({name: value.float() for name, value in tensors.items()}, strict=False)
-
-
-def _expected(
-    model: nn.Module, maps: dict[str, nn.Linear], names: Sequence[str], fields: _Fields
-) -> dict[str, torch.Size]:
-    """Return the shapes of the tensors that an adapter of `model` has to hold."""
     expected = {}
     for name in names:
-        expected[f"{name}.lora_A.weight"] = torch.Size((fields.r, maps[name].in_features))
-        expected[f"{name}.lora_B.weight"] = torch.Size((maps[name].out_features, fields.r))
-    # PEFT lists the names that heads usually have, of which a model has one or two.
-    heads = set(fields.modules_to_save or ())
-    return expected | {name: value.shape for name, value in model.state_dict().items() if name.split(".")[0] in heads}
+        expected[f"{name}.lora_A.weight"] = torch.Size((settings.r, maps[name].in_features))
+        expected[f"{name}.lora_B.weight"] = torch.Size((maps[name].out_features, settings.r))
+    check_fit(expected, factors, where)
+    if adapter.checksum is not None and adapter.checksum != _checksum(model, names):
+        raise InputError(
+            f"belongs to another model of the same shape ({adapter.base}): its matrices had other values",
+            where=adapter.directory,
+            fix="Pass the model that the adapters were trained on.",
+        )
+    attach(model, names, LoraConfig(rank=settings.r, alpha=settings.lora_alpha, dropout=settings.lora_dropout))
+    model.load_state_dict(factors, strict=False)
 
 
-def _read_fields(where: Path) -> _Fields:
+def _in_our_names(factors: Mapping[str, Tensor], model: Model, maps: Mapping[str, nn.Linear]) -> dict[str, Tensor]:
+    """Return factors under our names: one that is theirs for several of our matrices is cut along the outputs."""
+    family, found = family_of(model.config), {}
+    kind = kind_of(model)
+    for name, factor in factors.items():
+        module, _, rest = name.partition(".lora_")
+        ours = [module] if module in maps or family is None else family.to_our_modules(module, model.config, kind)
+        # A is the inputs' side, which those that were one matrix have in common.
+        parts = factor.tensor_split(len(ours)) if rest.startswith("B") else (factor,) * len(ours)
+        found |= {f"{one}.lora_{rest}": part for one, part in zip(ours, parts, strict=True)}
+    return found
+
+
+def _read_settings(fields: dict[str, Any], where: Path) -> _Fields:
     """Read adapter_config.json, and refuse whatever would make adapters compute something else than ours do."""
-    found = read_json(where)
-    if found.get("peft_type") != "LORA":
-        raise InputError(f"describes {found.get('peft_type')!r} adapters", where=where, fix="Known are LORA adapters.")
+    if fields.get("peft_type") != "LORA":
+        raise InputError(f"describes {fields.get('peft_type')!r} adapters", where=where, fix="Known are LORA adapters.")
     known = set(_Fields.model_fields)
-    for name, value in found.items():
+    for name, value in fields.items():
         if name not in NOTES | known and value and not (name == "bias" and value == "none"):
             raise InputError(f"uses {name} ({value!r}), which is not supported", where=where)
-    return _Fields.parse({name: value for name, value in found.items() if name in known}, where)
+    return _Fields.parse({name: value for name, value in fields.items() if name in known}, where)
 
 
 def _task_type(model: nn.Module) -> str | None:

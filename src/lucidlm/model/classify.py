@@ -16,6 +16,7 @@ from lucidlm.data.examples import Judgement, LabelledText
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.model.directory import Loaded, load_model
 from lucidlm.model.heads import SequenceClassifier
+from lucidlm.model.rows import padding, refuse_beyond
 
 TOKENS_PER_BATCH = 16_384
 """How many tokens, padding included, are read at once where memory allows it."""
@@ -73,8 +74,17 @@ class TextClassifier:
         return self.model.labels
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Return each text's token ids (int32), whole."""
-        return [np.asarray(ids, dtype=np.int32) for ids in self.tokenizer.encode_batch(texts)]
+        """Return each text's token ids (int32), whole.
+
+        Raises
+        ------
+        InputError: one holds a token that the model has no row for.
+        """
+        encoded = self.tokenizer.encode_batch(texts)
+        for number, ids in enumerate(encoded, 1):
+            where = f"text {number:,} of {len(texts):,}"
+            refuse_beyond(self.tokenizer.whole(ids), self.model.config.vocab_size, self.tokenizer, where)
+        return [np.asarray(ids, dtype=np.int32) for ids in encoded]
 
     @property
     def room(self) -> int:
@@ -127,7 +137,7 @@ class TextClassifier:
         return tokens_at_once(self.model.model.embed_tokens.weight.device, 4 * widths, TOKENS_PER_BATCH)
 
     def _logits(self, windows: Sequence[np.ndarray]) -> np.ndarray:
-        tokens, lengths = pad(windows, self.tokenizer.pad_id)
+        tokens, lengths = pad(windows, padding(self.tokenizer, self.model.config.vocab_size))
         device = self.model.model.embed_tokens.weight.device
         return self.model(tokens.to(device), lengths.to(device)).double().cpu().numpy()
 

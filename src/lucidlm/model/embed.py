@@ -23,7 +23,7 @@ from lucidlm.model.classify import TOKENS_PER_BATCH, bucket_by_length, pad
 from lucidlm.model.directory import load_model
 from lucidlm.model.family import family_of
 from lucidlm.model.heads import LanguageModel, Pooling
-from lucidlm.model.rows import refuse_beyond
+from lucidlm.model.rows import padding, refuse_beyond
 from lucidlm.model.sentence import MODULES, PROMPTS, Purpose, SentenceSettings, write_sentence_settings
 
 POOLINGS: dict[Pooling, str] = {"first": "cls", "mean": "mean", "last": "lasttoken"}
@@ -125,7 +125,8 @@ class TextEmbedder:
             texts = [text.lower() for text in texts] if lower else texts
         encoded = [np.asarray(ids, dtype=np.int32) for ids in self.tokenizer.encode_batch(texts)]
         for number, ids in enumerate(encoded, 1):
-            refuse_beyond(ids, self.model.config.vocab_size, self.tokenizer, f"text {number:,} of {len(texts):,}")
+            where = f"text {number:,} of {len(texts):,}"
+            refuse_beyond(self.window(ids), self.model.config.vocab_size, self.tokenizer, where)
         return encoded
 
     def window(self, ids: np.ndarray) -> np.ndarray:
@@ -161,11 +162,12 @@ class TextEmbedder:
         if label is not None:
             batches = track(batches, label, unit="batches")
         device, was_training = self.model.head.device, self.model.training
+        filler = padding(self.tokenizer, self.model.config.vocab_size)
         self.model.eval()
         sums, weights = np.zeros((len(encoded), self.dimension)), np.zeros((len(encoded), 1))
         with torch.inference_mode(), fast_products(device):
             for rows in batches:
-                tokens, lengths = pad([windows[row] for row in rows], self.tokenizer.pad_id)
+                tokens, lengths = pad([windows[row] for row in rows], filler)
                 states = self.sentence.states(self.model.model, tokens.to(device), lengths.to(device))
                 sizes, of = lengths.numpy()[:, None], np.array([owners[row] for row in rows])
                 np.add.at(sums, of, states.double().cpu().numpy() * sizes)

@@ -20,7 +20,7 @@ from torch import Tensor
 from lucidlm.core.errors import InputError
 from lucidlm.core.registry import Registry
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.heads import blank_head
+from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor, blank_head
 
 Kind = Literal["language", "classifier", "span"]
 
@@ -214,6 +214,16 @@ class Family:
                 named[original] = named.pop(copy)
         return named
 
+    def to_our_modules(self, theirs: str, config: ModelConfig, kind: Kind) -> list[str]:
+        """Return the names of our modules that one of theirs stands for; it alone where it has no other name here."""
+        parts = [(self.prefix or "", OWN_PREFIX[kind], part) for part in self.modules]
+        parts += [("", "", part) for part in self.heads.get(kind, ())]
+        for prefix, own, part in parts:
+            for name, ours in _names(part, config.num_layers):
+                if prefix + name == f"{theirs}.weight":
+                    return [own + one.removesuffix(".weight") for one in ours]
+        return [theirs]
+
     def to_theirs(self, state: Mapping[str, Tensor], config: ModelConfig, kind: Kind) -> dict[str, Tensor]:
         """Return our tensors under their names, in the form that their software reads."""
         prefix, own = OWN_PREFIX[kind] if self.prefix is None else self.prefix, OWN_PREFIX[kind]
@@ -262,6 +272,14 @@ def _unsupported(name: str, found: object, supported: Iterable[object], where: s
         where=where,
         fix="Choose another model.",
     )
+
+
+KINDS: dict[type[Model], Kind] = {LanguageModel: "language", SequenceClassifier: "classifier", SpanExtractor: "span"}
+
+
+def kind_of(model: Model) -> Kind:
+    """Return what kind of model it is."""
+    return next(kind for cls, kind in KINDS.items() if isinstance(model, cls))
 
 
 families: Registry[Family] = Registry("family")

@@ -26,6 +26,7 @@ from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.model.classify import TOKENS_PER_BATCH, bucket_by_length, pad
 from lucidlm.model.directory import load_model
 from lucidlm.model.heads import SpanExtractor
+from lucidlm.model.rows import padding, refuse_beyond
 from lucidlm.model.terms import shared_terms, terms
 
 LONGEST = 30
@@ -151,7 +152,12 @@ class SpanReader:
         return len(self._begin) + 2 * len(self._between)
 
     def encode(self, questions: Sequence[Question]) -> list[EncodedQuestion]:
-        """Return each question and its context as tokens; a question takes at most half of the room."""
+        """Return each question and its context as tokens; a question takes at most half of the room.
+
+        Raises
+        ------
+        InputError: one holds a token that the model has no row for.
+        """
         contexts = list(dict.fromkeys(question.context for question in questions))
         encodings = self.tokenizer.encodings(contexts)
         known = {
@@ -162,6 +168,8 @@ class SpanReader:
         encoded = []
         for question, ids in zip(questions, asked, strict=True):
             context, offsets, told = known[question.context]
+            read = (*ids, *context, *self._begin, *self._between)
+            refuse_beyond(read, self.model.config.vocab_size, self.tokenizer, question.where)
             shared = shared_terms(terms(question.question), told, len(question.context))
             marked = self._marked(context, offsets, shared)
             encoded.append(EncodedQuestion(np.array(ids[:most], dtype=np.int32), *marked, max(0, len(ids) - most)))
@@ -253,7 +261,7 @@ class SpanReader:
 
     def _spans(self, windows: Sequence[Window]) -> tuple[list[float], list[int], list[int]]:
         """Return the best span of each window, its score over "no answer here" and its first and last position."""
-        tokens, lengths = pad([window.ids for window in windows], self.tokenizer.pad_id)
+        tokens, lengths = pad([window.ids for window in windows], padding(self.tokenizer, self.model.config.vocab_size))
         device, types = self.model.qa_outputs.weight.device, segments(windows)
         logits = self.model(tokens.to(device), lengths.to(device), types.to(device))
         starts, ends = (part.double().cpu() for part in logits)  # (B, T)

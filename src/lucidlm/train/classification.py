@@ -16,6 +16,7 @@ from lucidlm.data.split import Split
 from lucidlm.model.classify import TextClassifier, pad
 from lucidlm.model.directory import Loaded
 from lucidlm.model.heads import SequenceClassifier
+from lucidlm.model.rows import padding
 from lucidlm.tasks.classification import TextClassification
 from lucidlm.train.backbone import backbone_config, pretrained_backbone
 from lucidlm.train.finetune_config import FinetuneConfig
@@ -80,7 +81,7 @@ class ClassificationObjective(TaskObjective[LabelledText, TextBatch]):
 
     def collate(self, rows: np.ndarray, generator: np.random.Generator) -> TextBatch:
         windows = [self.classifier.window(self._window(self.ids[row], generator)) for row in rows]
-        tokens, lengths = pad(windows, self.tokenizer.pad_id)
+        tokens, lengths = pad(windows, padding(self.tokenizer, self.classifier.model.config.vocab_size))
         device = next(self.model.parameters()).device
         return TextBatch(tokens.to(device), lengths.to(device), torch.from_numpy(self.labels[rows]).to(device))
 

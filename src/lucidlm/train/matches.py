@@ -21,6 +21,7 @@ from lucidlm.model.classify import pad
 from lucidlm.model.directory import Loaded
 from lucidlm.model.embed import TextEmbedder
 from lucidlm.model.heads import LanguageModel
+from lucidlm.model.rows import padding
 from lucidlm.model.sentence import SentenceSettings
 from lucidlm.tasks.matching import Matching, Ranker
 from lucidlm.train.backbone import backbone_config, pretrained_backbone
@@ -135,7 +136,7 @@ class MatchObjective(TaskObjective[Match, MatchBatch]):
         for ids in (self.ids[text] for text in texts):
             start = generator.integers(len(ids) - room + 1) if len(ids) > room else 0
             windows.append(self.embedder.window(ids[start : start + room]))
-        return pad(windows, self.tokenizer.pad_id)
+        return pad(windows, padding(self.tokenizer, self.embedder.model.config.vocab_size))
 
     def counted(self, batch: MatchBatch) -> int:
         return len(batch.items)

@@ -19,6 +19,7 @@ from lucidlm.generate.sequences import Lengths, SequenceWriter, TeacherForcing, 
 from lucidlm.model.directory import Loaded
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.loss import token_losses
+from lucidlm.model.rows import padding
 from lucidlm.tasks.sequences import Writing
 from lucidlm.train.backbone import pretrained_backbone
 from lucidlm.train.finetune_config import FinetuneConfig
@@ -95,7 +96,7 @@ class SequenceObjective(TaskObjective[Example, SequenceBatch]):
 
     def _batch(self, framed: Sequence[Framed]) -> SequenceBatch:
         device = next(self.model.parameters()).device
-        inputs = teacher_forcing(framed, self.tokenizer.pad_id).to(device)
+        inputs = teacher_forcing(framed, padding(self.tokenizer, self.writer.model.config.vocab_size)).to(device)
         mask = None
         if self.writer.both_ways:
             prefixes = torch.tensor([one.prefix for one in framed], device=device)

@@ -17,6 +17,7 @@ from lucidlm.data.split import Split
 from lucidlm.model.classify import pad
 from lucidlm.model.directory import Loaded
 from lucidlm.model.heads import SpanExtractor
+from lucidlm.model.rows import padding
 from lucidlm.model.spans import EncodedQuestion, SpanReader, Window, allowed_positions, segments
 from lucidlm.tasks.question_answering import QuestionAnswering
 from lucidlm.train.backbone import backbone_config, pretrained_backbone
@@ -127,7 +128,9 @@ class SpanObjective(TaskObjective[Question, SpanBatch]):
     ) -> SpanBatch:
         drawn = [self._window(*pair, generator) for pair in zip(questions, encoded, strict=True)]
         windows = [window for window, _, _ in drawn]
-        tokens, lengths = pad([window.ids for window in windows], self.tokenizer.pad_id)
+        tokens, lengths = pad(
+            [window.ids for window in windows], padding(self.tokenizer, self.reader.model.config.vocab_size)
+        )
         starts, ends = (torch.tensor([places[which] for places in drawn]) for which in (1, 2))
         device = next(self.model.parameters()).device
         parts = (tokens, lengths, segments(windows), allowed_positions(windows), starts, ends)

@@ -62,7 +62,7 @@ def write_directory(
     require_free_space(out, sum(4 * value.numel() for value in state.values()) + 2**24)
     save_h5(state, out / WEIGHTS)
     names = [WEIGHTS]
-    write_json(out / GENERATION_CONFIG, generation.to_json(token_ids(tokenizer)))
+    write_json(out / GENERATION_CONFIG, generation.to_json(token_ids(tokenizer, config.vocab_size)))
     if tokenizer is not None:
         tokenizer.save(out)
         names += ["tokenizer.json", "tokenizer_config.json"]
