@@ -48,6 +48,8 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any] | N
     InputError: there is none, a file is damaged, or it is of a kind that is not read.
     """
     directory, file = (path, path / JSON) if path.is_dir() else (path.parent, path)
+    if not path.exists():
+        raise _missing(path)
     config = _settings(directory)
     if file.is_file() and (directory / RECORD).exists():
         core = _built(lambda: tokenizers.Tokenizer.from_file(str(file)), file)
@@ -164,7 +166,7 @@ def _vocabulary(
             where=directory,
             fix="Open it with transformers' AutoTokenizer and save_pretrained it: that writes tokenizer.json.",
         )
-    raise InputError(f"no tokenizer is here ({JSON} is missing)", where=directory)
+    raise _missing(directory)
 
 
 def _built(build: Callable[[], T], file: Path) -> T:
@@ -176,3 +178,7 @@ def _built(build: Callable[[], T], file: Path) -> T:
         raise InputError(
             f"is not a tokenizer ({error})", where=file, fix="The file is damaged; make it again."
         ) from None
+
+
+def _missing(path: Path) -> InputError:
+    return InputError(f"no tokenizer is here ({JSON} is missing)", where=path)
