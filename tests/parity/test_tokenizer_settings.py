@@ -188,6 +188,10 @@ PLACES: dict[str, dict[str, Any]] = {
         "special_tokens_map.json": {"extra_special_tokens": ["[/E1]"], "pad_token": "[pad]"},
         "tokenizer_config.json": {"additional_special_tokens": ["[E1]"], "pad_token": "<mark>"},
     },
+    "map beside decoder": {
+        "tokenizer_config.json": {"added_tokens_decoder": {"900": {**FIELDS, **DECODER["plain"]}}},
+        "special_tokens_map.json": {"mask_token": "<nowhere>", "additional_special_tokens": ["COVID-19"]},
+    },
     "config by name": {
         "tokenizer_config.json": {"extra_special_tokens": {"image_token": "<mark>"}, "entity_token": "[E1]"}
     },

@@ -58,6 +58,24 @@ def test_a_template_may_put_its_tokens_together_from_parts() -> None:
         assert control(tokenizer) == tokens.keys() - expected
 
 
+def test_words_of_a_template_s_code_are_words_of_texts() -> None:
+    tokens = {"<end>": True, "messages": False, "content": False, "role": False, "<a>": False}
+    template = "{% for message in messages %}{{ message['role'] ~ '<a>' ~ message.content ~ '\\u003cb>' }}{% endfor %}"
+    tokenizer = byte_level({"eos_token": "<end>", "chat_template": template}, **tokens, **{"<b>": False})
+    assert control(tokenizer) == {"<end>", "<a>", "<b>"}
+
+
+def test_the_older_file_names_what_the_newer_one_leaves_open(tmp_path: Path) -> None:
+    byte_level({"eos_token": "<end>"}, **{"<end>": True, "<p>": True}).save(tmp_path)
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<end>", "added_tokens_decoder": {}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    older = {"pad_token": {"content": "<p>"}, "mask_token": "<nowhere>", "eos_token": "<p>"}
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(older))
+    tokenizer = Tokenizer.load(tmp_path)
+    found = [tokenizer.named(role) for role in ("eos_token", "pad_token", "mask_token")]
+    assert found == ["<end>", "<p>", None]
+
+
 def test_a_broken_template_leaves_what_is_special() -> None:
     tokenizer = byte_level({"eos_token": "<end>", "chat_template": "{% if %}"}, **{"<end>": True, "<a>": False})
     assert control(tokenizer) == {"<end>"}

@@ -39,12 +39,10 @@ def additional(settings: Mapping[str, Any]) -> list[str]:
 def merged(config: Mapping[str, Any], mapped: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of `tokenizer_config.json` and `special_tokens_map.json` together.
 
-    The latter is the older file: it counts where the former lists no `added_tokens_decoder`, and then more than it;
-    otherwise it only fills in what that leaves open.
+    The latter is the older file: it counts where the former lists no `added_tokens_decoder`, and then more than it.
     """
     if "added_tokens_decoder" in config:
-        named = {name: token for name, token in mapped.items() if name in NAMES}
-        return {**named, **config}
+        return dict(config)
     extra, more = config.get(LISTS[0]) or config.get(LISTS[1]), mapped.get(LISTS[0]) or []
     found = {**config, **mapped}
     if isinstance(extra, list) and isinstance(more, list):

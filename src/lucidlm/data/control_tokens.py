@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import tokenizers
@@ -70,22 +71,23 @@ def control_ids(core: tokenizers.Tokenizer, config: Mapping[str, Any], around: C
 
 
 def _written(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the chat templates, and what they make of some conversations: some put their tokens together from parts."""
+    """Yield what the chat templates quote, and what they make of conversations: some put tokens together from parts."""
     from lucidlm.data.template_sandbox import Sandbox  # loads jinja2, which few have a need of
 
     named = {name: token for name in NAMES if (token := content(config.get(name))) is not None}
     said = [{"role": role, "content": SAID} for role in ("system", "user", "assistant", "user")]
     for source in _templates(config["chat_template"]):
-        yield source
-        for messages in (said[1:2], said[:2], said[1:3], said):
-            for reply in (False, True):
+        try:
+            sandbox = Sandbox(source)
+        except Exception:  # it is none, which is told to who wants a conversation
+            yield source
+            continue
+        yield from sandbox.literals()
+        for messages, reply in ((said, True), (said[1:2], True), (said[1:3], False)):
+            # Not every template takes every conversation, and one can raise everything.
+            with suppress(Exception):
                 variables = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": reply}
-                try:
-                    yield Sandbox(source).render(len(messages), {**variables, **named})
-                except (
-                    Exception
-                ):  # not every template takes every conversation, and one that takes none is told of later
-                    continue
+                yield sandbox.render(len(messages), {**variables, **named})
 
 
 def _templates(found: Any) -> Iterator[str]:

@@ -21,7 +21,7 @@ from tokenizers import AddedToken, models
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json
 from lucidlm.core.progress import say
-from lucidlm.data.added_tokens import add_tokens, merged, named_only
+from lucidlm.data.added_tokens import NAMES, add_tokens, merged, named_only
 from lucidlm.data.tokenizer_classes import CLASSES, LLAMA3, TokenizerClass, begin_and_end, class_name
 
 T = TypeVar("T")
@@ -55,9 +55,7 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any] | N
         core = _built(lambda: tokenizers.Tokenizer.from_file(str(file)), file)
     else:
         model = _object(directory / "config.json")
-        core, config = _built(
-            lambda: _made(directory, file, config or {}, model), file if file.is_file() else directory
-        )
+        core, config = _built(lambda: _made(directory, file, config, model), file if file.is_file() else directory)
     decoder = None if core.decoder is None else type(core.decoder).__name__
     known = isinstance(core.model, models.BPE | models.WordPiece | models.Unigram)
     if not known or decoder not in DECODERS:
@@ -67,7 +65,10 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any] | N
             fix="Known are BPE, WordPiece and Unigram. Choose another tokenizer, or train one.",
         )
     _mark_ends(core, directory)
-    return core, config or None
+    # What the older file calls the tokens that are there fills in what the newer one leaves open.
+    older = named_only(_object(directory / SPECIAL))
+    parts = {name: older[name] for name in NAMES if name in older and core.token_to_id(str(older[name])) is not None}
+    return core, {**parts, **config} or None
 
 
 def _mark_ends(core: tokenizers.Tokenizer, directory: Path) -> None:
