@@ -17,8 +17,9 @@ import torch
 from lucidlm.core.errors import InputError
 from lucidlm.model import weights
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import _checksum, load_model, save_model
+from lucidlm.model.directory import load_model, save_model
 from lucidlm.model.heads import LanguageModel
+from lucidlm.model.record import record_checksum
 
 SIZE: dict[str, Any] = {"vocab_size": 60, "embedding_dim": 16, "num_heads": 2, "ff_dim": 24, "num_layers": 2}
 LLAMA = ModelConfig(**SIZE, qk_norm=False)
@@ -265,4 +266,4 @@ def test_records_that_name_other_files(tmp_path: Path) -> None:
 def sign(directory: Path, **fields: Any) -> None:
     """Change a record, its checksum with it: that is against accidents, not against people."""
     record = {**json.loads((directory / "lucidlm.json").read_text()), **fields}
-    (directory / "lucidlm.json").write_text(json.dumps({**record, "checksum": _checksum(record)}))
+    (directory / "lucidlm.json").write_text(json.dumps({**record, "checksum": record_checksum(record)}))

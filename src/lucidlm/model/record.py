@@ -21,7 +21,7 @@ FORMAT = 1
 def sealed(record: dict[str, Any]) -> dict[str, Any]:
     """Return `record` with format, version and checksum."""
     whole = {"format": FORMAT, "version": __version__, **record}
-    return {**whole, "checksum": _checksum(whole)}
+    return {**whole, "checksum": record_checksum(whole)}
 
 
 def read_record(directory: Path, verify: bool) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def read_record(directory: Path, verify: bool) -> dict[str, Any]:
             where=directory / RECORD,
             fix="Install the version that wrote it.",
         )
-    if record.get("checksum") != _checksum(record):
+    if record.get("checksum") != record_checksum(record):
         raise InputError(
             "does not match its checksum: it has changed since it was saved",
             where=directory / RECORD,
@@ -69,7 +69,7 @@ def _files(record: dict[str, Any], where: Path) -> dict[str, tuple[int, str]]:
         ) from None
 
 
-def _checksum(record: dict[str, Any]) -> str:
+def record_checksum(record: dict[str, Any]) -> str:
     """Return the SHA-256 of a record's values, however they are laid out in its file."""
     values = json.loads(json.dumps({name: value for name, value in record.items() if name != "checksum"}))
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
