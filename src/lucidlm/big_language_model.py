@@ -127,11 +127,12 @@ class BigLanguageModel(LanguageModel):
             tokenizer = Tokenizer.load(beside) if beside.exists() else None
         self.tokenizer = tokenizer or self.tokenizer
 
-    def generate(self, start_string: str, length: int = 50, **sampling: Any) -> str:
+    def generate(self, start_string: str, length: int = 50, *, special: bool = False, **sampling: Any) -> str:
         """Return `start_string` and its continuation by at most `length` tokens.
 
         Parameters
         ----------
+        special: read the control tokens that `start_string` spells out as such, not as the characters that they are.
         sampling: any other field of `SamplingConfig`: `temperature` (0 is greedy), `top_k`, `top_p`, `min_p`,
             `repetition_penalty`, `stop`, `seed`. The same seed gives the same text; pass another for another.
 
@@ -140,12 +141,15 @@ class BigLanguageModel(LanguageModel):
         InputError: there is no tokenizer, a field is wrong, or the prompt is longer than the model's context.
         """
         config = SamplingConfig(length=length, **sampling)
-        return start_string + generate(self, self._need_tokenizer(), [start_string], config)[0].text
+        tokenizer = self._need_tokenizer()
+        prompt = tokenizer.encode_prompt(start_string, special=special)
+        return start_string + generate(self, tokenizer, [prompt], config)[0].text
 
-    def stream(self, start_string: str, length: int = 50, **sampling: Any) -> Iterator[str]:
+    def stream(self, start_string: str, length: int = 50, *, special: bool = False, **sampling: Any) -> Iterator[str]:
         """Yield what `generate` returns in pieces, as they come: the start string first."""
-        pieces = stream(self, self._need_tokenizer(), start_string, SamplingConfig(length=length, **sampling))
-        return chain([start_string], pieces)
+        config, tokenizer = SamplingConfig(length=length, **sampling), self._need_tokenizer()
+        prompt = tokenizer.encode_prompt(start_string, special=special)
+        return chain([start_string], stream(self, tokenizer, prompt, config))
 
     def _need_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:

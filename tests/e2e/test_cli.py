@@ -17,6 +17,10 @@ import torch
 from tests.conftest import made_up_reviews
 
 from lucidlm.cli import main as cli
+from lucidlm.generate.decode import generate
+from lucidlm.generate.sampling import SamplingConfig
+from lucidlm.model.directory import load_model
+from lucidlm.model.heads import LanguageModel
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Run = Callable[..., tuple[int, str, str]]
@@ -123,6 +127,21 @@ def test_generate_answers_every_prompt(run: Run, tiny_model: Path) -> None:
     assert code == 0
     assert output.startswith("film")
     assert "\nthe plot" in output
+
+
+def test_control_tokens_may_be_typed_where_that_is_asked_for(run: Run, tiny_model: Path) -> None:
+    arguments = ("generate", tiny_model, "<|im_start|>film", "--length", 8, "--temperature", 0, "--device", "cpu")
+    (code, typed, errors), (_, said, _) = run(*arguments, "--special"), run(*arguments)
+    assert (code, errors) == (0, "")
+    assert typed.startswith("<|im_start|>film")
+    loaded = load_model(tiny_model)
+    assert isinstance(loaded.model, LanguageModel)
+    assert loaded.tokenizer is not None
+    start = loaded.tokenizer.core.token_to_id("<|im_start|>")
+    prompts = [[start, *loaded.tokenizer.encode("film")], loaded.tokenizer.encode("<|im_start|>film")]
+    config = SamplingConfig(length=8, temperature=0)
+    written = [generate(loaded.model, loaded.tokenizer, [prompt], config)[0].text for prompt in prompts]
+    assert [typed, said] == [f"<|im_start|>film{text}\n" for text in written]
 
 
 def test_a_reader_that_leaves_early_is_no_error(tiny_model: Path) -> None:

@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 import lucidlm
 from lucidlm import BigLanguageModel, InputError, LucidError, ModelConfig
 from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.generate.decode import generate
+from lucidlm.generate.sampling import SamplingConfig
 from lucidlm.model.counts import count_parameters
 from lucidlm.model.directory import save_model
 from lucidlm.model.heads import LanguageModel, SequenceClassifier
@@ -84,6 +86,16 @@ def test_generate_returns_prompt_and_continuation(tokenizer: Tokenizer) -> None:
     assert next(model.stream("The quick brown fox")) == "The quick brown fox"
     cut = model.generate("The", length=50, temperature=0.9, top_k=50, top_p=0.9, min_p=0.01, stop=("a", "e"))
     assert not set("ae") & set(cut.removeprefix("The"))
+
+
+def test_control_tokens_may_be_typed_where_that_is_asked_for(tokenizer: Tokenizer) -> None:
+    model = BigLanguageModel(*SIZE, tokenizer=tokenizer)
+    typed = "<|im_start|>The"
+    prompt = [tokenizer.core.token_to_id("<|im_start|>"), *tokenizer.encode("The")]
+    expected = typed + generate(model, tokenizer, [prompt], SamplingConfig(length=20))[0].text
+    assert model.generate(typed, length=20, special=True) == expected
+    assert "".join(model.stream(typed, length=20, special=True)) == expected
+    assert model.generate(typed, length=20) != expected
 
 
 def test_generate_needs_a_tokenizer() -> None:

@@ -132,8 +132,9 @@ def test_a_chat_template_survives(bpe: Tokenizer, tmp_path) -> None:
 
 
 def test_what_is_no_tokenizer_is_refused(tmp_path) -> None:
-    with pytest.raises(InputError, match="no tokenizer is here"):
-        Tokenizer.load(tmp_path)
+    for path in (tmp_path, tmp_path / "nowhere", tmp_path / "tokenizer.json"):
+        with pytest.raises(InputError, match=f"{path.name}: no tokenizer is here"):
+            Tokenizer.load(path)
     (tmp_path / "tokenizer.json").write_text("{ not json")
     with pytest.raises(InputError, match="is not a tokenizer"):
         Tokenizer.load(tmp_path)

@@ -38,6 +38,9 @@ def generate(
     min_p: MinP = None,
     repetition_penalty: RepetitionPenalty = None,
     stop: Stop = None,
+    special: Annotated[
+        bool, typer.Option("--special", help="Control tokens in a prompt, such as <|im_start|>, are control tokens.")
+    ] = False,
     seed: Seed = None,
     device: Device = None,
 ) -> None:
@@ -64,11 +67,12 @@ def generate(
         stop=stop,
         seed=seed,
     )
+    prompts_read = [tokenizer.encode_prompt(text, special=special) for text in texts]
     if len(texts) > 1:
-        for text, written in zip(texts, run(network, tokenizer, texts, sampling), strict=True):
+        for text, written in zip(texts, run(network, tokenizer, prompts_read, sampling), strict=True):
             print(text + written.text)
         return
-    pieces = stream(network, tokenizer, texts[0], sampling)  # refuses what it refuses before anything is printed
+    pieces = stream(network, tokenizer, prompts_read[0], sampling)  # refuses what it refuses before anything is printed
     print(texts[0], end="", flush=True)
     for piece in pieces:
         print(piece, end="", flush=True)

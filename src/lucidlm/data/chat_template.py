@@ -12,12 +12,11 @@ import json
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
 from typing import Any
 
-import tokenizers
 from jinja2 import TemplateError
 
 from lucidlm.core.errors import InputError
@@ -62,12 +61,18 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class _Talk:
-    """A conversation as a template sees it, control tokens that it spells out hidden, and the messages that it is of."""
+    """A conversation as a template sees it, and the messages that it is of.
+
+    Before a control token that a message spells out stands `flag`, so templates may still look for it (for the end of
+    thoughts, say); what they write of it then gets its stand-in.
+    """
 
     seen: list[Seen]
     tools: list[Any]
     messages: Sequence[Message]
     where: str | None
+    flag: str = ""
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
 
     def first(self, count: int) -> _Talk:
         return replace(self, seen=self.seen[:count])
@@ -96,11 +101,9 @@ class ChatTemplate:
                         "trained here do.",
                     )
         self.tokenizer = tokenizer
-        # In the tokenizer itself control tokens in a text are only text.
-        self._obeying = tokenizers.Tokenizer.from_str(tokenizer.core.to_str())
         added = tokenizer.core.get_added_tokens_decoder()
-        self._special = {index: token.content for index, token in added.items() if token.special and token.content}
-        longest_first = sorted(self._special.values(), key=len, reverse=True)
+        self._control = {index: added[index].content for index in sorted(tokenizer.control) if added[index].content}
+        longest_first = sorted(self._control.values(), key=len, reverse=True)
         self._commands = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self._roles = _special_tokens(tokenizer)
         with_tools = _named_templates(tokenizer).get(TOOL_USE, source)
@@ -135,14 +138,14 @@ class ChatTemplate:
         seen = [self._seen(message) for message in messages]
         said = "".join(strings([seen, tools]))
         free = free_characters(said)
-        marks = next(free) + next(free)
-        stand_ins = dict(zip(self._special.values(), free, strict=False)) if self._commands.search(said) else {}
+        flag, marks = next(free), next(free) + next(free)
+        stand_ins = dict(zip(self._control.values(), free, strict=False)) if self._commands.search(said) else {}
 
         def hidden(text: str) -> str:
-            return self._commands.sub(lambda found: stand_ins[found[0]], text)
+            return self._commands.sub(lambda found: flag + found[0], text)
 
         shown = [{**_changed(one, hidden), "role": one["role"]} for one in seen]
-        talk = _Talk(shown, _changed(list(tools), hidden), messages, where)
+        talk = _Talk(shown, _changed(list(tools), hidden), messages, where, flag, stand_ins)
         text = self._run(talk, reply=reply)
         spelt = {character: token for token, character in stand_ins.items()}
         return Rendered(text, spelt, self._replies(talk, text, marks) if mark else ())
@@ -219,7 +222,7 @@ class ChatTemplate:
             through = self._run(talk.first(place + 1), reply=False)
             written = through[len(asked) :] if through.startswith(asked) else ""
             start = text.find(written, after) if written else -1
-        end = -1 if self.end is None else text.find(self._special[self.end], max(start, 0))
+        end = -1 if self.end is None else text.find(self._control[self.end], max(start, 0))
         if start < after or end < 0:
             raise InputError(
                 "the chat template writes it in a form in which what counts cannot be told",
@@ -230,13 +233,13 @@ class ChatTemplate:
 
     def encode(self, rendered: Rendered) -> tuple[list[int], list[int]]:
         """Return the ids of a text, and where in it each of their tokens ends."""
-        found = self._obeying.encode(rendered.text, add_special_tokens=False)
+        found = self.tokenizer.obeying.encode(rendered.text, add_special_tokens=False)
         ids, ends = found.ids, [end for _, end in found.offsets]
         if not rendered.spelt:
             return ids, ends
         # Stretches between control tokens in which a message spells one out are encoded again, as plain text.
         unknown = self.tokenizer.unknown_id
-        commands = [at for at, index in enumerate(ids) if index in self._special and index != unknown]
+        commands = [at for at, index in enumerate(ids) if index in self._control and index != unknown]
         borders = [(-1, 0, 0), *((at, *found.offsets[at]) for at in commands), (len(ids), *[len(rendered.text)] * 2)]
         new_ids: list[int] = []
         new_ends: list[int] = []
@@ -258,7 +261,7 @@ class ChatTemplate:
         parts = [spelt.get(character, character) for character in text]
         # For each character of the whole, how many of `text` have begun by then.
         places = [place for place, part in enumerate(parts, 1) for _ in part]
-        found = self.tokenizer.core.encode("".join(parts), add_special_tokens=False)
+        found = self.tokenizer.encodings(["".join(parts)])[0]
         return found.ids, [places[end - 1] if end else 0 for _, end in found.offsets]
 
     @cached_property
@@ -267,7 +270,7 @@ class ChatTemplate:
         rendered = self.render([Message("user", "a"), Message("assistant", "b")], reply=False, mark=True)
         ids, ends = self.encode(rendered)
         last = ids[self.closing(rendered, ids, ends)[-1]]
-        return last if last in self._special else None
+        return last if last in self._control else None
 
     def closing(self, rendered: Rendered, ids: list[int], ends: list[int]) -> list[int]:
         """Return, for each of the assistant's messages, the place among `ids` of the last token of its turn.
@@ -278,7 +281,7 @@ class ChatTemplate:
         for _, end in rendered.replies:
             behind = len(rendered.text) - len(rendered.text[end:].lstrip())
             following = bisect_right(ends, behind)
-            closes = following < len(ids) and ids[following] in self._special
+            closes = following < len(ids) and ids[following] in self._control
             places.append(following if closes else bisect_left(ends, end))
         return places
 
@@ -292,9 +295,13 @@ class ChatTemplate:
         }
         sandbox = self._tool_sandbox if talk.tools else self._sandbox
         try:
-            return sandbox.render(sum(map(len, strings([talk.seen, talk.tools]))), variables)
+            text = sandbox.render(sum(map(len, strings([talk.seen, talk.tools]))), variables)
         except Exception as error:
             raise _refused(error, talk.where) from None
+        if not talk.stand_ins:
+            return text
+        flagged = f"{talk.flag}({self._commands.pattern})?"
+        return re.sub(flagged, lambda found: talk.stand_ins.get(found[1], ""), text)
 
 
 @lru_cache(maxsize=2)

@@ -103,7 +103,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self._left, self._until = BUDGET, monotonic() + SECONDS
         if len(source) > LONGEST_SOURCE:
             raise SecurityError(f"it is longer than {LONGEST_SOURCE:,} characters")
-        self._template = self.from_string(source)
+        self._source, self._template = source, self.from_string(source)
 
     def render(self, size: int, variables: Mapping[str, Any]) -> str:
         """Return what the template writes.
@@ -119,6 +119,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
         with self._lock:
             self._left, self._until = BUDGET + TIMES * size, monotonic() + SECONDS
             return self._template.render(variables)
+
+    def literals(self) -> list[str]:
+        """Return the text outside of the template's code, and what is quoted in it, but for the names of fields."""
+        tree = self.parse(self._source)
+        fields = {id(node.arg) for node in tree.find_all(nodes.Getitem)}
+        quoted = [node.value for node in tree.find_all(nodes.Const) if id(node) not in fields]
+        return [*(node.data for node in tree.find_all(nodes.TemplateData)), *(x for x in quoted if isinstance(x, str))]
 
     # ------------------------------------------------------------------ what Jinja asks
 

@@ -6,7 +6,7 @@ Unigram and SentencePiece's BPE too.
   a BPE too, whose merges put together the characters of the corpus and stop there: others are spelt in bytes.
 - Before merging, text is cut by `byte_level.PIECES`, so that no token spans two words, or Chinese and Latin script.
 - What a text says is never a command: the characters `<|endoftext|>` in a document are encoded as the characters they
-  are. Control tokens enter a sequence by id only.
+  are. Control tokens enter a sequence by id only, or where it is asked for (`control_tokens` says which they are).
 - What a tokenizer puts around a text, `prefix` and `suffix`, is its own to say: nothing if it was trained here, [CLS]
   and [SEP] for BERT, a token that begins texts for Llama.
 - Saved as `tokenizer.json` + `tokenizer_config.json`, which `transformers.AutoTokenizer` opens.
@@ -14,41 +14,28 @@ Unigram and SentencePiece's BPE too.
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
-from tokenizers.decoders import DecodeStream
 
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import write_json, write_text
 from lucidlm.data.byte_level import BYTE_OF, byte_level, merges_of_characters
-from lucidlm.data.tokenizer_files import read_config, read_core
-
-END, PAD, MASK, UNKNOWN = "<|endoftext|>", "<|pad|>", "<|mask|>", "<|unk|>"
-CONTROL = (END, PAD, MASK, "<|im_start|>", "<|im_end|>")
-"""The control tokens every tokenizer trained here has, with ids 0 to 4; `END` both ends and begins a document."""
+from lucidlm.data.control_tokens import CONTROL, END, MASK, PAD, ROLES, UNKNOWN, control_ids, reader
+from lucidlm.data.streaming import ByteDecoder, ContextDecoder, clean_up
+from lucidlm.data.tokenizer_files import read_tokenizer
 
 SMALLEST_BPE = len(CONTROL) + 256
 """The smallest vocabulary of byte-level BPE: the control tokens and the bytes, no merges."""
 
 Kind = Literal["bpe", "characters", "wordpiece", "unigram", "sentencepiece"]
 """How a tokenizer cuts text: by byte-level BPE, into characters, or as BERT and as SentencePiece's two models do."""
-
-ROLES = {
-    "eos_token": (END, "[SEP]", "</s>"),
-    "bos_token": (END, "[CLS]", "<s>"),
-    "pad_token": (PAD, "[PAD]", "<pad>"),
-    "mask_token": (MASK, "[MASK]", "<mask>"),
-    "unk_token": (UNKNOWN, "[UNK]", "<unk>"),
-}
-"""The control tokens with a part to play, and what they are where a tokenizer's settings do not name them."""
 
 
 class Tokenizer:
@@ -123,8 +110,7 @@ class Tokenizer:
         InputError: there is none, it is damaged, or it is of a kind the package does not read.
         """
         path = Path(path)
-        core = read_core(path)
-        tokenizer = cls(core, read_config(path if path.is_dir() else path.parent))
+        tokenizer = cls(*read_tokenizer(path))
         if tokenizer.find("eos_token") is None:
             raise InputError(
                 "has no token that ends a document", where=path, fix="Name it as eos_token in tokenizer_config.json."
@@ -138,25 +124,43 @@ class Tokenizer:
 
     # ------------------------------------------------------------------ text to ids and back
 
-    def encode(self, text: str, add_eos: bool = False) -> list[int]:
-        """Return the ids of `text`, followed by that of the end of a document if `add_eos`."""
-        ids = self.core.encode(text, add_special_tokens=False).ids
+    def encode(self, text: str, add_eos: bool = False, *, special: bool = False) -> list[int]:
+        """Return the ids of `text`, followed by that of the end of a document if `add_eos`.
+
+        If `special`, the control tokens that it spells out are control tokens.
+        """
+        ids = (self.obeying if special else self._reader).encode(text, add_special_tokens=False).ids
         return [*ids, self.eos_id] if add_eos else ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, encoded on all cores."""
-        return [encoding.ids for encoding in self.core.encode_batch_fast(texts, add_special_tokens=False)]
+        return [encoding.ids for encoding in self._reader.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def encodings(self, texts: Sequence[str], *, whole: bool = False) -> list[tokenizers.Encoding]:
+        """Return the ids of each text and where in it they are; if `whole`, with what stands around a whole text."""
+        return self._reader.encode_batch(texts, add_special_tokens=whole)
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
-        """Return the text of `ids`; broken UTF-8 becomes U+FFFD, and control tokens are left out if `skip_special`."""
-        return self.core.decode([int(i) for i in ids], skip_special_tokens=skip_special)
+        """Return the text of `ids`; broken UTF-8 becomes U+FFFD, and special tokens are left out if `skip_special`."""
+        text = self.read_out(ids, skip_special)
+        return clean_up(text) if self.cleans else text
 
-    def encode_prompt(self, text: str) -> list[int]:
+    def read_out(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        """Return the text of `ids` as `decode` does, but with the spaces that the settings may have cleaned up."""
+        known, hidden = self._tokens, self._special if skip_special else ()
+        shown = [index for index in map(int, ids) if index in known and index not in hidden]
+        if self.byte_level:
+            return b"".join(map(self._spelt, shown)).decode(errors="replace")
+        return self.core.decode(shown, skip_special_tokens=False)
+
+    def encode_prompt(self, text: str, *, special: bool = False) -> list[int]:
         """Return the ids of a text that a model is to continue: what begins texts, if the tokenizer has that, and its own.
 
-        An empty text is the beginning of a document.
+        An empty text is the beginning of a document. If `special`, control tokens may be spelt out, and what begins texts
+        is not doubled.
         """
-        return [*self.prefix, *self.encode(text)] or [self.begin_id]
+        ids, first = self.encode(text, special=special), self.prefix
+        return [*(() if special and ids[: len(first)] == first else first), *ids] or [self.begin_id]
 
     def whole(self, ids: Iterable[int]) -> list[int]:
         """Return the ids of a whole text, or of a stretch of one, as a model reads it: between `prefix` and `suffix`."""
@@ -177,24 +181,34 @@ class Tokenizer:
         )
         return Tokenizer(core, self.config)
 
-    def stream_decoder(self, context: Sequence[int] = ()) -> StreamDecoder:
+    def stream_decoder(self, context: Sequence[int] = ()) -> ByteDecoder | ContextDecoder:
         """Return a decoder that takes ids one at a time, those that follow `context`, and gives out whole characters."""
-        return StreamDecoder(self) if self.kind in ("bpe", "characters") else ContextDecoder(self, context)
+        return ByteDecoder(self) if self.kind in ("bpe", "characters") else ContextDecoder(self, context)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Return the bytes that a token stands for: none for a control token, perhaps a part of a character.
+        """Return the bytes that a token stands for: none for a special token, perhaps a part of a character.
 
         For byte-level BPE and characters; the tokens of others say different things in different places.
         """
         if token_id in self._special:
             return b""
-        token = self.core.id_to_token(token_id)
-        if token is None:
+        if token_id not in self._tokens:
             raise ValueError(f"there is no token {token_id} in a vocabulary of {self.vocab_size}")
-        # Tokens that were added to the vocabulary later are spelt in plain characters.
-        if self.byte_level and token_id not in self._added and all(map(BYTE_OF.__contains__, token)):
-            return bytes(BYTE_OF[character] for character in token)
-        return token.encode()
+        return self._spelt(token_id)
+
+    @cached_property
+    def _spelt(self) -> Callable[[int], bytes]:
+        """What returns the bytes of a token, and remembers them."""
+
+        @cache
+        def spelt(token_id: int) -> bytes:
+            token = str(self.core.id_to_token(token_id))
+            # Tokens that were added to the vocabulary later are spelt in plain characters.
+            if self.byte_level and token_id not in self._added and all(map(BYTE_OF.__contains__, token)):
+                return bytes(map(BYTE_OF.__getitem__, token))
+            return token.encode()
+
+        return spelt
 
     # ------------------------------------------------------------------ facts
 
@@ -213,9 +227,34 @@ class Tokenizer:
         return isinstance(self.core.model, models.BPE) and isinstance(self.core.decoder, decoders.ByteLevel)
 
     @cached_property
+    def control(self) -> frozenset[int]:
+        """The added tokens that are commands; see `control_tokens.control_ids`."""
+        return control_ids(self.core, self.config, [*self.prefix, *self.suffix])
+
+    @cached_property
+    def obeying(self) -> tokenizers.Tokenizer:
+        """The tokenizer with an ear for commands: what a text spells out is the control token."""
+        core = tokenizers.Tokenizer.from_str(self.core.to_str())
+        core.encode_special_tokens = False
+        return core
+
+    @cached_property
+    def cleans(self) -> bool:
+        """Whether spaces before marks and endings are taken out of what is decoded; of BPE's texts they never are."""
+        return bool(self.config.get("clean_up_tokenization_spaces")) and not isinstance(self.core.model, models.BPE)
+
+    def shows(self, token_id: int, skip_special: bool = True) -> bool:
+        """Return whether there is a token with this id, and it is not a special one, if those are left out."""
+        return int(token_id) in self._tokens and not (skip_special and int(token_id) in self._special)
+
+    def is_byte(self, token_id: int) -> bool:
+        """Return whether a token stands for a byte of a character that the vocabulary has not."""
+        return int(token_id) in self._bytes
+
+    @cached_property
     def vocab_size(self) -> int:
         """How many token ids there are, those of control tokens, and gaps between ids, included."""
-        return 1 + max(self.core.get_vocab(with_added_tokens=True).values(), default=-1)
+        return 1 + max(self._tokens, default=-1)
 
     @cached_property
     def prefix(self) -> list[int]:
@@ -292,6 +331,22 @@ class Tokenizer:
         return frozenset(index for index, token in self._added.items() if token.special)
 
     @cached_property
+    def _tokens(self) -> frozenset[int]:
+        return frozenset(self.core.get_vocab(with_added_tokens=True).values())
+
+    @cached_property
+    def _bytes(self) -> frozenset[int]:
+        if b'"ByteFallback"' not in self.core.decoder.__getstate__():
+            return frozenset()
+        spelt = {f"<0x{byte:02X}>" for byte in range(256)}
+        return frozenset(index for token, index in self.core.get_vocab().items() if token in spelt)
+
+    @cached_property
+    def _reader(self) -> tokenizers.Tokenizer:
+        """The tokenizer proper as it reads texts."""
+        return reader(self.core, self.control)
+
+    @cached_property
     def _around(self) -> tuple[list[int], list[int]]:
         """What the tokenizer's own post-processor puts before and after a text."""
         plain, whole = (self.core.encode("a", add_special_tokens=special).ids for special in (False, True))
@@ -311,53 +366,6 @@ class Tokenizer:
                 fix="Choose a tokenizer that has one, or train one.",
             )
         return found
-
-
-class StreamDecoder:
-    """Turns ids that arrive one at a time into text, holding back a character until all its bytes are there.
-
-    The parts joined are what `Tokenizer.decode` makes of all ids at once.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def push(self, token_id: int) -> str:
-        """Return the text that `token_id` completes, which may be empty."""
-        return self._utf8.decode(self._tokenizer.token_bytes(int(token_id)))
-
-    def flush(self) -> str:
-        """Return what was held back: empty, or U+FFFD for a character that was never completed."""
-        return self._utf8.decode(b"", final=True)
-
-
-REACH = 16
-"""How many tokens of what stands before a text may matter for how it is decoded: a whole character's bytes, and more."""
-
-
-class ContextDecoder(StreamDecoder):
-    """Likewise for tokenizers whose tokens say different things in different places: the first has no space before it."""
-
-    def __init__(self, tokenizer: Tokenizer, context: Sequence[int]) -> None:
-        super().__init__(tokenizer)
-        self._ids = list(context[-REACH:])
-        self._stream = DecodeStream(skip_special_tokens=True)
-        self._given = sum(len(self._step(token)) for token in self._ids)
-
-    def push(self, token_id: int) -> str:
-        self._ids.append(int(token_id))
-        text = self._step(int(token_id))
-        self._given += len(text)
-        return text
-
-    def flush(self) -> str:
-        held = self._tokenizer.decode(self._ids)[self._given :]
-        self._given += len(held)
-        return held
-
-    def _step(self, token_id: int) -> str:
-        return self._stream.step(self._tokenizer.core, token_id) or ""
 
 
 def _config(core: tokenizers.Tokenizer) -> dict[str, Any]:

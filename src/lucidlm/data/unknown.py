@@ -102,7 +102,7 @@ def _stretches(
         encoded = [ids for batch in batches for ids in tokenizer.encode_batch(batch)]
     for row, ids in enumerate(encoded):
         if unknown in ids:
-            found = core.encode(texts[row], add_special_tokens=False)
+            found = tokenizer.encodings([texts[row]])[0]
             spans = [
                 texts[row][slice(*span)] for span, one in zip(found.offsets, found.ids, strict=True) if one == unknown
             ]

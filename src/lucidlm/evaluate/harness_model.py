@@ -148,7 +148,7 @@ class HarnessModel(TemplateLM):
         ]
         plain = iter(self.words.encode_batch([text for text, done in zip(texts, begun, strict=True) if done]))
         rest = [text for text, done in zip(texts, begun, strict=True) if not done]
-        around = iter(self.words.core.encode_batch_fast(rest, add_special_tokens=True))
+        around = iter(self.words.encodings(rest, whole=True))
         return [next(plain) if done else next(around).ids for done in begun]
 
     def _sampling(self, settings: dict[str, Any]) -> tuple[list[str], SamplingConfig]:

@@ -17,7 +17,7 @@ class Piece:
 
 def cut(tokenizer: Tokenizer, text: str, first: int = 0) -> tuple[list[int], list[Piece]]:
     """Return the token ids of `text`, and its pieces, which joined are the text; their places count from `first`."""
-    found = tokenizer.core.encode(text, add_special_tokens=False)
+    found = tokenizer.encodings([text])[0]
     groups: list[tuple[int, list[int]]] = []  # the end of each piece in characters, and its places
     for place, (start, end) in enumerate(found.offsets, first):
         if groups and (start < groups[-1][0] or end <= groups[-1][0]):

@@ -75,7 +75,9 @@ def generate(
     return [row.generation() for row in rows]
 
 
-def stream(model: LanguageModel, tokenizer: Tokenizer, prompt: str, config: SamplingConfig) -> Iterator[str]:
+def stream(
+    model: LanguageModel, tokenizer: Tokenizer, prompt: str | list[int], config: SamplingConfig
+) -> Iterator[str]:
     """Yield the continuation of `prompt` piece by piece; joined, the pieces are the text that `generate` returns."""
     rows = start_rows(model.config, tokenizer, [prompt], config, model.generation.ends)
     return (piece for _, piece in _decode(model, tokenizer, rows, config) if piece)

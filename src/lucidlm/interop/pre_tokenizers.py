@@ -14,18 +14,10 @@ import tokenizers
 from tokenizers import Regex, pre_tokenizers
 
 from lucidlm.data.byte_level import PIECES
+from lucidlm.data.tokenizer_classes import word_pieces
 
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """Radford et al. 2019."""
-
-
-def _words(digits: str) -> str:
-    """Return the pattern of tiktoken's cl100k and its kin, which differ in how many digits stand together."""
-    return (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-        + digits
-        + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
 
 
 @dataclass(frozen=True)
@@ -61,13 +53,14 @@ PRE_TOKENIZERS = (
     ),
     PreTokenizer(
         ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"),
-        (_words(r"\p{N}{1,3}"),),
+        (word_pieces(r"\p{N}{1,3}"),),
         ignore_merges=True,
         begins=True,
     ),
-    PreTokenizer(("dbrx", "smaug-bpe"), (_words(r"\p{N}{1,3}"),)),
+    PreTokenizer(("dbrx", "smaug-bpe"), (word_pieces(r"\p{N}{1,3}"),)),
     PreTokenizer(
-        ("qwen2", "deepseek-r1-qwen", "megrez", "hunyuan", "solar-open", "stablelm2", "grok-2"), (_words(r"\p{N}"),)
+        ("qwen2", "deepseek-r1-qwen", "megrez", "hunyuan", "solar-open", "stablelm2", "grok-2"),
+        (word_pieces(r"\p{N}"),),
     ),
     PreTokenizer(("deepseek-coder",), (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}")),
     PreTokenizer(("default",), (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),

@@ -9,13 +9,13 @@ from typing import Any, get_args
 
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import check_file, listed_files, read_json
+from lucidlm.data.tokenizer_files import RECORD
 from lucidlm.model.family import Kind
 from lucidlm.model.heads import Pooling
 from lucidlm.model.weights import own_file
 from lucidlm.version import __version__
 
 FORMAT = 1
-RECORD = "lucidlm.json"
 
 
 def sealed(record: dict[str, Any]) -> dict[str, Any]:

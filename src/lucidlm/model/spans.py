@@ -159,7 +159,7 @@ class SpanReader:
         InputError: one holds a token that the model has no row for.
         """
         contexts = list(dict.fromkeys(question.context for question in questions))
-        encodings = self.tokenizer.core.encode_batch(contexts, add_special_tokens=False)
+        encodings = self.tokenizer.encodings(contexts)
         known = {
             context: (np.array(found.ids, dtype=np.int32), _offsets(found.offsets), terms(context))
             for context, found in zip(contexts, encodings, strict=True)

@@ -65,14 +65,19 @@ class Stepper:
         return tf.function(step)
 
 
-def stream(stepper: Stepper, tokenizer: Tokenizer, prompt: str, config: SamplingConfig) -> Iterator[str]:
+def stream(
+    stepper: Stepper, tokenizer: Tokenizer, prompt: str, config: SamplingConfig, special: bool = False
+) -> Iterator[str]:
     """Yield `prompt` and its continuation piece by piece: what the PyTorch model with the same weights would write.
+
+    If `special`, the control tokens that the prompt spells out are read as such.
 
     Raises
     ------
     InputError: the prompt is longer than the model's context, or the tokenizer is not the model's.
     """
-    row = start_rows(stepper.model.config, tokenizer, [prompt], config, stepper.model.generation.ends)[0]
+    read = tokenizer.encode_prompt(prompt, special=special)
+    row = start_rows(stepper.model.config, tokenizer, [read], config, stepper.model.generation.ends)[0]
     chooser = Chooser([row], config, never_written(stepper.model.config.vocab_size, tokenizer, row.ends))
 
     def pieces() -> Iterator[str]:

@@ -133,11 +133,12 @@ class BigLanguageModel(keras.Model):
 
     # ------------------------------------------------------------------ text
 
-    def generate(self, start_string: str, length: int = 50, **sampling: Any) -> str:
+    def generate(self, start_string: str, length: int = 50, *, special: bool = False, **sampling: Any) -> str:
         """Return `start_string` and its continuation by at most `length` tokens.
 
         Parameters
         ----------
+        special: read the control tokens that `start_string` spells out as such, not as the characters that they are.
         sampling: any other field of `SamplingConfig`: `temperature` (0 is greedy), `top_k`, `top_p`, `min_p`,
             `repetition_penalty`, `stop`, `seed`. The same seed gives the same text; pass another for another.
 
@@ -145,9 +146,9 @@ class BigLanguageModel(keras.Model):
         ------
         InputError: there is no tokenizer, a field is wrong, or the prompt is longer than the model's context.
         """
-        return "".join(self.stream(start_string, length, **sampling))
+        return "".join(self.stream(start_string, length, special=special, **sampling))
 
-    def stream(self, start_string: str, length: int = 50, **sampling: Any) -> Iterator[str]:
+    def stream(self, start_string: str, length: int = 50, *, special: bool = False, **sampling: Any) -> Iterator[str]:
         """Yield what `generate` returns in pieces, as they come: the start string first."""
         if self.tokenizer is None:
             raise InputError(
@@ -155,7 +156,8 @@ class BigLanguageModel(keras.Model):
                 fix='Pass tokenizer=lucidlm.load_tokenizer("…") to the constructor, or load the weights from a directory '
                 "that has one.",
             )
-        return stream(self._stepper, self.tokenizer, start_string, SamplingConfig(length=length, **sampling))
+        config = SamplingConfig(length=length, **sampling)
+        return stream(self._stepper, self.tokenizer, start_string, config, special)
 
     # ------------------------------------------------------------------ weights in files
 
