@@ -66,7 +66,7 @@ def test_models_of_earlier_versions_took_all_for_html(judge: Path, tmp_path: Pat
     assert record["provenance"]["config"]["html"] == "yes"
     del record["provenance"]["config"]["html"]
     (tmp_path / RECORD).write_text(json.dumps(record))
-    tuned = _fine_tuning(tmp_path, tasks.get("sentiment"))
+    tuned, _ = _fine_tuning(tmp_path, tasks.get("sentiment"))
     assert tuned is not None
     assert (tuned.html, tuned.encoding) == ("yes", CODEC)
 
