@@ -12,6 +12,7 @@ import torch
 from tests.parity.tiny_models import GPT2, PAD, ROTARY, close, their, transformers
 from tokenizers import processors
 
+from lucidlm.core.errors import InputError
 from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.interop.hf import export_hf
 from lucidlm.model.classify import TextClassifier
@@ -129,3 +130,19 @@ def test_three_classes_without_names(tmp_path: Path) -> None:
     ours = load_model(tmp_path).model
     assert isinstance(ours, SequenceClassifier)
     assert ours.labels == [again.config.id2label[number] for number in range(3)] == ["LABEL_0", "LABEL_1", "LABEL_2"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_labels": 2}, "id2label names 3 classes, num_labels says 2"),
+        ({"num_labels": "three"}, "num_labels is 'three', not a number of classes"),
+        ({"pad_token_id": "x"}, "pad_token_id is 'x', not a token's number"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_named(fields: dict[str, Any], message: str, tmp_path: Path) -> None:
+    classifier("Llama", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | fields))
+    with pytest.raises(InputError, match=message):
+        load_model(tmp_path)
