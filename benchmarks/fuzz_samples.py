@@ -21,6 +21,7 @@ from lucidlm.model.config import ModelConfig
 from lucidlm.model.directory import Loaded, load_model, save_model
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
 from lucidlm.model.quantize import Dtype
+from lucidlm.model.record import record_checksum
 
 TEXT = "the quick brown fox jumps over the lazy dog. 你好，世界。"
 SIZE: dict[str, Any] = {"vocab_size": 280, "embedding_dim": 8, "num_heads": 2, "ff_dim": 8, "num_layers": 1}
@@ -149,7 +150,7 @@ def sign(path: Path) -> None:
     file = path / directory.RECORD
     try:
         record = json.loads(file.read_text())
-        file.write_text(json.dumps({**record, "checksum": directory._checksum(record)}))
+        file.write_text(json.dumps({**record, "checksum": record_checksum(record)}))
     except (ValueError, TypeError, RecursionError):
         pass
 

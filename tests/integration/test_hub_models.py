@@ -19,9 +19,11 @@ from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.io import read_json
 from lucidlm.interop.gguf.write import export_gguf
 from lucidlm.model import shards
+from lucidlm.model.adapters import save_adapter
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.directory import load_model, save_model
 from lucidlm.model.heads import LanguageModel
+from lucidlm.model.lora import LoraConfig, add_adapters, merge
 from lucidlm.train.finetune import finetune
 from lucidlm.train.finetune_config import FinetuneConfig
 from lucidlm.train.loop import LoopConfig
@@ -123,13 +125,27 @@ def test_gguf_files(hub: Hub, tmp_path: Path) -> None:
     refused("hf:acme/two/q9.gguf", "has no file 'q9.gguf'. Say which, hf:acme/two/FILE.gguf")
 
 
+def test_an_adapter_opens_with_the_model_that_it_names(hub: Hub, tmp_path: Path) -> None:
+    hub.add("model", "acme/base", model_files(tmp_path / "base"))
+    model = LanguageModel(CONFIG, seed=0)
+    add_adapters(model, LoraConfig(rank=2), seed=1)
+    with torch.no_grad():
+        for name, factor in model.named_parameters():
+            if "lora_B" in name:
+                factor.fill_(0.1)
+    save_adapter(model, tmp_path / "adapter", base="acme/base")
+    hub.add("model", "acme/adapter", files_of(tmp_path / "adapter"))
+    merge(model)
+    opened, expected = load_model("hf:acme/adapter").model.state_dict(), model.state_dict()
+    assert not is_the_model("hf:acme/adapter")
+    assert all(torch.allclose(value, expected[name], atol=1e-6) for name, value in opened.items())
+
+
 def test_what_is_no_model_is_refused_before_anything_is_fetched(hub: Hub) -> None:
     hub.add("model", "acme/pickled", {"config.json": b"{}", "pytorch_model.bin": b"\x80\x02", "training_args.bin": b""})
     refused(
         "hf:acme/pickled", "holds only pickled weights (pytorch_model.bin, training_args.bin)", "hf:OWNER/NAME#REVISION"
     )
-    hub.add("model", "acme/adapter", {"adapter_config.json": b"{}", "adapter_model.safetensors": b""})
-    refused("hf:acme/adapter", "holds an adapter, not a model", "merge_and_unload")
     hub.add("model", "acme/empty", {"README.md": b""})
     refused("hf:acme/empty", "holds no model. A model is config.json beside .safetensors, or a .gguf file.")
     refused("hf:acme/none", f"there is no such model at {hub.url}, or it is private")

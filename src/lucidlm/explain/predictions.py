@@ -31,7 +31,7 @@ TOKENS_AT_ONCE = 1024
 """Tokens that are read at once; more would not be faster on a CPU."""
 
 
-SPACES: dict[Kind, str] = {"bpe": "Ġ", "characters": " ", "sentencepiece": "▁", "unigram": "▁"}
+SPACES: dict[Kind, str] = {"characters": " ", "sentencepiece": "▁", "unigram": "▁"}
 """How tokenizers spell a space in their vocabulary; BERT's drops them all."""
 
 
@@ -192,7 +192,8 @@ def _blank(tokenizer: Tokenizer, model: ModelConfig) -> tuple[int, str]:
     them as on the first token, and a path to them crosses places where the output jumps; nor do zeros, since norms undo
     what scales a vector.
     """
-    space = tokenizer.core.token_to_id(SPACES[tokenizer.kind]) if tokenizer.kind in SPACES else None
+    written = "Ġ" if tokenizer.byte_level else SPACES.get(tokenizer.kind)
+    space = None if written is None else tokenizer.core.token_to_id(written)
     if space is not None and space < model.vocab_size:
         return space, " "
     others = (None if model.causal else tokenizer.find("mask_token"), tokenizer.unknown_id, tokenizer.eos_id)
