@@ -33,7 +33,7 @@ Run = tuple[float, float]
 """Accuracy on the test file, and seconds."""
 
 
-def lucidlm_side(model: str, data: Path, train: Path, seed: int) -> Run:
+def lucidlm_side(model: str, data: Path, train: Path, seed: int, epochs: float | None) -> Run:
     """Tune and judge as the command line does where nothing is asked for."""
     from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory
     from lucidlm.train.finetune import finetune
@@ -42,7 +42,8 @@ def lucidlm_side(model: str, data: Path, train: Path, seed: int) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         out, task = Path(folder) / "judge", "text-classification"
         start = time.perf_counter()
-        finetune(FinetuneConfig(task=task, model=model, data=str(train), test=0.0, loop={"seed": seed}), out)
+        config = FinetuneConfig(task=task, model=model, data=str(train), test=0.0, epochs=epochs, loop={"seed": seed})
+        finetune(config, out)
         seconds = time.perf_counter() - start
         found = evaluate_directory(
             out, EvaluateConfig(task=task, data=str(data / "test.jsonl"), baselines=False, leakage=False)
@@ -50,7 +51,7 @@ def lucidlm_side(model: str, data: Path, train: Path, seed: int) -> Run:
         return found.model.metrics["accuracy"].value, seconds
 
 
-def transformers_side(rate: float, model: str, data: Path, train: Path, seed: int) -> Run:
+def transformers_side(rate: float, model: str, data: Path, train: Path, seed: int, epochs: float | None) -> Run:
     """Tune and judge in a plain loop."""
     import torch
     import transformers
@@ -72,9 +73,10 @@ def transformers_side(rate: float, model: str, data: Path, train: Path, seed: in
 
     optimizer = torch.optim.AdamW(network.parameters(), rate)
     per_epoch = -(-len(rows) // BATCH)
-    schedule = transformers.get_linear_schedule_with_warmup(optimizer, 0, EPOCHS * per_epoch)
+    passes = int(epochs or EPOCHS)
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, 0, passes * per_epoch)
     network.train()
-    for _ in range(EPOCHS):
+    for _ in range(passes):
         order = torch.randperm(len(rows)).tolist()
         for first in range(0, len(rows), BATCH):
             batch = [rows[row] for row in order[first : first + BATCH]]
@@ -126,6 +128,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--limit", type=int, help="train on so many of the sentences, drawn at random once")
     parser.add_argument("--rates", type=float, nargs="+", default=[5e-5, 1e-4], help="of the plain loop")
+    parser.add_argument("--epochs", type=int, help="of both sides; left out: lucidlm's default, and two of the loop")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
 
@@ -141,7 +144,7 @@ def main() -> None:
         found: dict[str, list[Run]] = {side: [] for side in sides}
         for seed in range(options.seeds):
             for side, call in sides.items():
-                found[side].append(apart(call, model, options.data, train, seed))
+                found[side].append(apart(call, model, options.data, train, seed, options.epochs))
                 print(f"seed {seed}, {side}: accuracy {found[side][-1][0]:.4f}, {found[side][-1][1]:.0f} s", flush=True)
 
     best = max(list(sides)[1:], key=lambda side: statistics.mean(accuracy for accuracy, _ in found[side]))

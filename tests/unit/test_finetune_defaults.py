@@ -84,8 +84,8 @@ def test_the_rate_falls_with_the_root_of_the_size(monkeypatch: pytest.MonkeyPatc
     ("steps_per_epoch", "settings", "steps"),
     [
         (4, {}, 40),  # ten epochs at most
-        (100, {}, 400),
-        (150, {}, 400),
+        (20, {}, 100),
+        (30, {}, 100),
         (1000, {}, 2000),  # two at least
         (100, {"epochs": 1.5}, 150),
         (9, {"epochs": 1, "loop": {"max_steps": 60}}, 9),

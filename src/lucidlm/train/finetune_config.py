@@ -25,7 +25,7 @@ Strategy = Literal["full", "lora", "head"]
 MUON_RATE = 1e-3
 """A third of pretraining's rate: the backbone is to be bent, not learned anew."""
 
-ENOUGH_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 400, 2, 10
+ENOUGH_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 100, 2, 10
 
 
 class FinetuneConfig(PartsConfig):
@@ -44,7 +44,7 @@ class FinetuneConfig(PartsConfig):
         one's of a model that has segments (BERT), which was pretrained for that, else the mean; embeddings of a model that
         sentence-transformers made: its own.
     epochs: passes over the training examples; the loop's `max_steps` and `minutes` may end them sooner. None: as many as
-        give 400 steps, from 2 to 10, so that few examples are learned too (Mosbach et al. 2021, arXiv:2006.04884).
+        give 100 steps, from 2 to 10, so that few examples are learned too (Mosbach et al. 2021, arXiv:2006.04884).
     batch_size: examples a step.
     dropout: as in `ModelConfig`; None: 0.1 for what was pretrained here, which is small and had none, and the model's own
         for others: deep ones that were pretrained without it do badly with it.
