@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
-from tests.hub_server import TOKEN, Hub, serve, turn_to
+from tests.hub_server import TOKEN, Hub
 
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.data.sources import read_documents, read_rows
@@ -51,19 +50,6 @@ dataset_info:
 ---
 # Reviews
 """
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Hub]:
-    with serve() as hub:
-        yield hub
-
-
-@pytest.fixture
-def hub(running: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    running.reset()
-    turn_to(running, tmp_path / "cache", monkeypatch)
-    return running
 
 
 def jsonl(*rows: dict[str, Any]) -> bytes:

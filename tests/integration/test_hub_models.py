@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import torch
 from huggingface_hub import constants, snapshot_download
 from tests.conftest import made_up_reviews
 from tests.gguf_models import tiny, trained_tokenizer
-from tests.hub_server import TOKEN, Hub, serve, turn_to
+from tests.hub_server import TOKEN, Hub
 from typer.testing import CliRunner
 
 from lucidlm.cli.main import app
@@ -29,19 +28,6 @@ from lucidlm.train.finetune_config import FinetuneConfig
 from lucidlm.train.loop import LoopConfig
 
 CONFIG = ModelConfig(vocab_size=20, embedding_dim=4, num_heads=2, ff_dim=8, num_layers=2)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Hub]:
-    with serve() as hub:
-        yield hub
-
-
-@pytest.fixture
-def hub(running: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    running.reset()
-    turn_to(running, tmp_path / "cache", monkeypatch)
-    return running
 
 
 def files_of(directory: Path) -> dict[str, bytes]:

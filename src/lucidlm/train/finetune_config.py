@@ -80,7 +80,7 @@ class FinetuneConfig(PartsConfig):
     precision: Precision = "auto"
     loop: LoopConfig = LoopConfig(
         schedule=ScheduleConfig(warmup=0.1, decay=0.9),
-        evaluations=6,
+        evaluations=3,
         patience=100,
     )
 
