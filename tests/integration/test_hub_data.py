@@ -327,7 +327,7 @@ def test_a_command_that_is_interrupted(hub: Hub, tmp_path: Path, capsys: pytest.
     """It runs in a process of its own, where HF_ENDPOINT names the hub, as it does a mirror."""
     data = gzip.compress(jsonl(*({"text": f"row {number * 7919 % 10007}"} for number in range(900))))
     commit = hub.add("dataset", "acme/long", {"train.jsonl.gz": data}).names["main"]
-    hub.stalls = 1
+    hub.stalls = 100  # on a busy machine the client may ask again before it is interrupted
     call = [
         sys.executable,
         "-W",
@@ -350,10 +350,12 @@ def test_a_command_that_is_interrupted(hub: Hub, tmp_path: Path, capsys: pytest.
         time.sleep(0.01)
     run.send_signal(signal.SIGINT)
     _, said = run.communicate()
-    assert run.returncode == 130
+    assert run.returncode == 130, said
     told = f"hf:acme/long: split train, 1 file, commit {commit[:7]}\n"
     assert said.startswith(f"{told}hf:acme/long: cut off; the same command goes on where it stopped\n")
     assert "Traceback" not in said
+    hub.stalls = 0
     assert len(texts("hf:acme/long")) == 900
     assert capsys.readouterr().err == f"{told}hf:acme/long: train.jsonl.gz: going on at 0.0 MB\n"
-    assert hub.asked("GET", "/storage/") == [None, "bytes=500-"]
+    first, *_, last = hub.asked("GET", "/storage/")
+    assert (first, last[:6], last[-1]) == (None, "bytes=", "-")
