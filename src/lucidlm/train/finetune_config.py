@@ -127,7 +127,7 @@ def adamw_rate(shape: ModelConfig, strategy: Strategy) -> float:
     """Return AdamW's rate for a model made elsewhere: the smaller, the larger the model.
 
     5e-5 for all weights of a model of 100 M parameters, as BERT's authors advise, and so on by the root of the size, from
-    2e-4 to 1e-5. Adapters and heads start from nothing and take ten times as much.
+    2e-4 to 1e-5. Adapters and heads start from nothing and take twenty times as much, but 1e-3 at most.
     """
     rate = min(2e-4, max(1e-5, 5e-5 * math.sqrt(1e8 / count_parameters(shape))))
-    return rate if strategy == "full" else 10 * rate
+    return rate if strategy == "full" else min(1e-3, 20 * rate)
