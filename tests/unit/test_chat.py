@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
+from tests.speaking_model import saying
 
 from lucidlm.core.errors import InputError
 from lucidlm.data.chat_template import CHATML
@@ -14,8 +14,6 @@ from lucidlm.data.tokenizer import END, Tokenizer
 from lucidlm.generate.chat import reply
 from lucidlm.generate.decode import generate
 from lucidlm.generate.sampling import SamplingConfig
-from lucidlm.model.config import ModelConfig
-from lucidlm.model.heads import LanguageModel
 from lucidlm.tasks import tasks
 from lucidlm.tasks.dialogue import Dialogue
 
@@ -26,24 +24,6 @@ ASKED = [Message("user", "Who are you?")]
 def tokenizer_with(**config: Any) -> Tokenizer:
     made = Tokenizer.train_bpe(["Who are you? I am. " * 3], 270)
     return Tokenizer(made.core, {**made.config, **config})
-
-
-def saying(*tokens: int) -> LanguageModel:
-    """A model that says `tokens` over and over, each after the one before, and the first after anything else."""
-    shape: dict[str, Any] = {"embedding_dim": 32, "num_heads": 2, "num_kv_heads": 2, "ff_dim": 16, "num_layers": 1}
-    model = LanguageModel(ModelConfig(vocab_size=270, context_length=96, tied_embeddings=False, **shape))
-    with torch.no_grad():
-        for parameter in model.model.layers.parameters():
-            parameter.zero_()  # a token's state is its embedding
-        table, head = model.model.embed_tokens.weight, model.head
-        table.zero_()
-        head.zero_()
-        table[:, 0] = 1.0
-        head[tokens[0], 0] = 1.0
-        for place, (now, following) in enumerate(zip(tokens, [*tokens[1:], tokens[0]], strict=True), 1):
-            table[now] = torch.nn.functional.one_hot(torch.tensor(place), 32).float()
-            head[following, place] = 1.0
-    return model
 
 
 def test_a_reply_ends_with_the_turn_whatever_ends_a_text() -> None:

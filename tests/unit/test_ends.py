@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from gguf import GGUFReader
+from tests.speaking_model import saying
 
 from lucidlm.cli.sampling import reply_config
 from lucidlm.core.errors import InputError
@@ -24,7 +25,6 @@ from lucidlm.interop.gguf.read import load_gguf
 from lucidlm.interop.gguf.write import export_gguf
 from lucidlm.interop.hf import export_hf
 from lucidlm.interop.keras.directory import export_keras, load_keras
-from lucidlm.model.config import ModelConfig
 from lucidlm.model.directory import Loaded, load_model, save_model
 from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.heads import LanguageModel
@@ -38,26 +38,6 @@ WORDS = "the quick brown fox jumps over the lazy dog " * 3
 def tokenizer_with(**config: Any) -> Tokenizer:
     made = Tokenizer.train_bpe([WORDS], 290, exact=False)
     return Tokenizer(made.core, {**made.config, **config})
-
-
-def saying(*tokens: int, ends: tuple[int, ...] = ()) -> LanguageModel:
-    """A model that says `tokens` over and over, each after the one before, and the first after anything else."""
-    shape: dict[str, Any] = {"embedding_dim": 32, "num_heads": 2, "ff_dim": 32, "num_layers": 1, "qk_norm": False}
-    model = LanguageModel(ModelConfig(vocab_size=290, context_length=96, tied_embeddings=False, **shape)).eval()
-    with torch.no_grad():
-        for name, parameter in model.model.layers.named_parameters():
-            if "norm" not in name:
-                parameter.zero_()  # a token's state is its embedding
-        table, head = model.model.embed_tokens.weight, model.head
-        table.zero_()
-        head.zero_()
-        table[:, 0] = 1.0
-        head[tokens[0], 0] = 1.0
-        for place, (now, following) in enumerate(zip(tokens, [*tokens[1:], tokens[0]], strict=True), 1):
-            table[now] = torch.nn.functional.one_hot(torch.tensor(place), 32).float()
-            head[following, place] = 1.0
-    model.generation = GenerationDefaults(ends, {})
-    return model
 
 
 @pytest.fixture(scope="module")

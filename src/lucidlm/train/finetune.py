@@ -115,7 +115,7 @@ def _provenance(config: FinetuneConfig, loaded: Loaded, outcome: Outcome) -> dic
     return {
         "task": config.task,
         "pretrained_here": pretrained_here(loaded),
-        "imported_from": loaded.record["provenance"].get("imported_from"),
+        **{name: value for name, value in loaded.record["provenance"].items() if name == "imported_from"},
         "data": config.data,
         "seed": config.loop.seed,
         "config": config.model_dump(mode="json"),
