@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.checkpoint import directory
+from lucidlm.checkpoint.directory import LoadedModel, load_model, save_model
+from lucidlm.checkpoint.quantize import Dtype
+from lucidlm.checkpoint.record import record_checksum
 from lucidlm.interop.gguf.header import read_header
 from lucidlm.interop.gguf.read import load_gguf
 from lucidlm.interop.gguf.write import export_gguf
 from lucidlm.interop.keras.weights import h5_shapes, load_h5, save_h5
-from lucidlm.model import directory
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import Loaded, load_model, save_model
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
-from lucidlm.model.quantize import Dtype
-from lucidlm.model.record import record_checksum
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 TEXT = "the quick brown fox jumps over the lazy dog. 你好，世界。"
 SIZE: dict[str, Any] = {"vocab_size": 280, "embedding_dim": 8, "num_heads": 2, "ff_dim": 8, "num_layers": 1}
@@ -92,7 +92,7 @@ def gguf(folder: Path) -> list[Path]:
     for name, config in (("llama", LLAMA), ("qwen3", QWEN3), ("gpt2", GPT2)):
         model = LanguageModel(config.changed(embedding_dim=32, ff_dim=32))
         for dtype in ("fp32", "q8_0"):
-            export_gguf(Loaded(model, tokenizer(), {"provenance": {}}), folder / f"{name}-{dtype}.gguf", dtype)
+            export_gguf(LoadedModel(model, tokenizer(), {"provenance": {}}), folder / f"{name}-{dtype}.gguf", dtype)
     return sorted(folder.iterdir())
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from lucidlm.data.examples import Pair
-from lucidlm.metrics.text import summarization_metrics
-from lucidlm.tasks.base import tasks
-from lucidlm.tasks.sequences import SequenceToSequence
+from lucidlm.data.examples.records import Pair
+from lucidlm.metrics.text_metrics import summarization_metrics
+from lucidlm.tasks.base.task import tasks
+from lucidlm.tasks.base.text_generation import SequenceToSequence
 
 TITLE = tasks.register("title")(
     SequenceToSequence(
@@ -30,7 +30,7 @@ TITLE = tasks.register("title")(
 )
 
 if __name__ == "__main__":
-    from lucidlm.train.finetune import FinetuneConfig, finetune
+    from lucidlm.train.finetune.run import FinetuneConfig, finetune
 
     model, articles, out = sys.argv[1:]
     finetune(FinetuneConfig(task="title", model=model, data=articles), out)

@@ -15,9 +15,9 @@ from lucidlm.version import __version__
 
 if TYPE_CHECKING:
     from lucidlm.big_language_model import BigLanguageModel
-    from lucidlm.data.tokenizer import Tokenizer
+    from lucidlm.checkpoint.directory import load_model
     from lucidlm.model.config import ModelConfig
-    from lucidlm.model.directory import load_model
+    from lucidlm.tokenize.tokenizer import Tokenizer
 
     load_tokenizer = Tokenizer.load
 
@@ -34,8 +34,8 @@ __all__ = [
 _HOMES = {
     "BigLanguageModel": ("lucidlm.big_language_model", "BigLanguageModel"),
     "ModelConfig": ("lucidlm.model.config", "ModelConfig"),
-    "load_model": ("lucidlm.model.directory", "load_model"),
-    "load_tokenizer": ("lucidlm.data.tokenizer", "Tokenizer.load"),
+    "load_model": ("lucidlm.checkpoint.directory", "load_model"),
+    "load_tokenizer": ("lucidlm.tokenize.tokenizer", "Tokenizer.load"),
 }
 
 

@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 
+from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.sizes import refuse_other, require_causal, sizes_of
+from lucidlm.checkpoint.weights import check_fit, load_weights
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import require_vacant
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.generate.decode import generate, stream
-from lucidlm.generate.sampling import SamplingConfig
+from lucidlm.inference.decode import generate, stream
+from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.interop.keras.directory import whole
 from lucidlm.interop.keras.weights import load_h5
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import load_model, save_model
 from lucidlm.model.heads import LanguageModel
-from lucidlm.model.sizes import explicit, refuse_other, require_causal, sizes_of
-from lucidlm.model.weights import check_fit, load_weights
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 
 class BigLanguageModel(LanguageModel):
@@ -111,7 +111,7 @@ class BigLanguageModel(LanguageModel):
         if path.is_dir():
             loaded = load_model(path)
             model = require_causal(loaded.model, path)
-            refuse_other(explicit(model.config), self.config, self._chosen, path)
+            refuse_other(model.config.model_dump(), self.config, self._chosen, path)
             device = self.head.device
             self.config, self.model, self.lm_head = model.config, model.model, model.lm_head
             self.generation = model.generation

@@ -14,27 +14,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lucidlm.checkpoint.directory import RECORD, load_model
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json, require_vacant, write_json, write_text
-from lucidlm.core.progress import say
-from lucidlm.data.cards import CARD
-from lucidlm.data.prepare import PrepareConfig, prepare
+from lucidlm.core.progress import log
+from lucidlm.data.corpus.cards import CARD
+from lucidlm.data.corpus.prepare import PrepareConfig, prepare
 from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory
 from lucidlm.evaluate.record import EVALUATION, Evaluation, read_evaluation
-from lucidlm.generate.decode import generate
-from lucidlm.generate.sampling import SamplingConfig
-from lucidlm.model.directory import RECORD, load_model
+from lucidlm.inference.decode import generate
+from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.model.heads import LanguageModel
 from lucidlm.report.language import Language
 from lucidlm.report.run import report_run
 from lucidlm.tasks import tasks
-from lucidlm.tasks.parts import read_parts
-from lucidlm.tasks.shots import labels_of
-from lucidlm.train.checkpoint import resumable
-from lucidlm.train.finetune import finetune
-from lucidlm.train.finetune_config import FinetuneConfig
+from lucidlm.tasks.base.parts import read_parts
+from lucidlm.tasks.base.shots import labels_of
+from lucidlm.train.checkpoints import resumable
+from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.run import finetune
 from lucidlm.train.loop import LoopConfig, Outcome
-from lucidlm.train.pretrain import PretrainConfig, ShapeConfig, pretrain
+from lucidlm.train.pretrain.run import PretrainConfig, ShapeConfig, pretrain
 
 Code = Literal["en", "zh"]
 
@@ -107,30 +107,30 @@ def run_demo(
     _check_place(out, source, language, minutes, seed)
     corpus, model, judge = out / "data", out / "model", out / "judge"
     if not (corpus / CARD).exists():
-        say(f"1 of 5: preparing {source}")
+        log(f"1 of 5: preparing {source}")
         if data is not None:
             _require_labels(finetune_config(model, data, minutes, seed))
         _prepare(corpus, source, recipe, explicit=data is not None, seed=seed)
     if not (model / RECORD).exists():
-        say("2 of 5: pretraining a language model on the reviews' text")
+        log("2 of 5: pretraining a language model on the reviews' text")
         config = pretrain_config(corpus, recipe.shape, recipe.pretraining * minutes, seed)
         outcome = pretrain(config, model, resume=resumable(model))
         if outcome.stopped_by is not None:
             return outcome
     if not (judge / RECORD).exists():
-        say("3 of 5: fine-tuning it to tell praise from blame")
+        log("3 of 5: fine-tuning it to tell praise from blame")
         tuning = finetune_config(model, source, (1 - recipe.pretraining) * minutes, seed)
         outcome = finetune(tuning, judge, resume=resumable(judge))
         if outcome.stopped_by is not None:
             return outcome
     if not (judge / EVALUATION).exists():
-        say("4 of 5: judging it on the held-out reviews, beside its baselines")
+        log("4 of 5: judging it on the held-out reviews, beside its baselines")
         evaluate_directory(judge, EvaluateConfig(task="sentiment", data=source, seed=seed))
     if not (out / REPORT).exists():
-        say("5 of 5: writing a few reviews, and the report")
+        log("5 of 5: writing a few reviews, and the report")
         _write_reviews(model, recipe.prompts, seed)
         report_run([model, judge], out / REPORT, Language(language))
-    say(f"done in {(time.monotonic() - began) / 60:.1f} minutes")
+    log(f"done in {(time.monotonic() - began) / 60:.1f} minutes")
     return read_evaluation(judge / EVALUATION)
 
 

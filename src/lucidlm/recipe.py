@@ -12,20 +12,20 @@ from typing import Any
 
 from pydantic import Field
 
+from lucidlm.checkpoint.directory import RECORD
 from lucidlm.core.config import Config
 from lucidlm.core.errors import InputError
-from lucidlm.core.progress import say
-from lucidlm.data.cards import CARD
-from lucidlm.data.prepare import PrepareConfig, prepare
+from lucidlm.core.progress import log
+from lucidlm.data.corpus.cards import CARD
+from lucidlm.data.corpus.prepare import PrepareConfig, prepare
 from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory
 from lucidlm.evaluate.record import EVALUATION
-from lucidlm.model.directory import RECORD
 from lucidlm.report.run import report_run
-from lucidlm.train.checkpoint import resumable
-from lucidlm.train.finetune import finetune
-from lucidlm.train.finetune_config import FinetuneConfig
+from lucidlm.train.checkpoints import resumable
+from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.run import finetune
 from lucidlm.train.loop import Outcome
-from lucidlm.train.pretrain import PretrainConfig, pretrain
+from lucidlm.train.pretrain.run import PretrainConfig, pretrain
 
 
 class Recipe(Config):
@@ -71,17 +71,17 @@ def run_recipe(path: str | Path, out: str | Path, data: str | Path | None = None
             return found
         model = found / "pretrained"
     if recipe.prepare is not None and not (corpus / CARD).exists():
-        say(f"{path.stem}: preparing its corpus")
+        log(f"{path.stem}: preparing its corpus")
         prepare(PrepareConfig.parse(recipe.prepare, where=path), corpus)
     if recipe.pretrain is not None and not (pretrained / RECORD).exists():
-        say(f"{path.stem}: pretraining")
+        log(f"{path.stem}: pretraining")
         settings = PretrainConfig.parse({"data": {str(corpus): 1.0}, **recipe.pretrain}, where=path)
         outcome = pretrain(settings, pretrained, resume=resumable(pretrained))
         if outcome.stopped_by is not None:
             return outcome
     if recipe.finetune is not None:
         if not (tuned / RECORD).exists():
-            say(f"{path.stem}: fine-tuning")
+            log(f"{path.stem}: fine-tuning")
             tuning = FinetuneConfig.parse({"model": str(model), **recipe.finetune}, where=path)
             outcome = finetune(tuning, tuned, resume=resumable(tuned))
             if outcome.stopped_by is not None:
@@ -90,7 +90,7 @@ def run_recipe(path: str | Path, out: str | Path, data: str | Path | None = None
     for name, fields in recipe.evaluate.items():
         results = home / name
         if not (results / EVALUATION).exists():
-            say(f"{path.stem}: evaluating {name}")
+            log(f"{path.stem}: evaluating {name}")
             evaluate_directory(model, EvaluateConfig.parse(fields, where=path), results)
     parts = [folder for folder in (pretrained, tuned, *(home / name for name in recipe.evaluate)) if folder.exists()]
     report_run(parts, home / "report.html")

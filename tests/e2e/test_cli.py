@@ -16,10 +16,10 @@ import pytest
 import torch
 from tests.conftest import made_up_reviews
 
+from lucidlm.checkpoint.directory import load_model
 from lucidlm.cli import main as cli
-from lucidlm.generate.decode import generate
-from lucidlm.generate.sampling import SamplingConfig
-from lucidlm.model.directory import load_model
+from lucidlm.inference.decode import generate
+from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.model.heads import LanguageModel
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -155,7 +155,7 @@ def test_ctrl_c_anywhere_is_one_line(run: Run, tiny_model: Path, monkeypatch: py
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lucidlm.model.directory.load_model", interrupt)
+    monkeypatch.setattr("lucidlm.checkpoint.directory.load_model", interrupt)
     code, output, errors = run("generate", tiny_model, "film")
     assert (code, output) == (130, "")
     assert "Traceback" not in errors
@@ -421,7 +421,7 @@ def test_a_damaged_model_is_named(
 @pytest.fixture
 def stopped(run: Run, tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that crashed after two checkpoints."""
-    from lucidlm.train import pretrain as training
+    from lucidlm.train.pretrain import run as training
 
     def crash(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -459,7 +459,7 @@ def test_a_resumed_run_keeps_its_settings(run: Run, stopped: Path, tiny_data: Pa
 def test_flags_replace_what_a_replayed_file_says(
     run: Run, stopped: Path, tmp_path: Path, tiny_data: Path, reviews_zh_jsonl: Path
 ) -> None:
-    from lucidlm.train.pretrain import PretrainConfig
+    from lucidlm.train.pretrain.run import PretrainConfig
 
     other = tmp_path / "other"
     assert run("data", "prepare", reviews_zh_jsonl, "--out", other)[0] == 0

@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lucidlm.data.cards import DataCard
-from lucidlm.data.loader import TokenCorpus
+from lucidlm.checkpoint.directory import load_model
+from lucidlm.data.corpus.cards import DataCard
+from lucidlm.data.corpus.loader import TokenCorpus
 from lucidlm.data.split import split_of
-from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.demo import RECIPES, TEST, VALIDATION
-from lucidlm.model.directory import load_model
 from lucidlm.tasks import tasks
-from lucidlm.train.finetune import read_parts
-from lucidlm.train.finetune_config import FinetuneConfig
-from lucidlm.train.pretrain import PretrainConfig
+from lucidlm.tokenize.tokenizer import Tokenizer
+from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.run import read_parts
+from lucidlm.train.pretrain.run import PretrainConfig
 
 
 def demo(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

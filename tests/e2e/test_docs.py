@@ -12,12 +12,12 @@ import typer.main
 import yaml
 
 from lucidlm.cli.main import app
-from lucidlm.data.cards import DataCard
-from lucidlm.data.prepare import PrepareConfig
+from lucidlm.data.corpus.cards import DataCard
+from lucidlm.data.corpus.prepare import PrepareConfig
 from lucidlm.evaluate.runner import Evaluation
-from lucidlm.generate.sampling import SamplingConfig
-from lucidlm.train.finetune import FinetuneConfig
-from lucidlm.train.pretrain import PretrainConfig
+from lucidlm.inference.sampler import SamplingConfig
+from lucidlm.train.finetune.run import FinetuneConfig
+from lucidlm.train.pretrain.run import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "lucidlm"

@@ -22,7 +22,7 @@ from huggingface_hub import constants
 from tests.hub_server import TOKEN, Hub
 
 from lucidlm.core.errors import InputError, LucidError
-from lucidlm.data.sources import read_documents, read_rows
+from lucidlm.data.sources.read import read_documents, read_rows
 
 CARD = """---
 license: cc-by-4.0

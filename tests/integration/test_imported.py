@@ -12,13 +12,13 @@ from tests.conftest import made_up_reviews
 from tests.parity.test_tokenizer_parity import bert, gpt2
 from typer.testing import CliRunner
 
+from lucidlm.checkpoint.directory import load_model
 from lucidlm.cli.main import app
-from lucidlm.data.examples import Answer, Question
-from lucidlm.model.classify import TextClassifier
-from lucidlm.model.directory import load_model
-from lucidlm.model.spans import SpanReader
-from lucidlm.train.finetune import finetune
-from lucidlm.train.finetune_config import FinetuneConfig
+from lucidlm.data.examples.records import Answer, Question
+from lucidlm.predict.classifier import TextClassifier
+from lucidlm.predict.span_reader import SpanReader
+from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.run import finetune
 from lucidlm.train.loop import LoopConfig
 
 transformers = pytest.importorskip("transformers", reason="needs the [hf] extra")
@@ -80,7 +80,7 @@ def test_a_classifier_tuned_here_is_the_same_in_a_pipeline(imported: Path, revie
 
 
 def test_adapters_are_trained_beside_the_imported_weights(imported: Path, reviews_csv: Path, tmp_path: Path) -> None:
-    outcome = finetune(configured(imported, reviews_csv, strategy="lora"), tmp_path / "judge")
+    outcome = finetune(configured(imported, reviews_csv, tuning="lora"), tmp_path / "judge")
     assert "validation_accuracy" in outcome.evaluation
     assert (tmp_path / "judge" / "adapter" / "adapter_config.json").is_file()
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lucidlm.checkpoint.directory import load_model
 from lucidlm.core.errors import InputError
 from lucidlm.evaluate.record import EVALUATION, read_evaluation
-from lucidlm.model.directory import load_model
 from lucidlm.recipe import Recipe, run_recipe
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))

@@ -12,12 +12,12 @@ import torch
 from tests.parity.tiny_models import GPT2, PAD, ROTARY, close, their, transformers
 from tokenizers import processors
 
+from lucidlm.checkpoint.directory import load_model, save_model
 from lucidlm.core.errors import InputError
-from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.interop.hf import export_hf
-from lucidlm.model.classify import TextClassifier
-from lucidlm.model.directory import load_model, save_model
 from lucidlm.model.heads import SequenceClassifier
+from lucidlm.predict.classifier import TextClassifier
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 FAMILIES = {"GPT2": GPT2, "Llama": ROTARY, "Qwen2": ROTARY, "Qwen3": ROTARY, "Mistral": ROTARY}
 TEXTS = ["the quick brown fox", "x", "jumps over the lazy dog, and over the fox", "dog"]

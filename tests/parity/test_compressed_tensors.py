@@ -10,8 +10,8 @@ import pytest
 import torch
 import transformers
 
+from lucidlm.checkpoint.directory import load_model, save_model
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import load_model, save_model
 from lucidlm.model.heads import LanguageModel
 
 pytest.importorskip("compressed_tensors")

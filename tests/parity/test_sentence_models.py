@@ -15,15 +15,15 @@ from tests.parity.tiny_models import randomise, transformers
 from torch import Tensor
 from typer.testing import CliRunner
 
+from lucidlm.checkpoint.directory import load_model, save_model
 from lucidlm.cli.main import app
 from lucidlm.core.errors import InputError
 from lucidlm.interop.hf import export_hf
-from lucidlm.model.directory import load_model, save_model
-from lucidlm.model.embed import TextEmbedder
 from lucidlm.model.heads import LanguageModel
-from lucidlm.model.search import Item, SearchIndex, model_fingerprint
-from lucidlm.train.finetune import finetune
-from lucidlm.train.finetune_config import FinetuneConfig
+from lucidlm.predict.embedder import TextEmbedder
+from lucidlm.predict.vector_index import Item, SearchIndex, model_fingerprint
+from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.run import finetune
 from lucidlm.train.loop import LoopConfig
 
 TEXTS = ["a wonderful film with a dull ending", "dull", "The plot, the score and the camera!"]

@@ -11,9 +11,9 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from lucidlm.data.chat import frame_prompt
-from lucidlm.data.examples import Message
-from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.tokenize.chat_prompts import tokenize_chat_prompt
+from lucidlm.tokenize.conversation import Message
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers", reason="needs the [hf] extra")
 
@@ -289,7 +289,7 @@ def test_messages_that_spell_out_control_tokens_are_read_as_transformers_sanitiz
             "input_ids"
         ]
         messages = [Message(one["role"], one["content"]) for one in talk]
-        assert frame_prompt(messages, ours, 1000).ids.tolist() == expected
+        assert tokenize_chat_prompt(messages, ours, 1000).ids.tolist() == expected
 
 
 @pytest.mark.parametrize("model_type", ["llama", "eurobert"])

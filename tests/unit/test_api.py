@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 
 import lucidlm
 from lucidlm import BigLanguageModel, InputError, LucidError, ModelConfig
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.generate.decode import generate
-from lucidlm.generate.sampling import SamplingConfig
-from lucidlm.model.counts import count_parameters
-from lucidlm.model.directory import save_model
+from lucidlm.checkpoint.directory import save_model
+from lucidlm.inference.decode import generate
+from lucidlm.inference.sampler import SamplingConfig
+from lucidlm.model.flops import count_parameters
 from lucidlm.model.heads import LanguageModel, SequenceClassifier
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (300, 32, 4, 48, 2)

@@ -13,9 +13,12 @@ SOURCE = Path(__file__).resolve().parents[2] / "src"
 LAYERS = (
     {"version"},
     {"core"},
+    {"tokenize"},
     {"data"},
     {"model"},
-    {"generate"},
+    {"checkpoint"},
+    {"inference"},
+    {"predict"},
     {"interop"},
     {"metrics"},
     {"baselines"},
@@ -32,9 +35,9 @@ LAYERS = (
 EAGER = {"lucidlm.core.errors", "lucidlm.version"}
 LAZY = {
     "lucidlm.big_language_model",
-    "lucidlm.data.tokenizer",
+    "lucidlm.tokenize.tokenizer",
     "lucidlm.model.config",
-    "lucidlm.model.directory",
+    "lucidlm.checkpoint.directory",
 }
 """What `lucidlm/__init__.py` may import at once, and when it is first used."""
 LONGEST = 400

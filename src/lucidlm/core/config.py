@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import write_text
 
+CONFIG = "config.yaml"
+"""Where a run leaves its settings, whole, beside what it makes."""
+
 
 class Config(BaseModel):
     """Immutable settings. Unknown and wrong fields raise `InputError` naming each of them.

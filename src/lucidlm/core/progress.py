@@ -21,12 +21,12 @@ console = Console(stderr=True, highlight=False)
 SECONDS_BETWEEN_LINES = 15.0
 
 
-def say(message: str) -> None:
+def log(message: str) -> None:
     """Print a line for the person watching, on standard error; rich markup in it is not interpreted."""
     console.print(message, markup=False, soft_wrap=True)
 
 
-class Task:
+class ProgressBar:
     """One stretch of long work, used as a context manager; `advance` it as the work goes on.
 
     Parameters
@@ -48,10 +48,10 @@ class Task:
         self._start = self._last = time.monotonic()
         self._bar: Progress | None = None
 
-    def __enter__(self) -> Task:
+    def __enter__(self) -> ProgressBar:
         self._start = self._last = time.monotonic()
-        if console.is_terminal and not Task._bar_is_shown:
-            Task._bar_is_shown = True
+        if console.is_terminal and not ProgressBar._bar_is_shown:
+            ProgressBar._bar_is_shown = True
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=None),
@@ -71,9 +71,9 @@ class Task:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-            Task._bar_is_shown = False
+            ProgressBar._bar_is_shown = False
         elif kind is None:
-            say(self._line())
+            log(self._line())
 
     def advance(self, amount: float = 1, note: str | None = None) -> None:
         """Count `amount` more as done; `note` is shown beside it (the loss, the file being read)."""
@@ -88,7 +88,7 @@ class Task:
             )
         elif now - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now
-            say(self._line())
+            log(self._line())
 
     def _rate(self) -> str:
         speed = (self.done - self._before) / max(time.monotonic() - self._start, 1e-9)
@@ -105,7 +105,7 @@ class Task:
 
 def track(items: Iterable[T], label: str, total: float | None = None, unit: str = "") -> Iterator[T]:
     """Yield from `items` while showing how far it is."""
-    with Task(label, total, unit) as task:
+    with ProgressBar(label, total, unit) as task:
         for item in items:
             yield item
             task.advance()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lucidlm.core.errors import InputError
 from lucidlm.core.registry import Registry
-from lucidlm.data.html import Html
+from lucidlm.data.cleaning.html import Html
 
 OnError = Literal["stop", "skip"]
 
@@ -36,7 +36,7 @@ class Reading:
     ----------
     text_field: the field of a row that holds the text; None leaves the row whole, in the document's `meta`.
     label_field: the field that holds the label, if one is wanted.
-    encoding: how bytes become text; "auto" takes UTF-8 and what `lucidlm.data.encoding` recognises.
+    encoding: how bytes become text; "auto" takes UTF-8 and what `lucidlm.data.formats.encoding` recognises.
     on_error: "stop" raises at the first row that cannot be used, "skip" leaves it out and counts it.
     skipped: what was left out, by reason.
     html: whether pages (.html) become text; "no" leaves them as they are written.

@@ -12,7 +12,7 @@ from typing import Literal
 
 import regex
 
-Writing = Literal["zh", "unspaced", "en"]
+TextGeneration = Literal["zh", "unspaced", "en"]
 
 _UNSPACED_RANGES = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
 _UNSPACED = re.compile(f"[{_UNSPACED_RANGES}]")
@@ -37,7 +37,7 @@ def separates_no_words(texts: Sequence[str]) -> bool:
     return 2 * len(_UNSPACED.findall(sample)) > len(_LETTER.findall(sample))
 
 
-def language_of(texts: Sequence[str]) -> Writing:
+def language_of(texts: Sequence[str]) -> TextGeneration:
     """Return how the first texts are to be cut into words.
 
     "zh" is Chinese; "unspaced" another script without spaces (kana among the Han characters: Japanese); "en" is every

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lucidlm.core.io import disk_errors
-from lucidlm.core.progress import Task as Progress
-from lucidlm.core.progress import say
-from lucidlm.data.examples import Ranking, Written
-from lucidlm.tasks.base import Predictor, Task
+from lucidlm.core.progress import ProgressBar, log
+from lucidlm.data.examples.records import GeneratedText, Ranking
+from lucidlm.tasks.base.task import Predictor, Task
 
 PARTIAL = "predictions.partial.jsonl"
 CHARACTERS, CHARACTERS_WRITTEN = 400_000, 40_000
@@ -40,7 +39,7 @@ def answer_all(
     answers = _kept(task, partial, fingerprint, len(examples)) if partial is not None else {}
     sizes = [sum(map(len, task.texts(example))) + 1 for example in examples]
     done = sum(sizes[index] for index in answers)
-    with Progress(label, sum(sizes), "characters", done) as progress:
+    with ProgressBar(label, sum(sizes), "characters", done) as progress:
         for rows in _chunks(task, sizes, answers):
             found = predictor.predict([examples[row] for row in rows])
             answers |= dict(zip(rows, found, strict=True))
@@ -57,7 +56,7 @@ def _chunks(task: Task[Any, Any], sizes: Sequence[int], answered: dict[int, Any]
             yield list(range(len(sizes)))
         return
     order = sorted((row for row in range(len(sizes)) if row not in answered), key=lambda row: -sizes[row])
-    most = CHARACTERS_WRITTEN if task.answer is Written else CHARACTERS
+    most = CHARACTERS_WRITTEN if task.answer is GeneratedText else CHARACTERS
     rows, total = [], 0
     for row in order:
         rows.append(row)
@@ -90,7 +89,7 @@ def _kept(task: Task[Any, Any], path: Path, fingerprint: str, examples: int) -> 
     answers, good = {}, 0
     try:
         if json.loads(lines[0]) != {"fingerprint": fingerprint}:
-            say(f"{path}: answers of another model, or to other data; they are thrown away")
+            log(f"{path}: answers of another model, or to other data; they are thrown away")
             path.unlink()
             return {}
         for line in lines:
@@ -101,13 +100,13 @@ def _kept(task: Task[Any, Any], path: Path, fingerprint: str, examples: int) -> 
                 answers[fields["row"]] = task.answer(**{name: _tuples(v) for name, v in fields["answer"].items()})
             good += len(line)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        say(f"{path}: is damaged from byte {good:,} on; what stands before is used")
+        log(f"{path}: is damaged from byte {good:,} on; what stands before is used")
     if good:
         os.truncate(path, good)
     else:
         path.unlink()
     if answers:
-        say(f"goes on after {len(answers):,} of {examples:,} answers kept in {path}")
+        log(f"goes on after {len(answers):,} of {examples:,} answers kept in {path}")
     return answers
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from lucidlm.core.errors import InputError
 from lucidlm.evaluate.record import EVALUATION, STATISTICS, Evaluation, Measure, read_evaluation, read_statistics
 from lucidlm.metrics.statistics import Comparison, compare
-from lucidlm.tasks.base import tasks
+from lucidlm.tasks.base.task import tasks
 
 
 @dataclass(frozen=True)

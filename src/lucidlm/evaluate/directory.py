@@ -10,29 +10,27 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
+from lucidlm.checkpoint.directory import RECORD, load_model
 from lucidlm.core.config import Config
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json, sha256
-from lucidlm.core.products import fast_products
-from lucidlm.core.progress import say
+from lucidlm.core.matmul import fast_matmul
+from lucidlm.core.progress import log
 from lucidlm.core.seeds import numpy_generator
+from lucidlm.data.cleaning.html import Html
+from lucidlm.data.corpus.loader import TokenCorpus
 from lucidlm.data.document import OnError
-from lucidlm.data.html import Html
-from lucidlm.data.loader import TokenCorpus
 from lucidlm.data.split import Bounds, Split
-from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.evaluate.leakage import Leak, fine_tuning_leak, pretraining_leak
 from lucidlm.evaluate.record import Evaluation
 from lucidlm.evaluate.runner import evaluate_task
-from lucidlm.model.directory import RECORD, load_model
+from lucidlm.inference.held_out import validate
 from lucidlm.model.heads import LanguageModel
-from lucidlm.tasks.base import Task, read_examples, tasks
-from lucidlm.tasks.parts import Parts, as_judged, read_parts
-from lucidlm.tasks.shots import draw_shots, labels_of
-from lucidlm.train.finetune import OBJECTIVES
-from lucidlm.train.finetune_config import FinetuneConfig
-from lucidlm.train.validation import validate
+from lucidlm.tasks.base.parts import Parts, TunedOn, as_judged, read_parts
+from lucidlm.tasks.base.shots import draw_shots, labels_of
+from lucidlm.tasks.base.task import Task, read_examples, tasks
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 Part = Literal["auto", "all", "train", "validation", "test"]
 
@@ -102,7 +100,7 @@ def evaluate_directory(
             reason = f"{tuned.data} cannot be read any more"
             leakage.append(Leak(against="fine-tuning", checked=False, reason=reason))
         leakage.append(pretraining_leak(task, examples, directory))
-    with fast_products(compute.device):
+    with fast_matmul(compute.device):
         return evaluate_task(
             task,
             predictor,
@@ -120,7 +118,7 @@ def evaluate_directory(
 
 
 def _examples(
-    task: Task[Any, Any], config: EvaluateConfig, tuned: FinetuneConfig | None, bounds: Bounds, directory: Path
+    task: Task[Any, Any], config: EvaluateConfig, tuned: TunedOn | None, bounds: Bounds, directory: Path
 ) -> tuple[list[Any], list[Any] | None, str]:
     """Return the examples to judge on, those that the model learned from, if they can be had, and the part's name."""
     own = tuned is not None and _same_source(config.data, tuned.data)
@@ -157,7 +155,7 @@ def _examples(
     if config.limit is not None and config.limit < found:
         rows = numpy_generator(config.seed, "limit").permutation(found)[: config.limit]
         examples = [examples[row] for row in sorted(rows)]
-    say(
+    log(
         f"{config.data}: {len(examples):,} examples ({part})"
         + (f" of {found:,}" if len(examples) < found else "")
         + (", held out when the model was fine-tuned" if own and part == "test" else "")
@@ -166,7 +164,7 @@ def _examples(
 
 
 def _training(
-    task: Task[Any, Any], config: EvaluateConfig, tuned: FinetuneConfig | None, bounds: Bounds, parts: Parts | None
+    task: Task[Any, Any], config: EvaluateConfig, tuned: TunedOn | None, bounds: Bounds, parts: Parts | None
 ) -> list[Any] | None:
     """Return the examples that the model learned from, the same few where it was given few; None if nobody can."""
     if not (config.baselines or config.leakage):
@@ -179,10 +177,10 @@ def _training(
     try:
         training = (parts or read_parts(tuned, task, bounds))["train"]
     except InputError as error:
-        say(f"No baselines, and no look for examples that the model was fine-tuned on: {error}")
+        log(f"No baselines, and no look for examples that the model was fine-tuned on: {error}")
         return None
     if tuned.shots is not None:
-        training = draw_shots(training, tuned.shots, labels_of(task, training), tuned.loop.seed)
+        training = draw_shots(training, tuned.shots, labels_of(task, training), tuned.seed)
     return training
 
 
@@ -190,9 +188,8 @@ def _same_source(one: str, other: str) -> bool:
     return one == other or (os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other))
 
 
-def _fine_tuning(directory: Path, task: Task[Any, Any]) -> tuple[FinetuneConfig | None, Bounds]:
-    """Return the configuration that the model in `directory` was fine-tuned for `task` with, None if it was not, and the
-    bounds of its parts.
+def _fine_tuning(directory: Path, task: Task[Any, Any]) -> tuple[TunedOn | None, Bounds]:
+    """Return what the model in `directory` was fine-tuned for `task` on, None if it was not, and the bounds of its parts.
 
     Raises
     ------
@@ -202,11 +199,10 @@ def _fine_tuning(directory: Path, task: Task[Any, Any]) -> tuple[FinetuneConfig 
     provenance = read_json(record).get("provenance", {}) if record.exists() else {}
     made_for = provenance.get("task")
     if made_for == task.name:
-        # Before there was a choice all texts were taken for HTML, and those with several labels had their first; models that
-        # record no bounds were tuned by the text's hash alone.
-        config = FinetuneConfig.parse({"html": "yes", "on_conflict": "first", **provenance["config"]}, where=record)
-        return config, {label: (tested, held_out) for label, (tested, held_out) in provenance.get("bounds", {}).items()}
-    if made_for in set(tasks) and isinstance(task, tuple(OBJECTIVES)):
+        # Models that record no bounds were tuned by the text's hash alone.
+        tuned = TunedOn.from_run(provenance["config"], where=record)
+        return tuned, {label: (tested, held_out) for label, (tested, held_out) in provenance.get("bounds", {}).items()}
+    if made_for in set(tasks) and task.tunable:
         raise InputError(f"was fine-tuned for {made_for}, not for {task.name}", where=directory)
     return None, {}
 
@@ -239,7 +235,7 @@ def evaluate_language_model(
         )
     target = choose_compute(device).device
     corpus = TokenCorpus.open(data, part)
-    with torch.inference_mode(), fast_products(target):
+    with torch.inference_mode(), fast_matmul(target):
         found = validate(
             loaded.model.to(target), [corpus], loaded.model.config.context_length, corpus.tokens, target, None
         )

@@ -16,11 +16,10 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 
 from lucidlm.core.devices import choose_compute
-from lucidlm.core.progress import Task as Progress
-from lucidlm.core.progress import say
-from lucidlm.generate.decode import Generation, generate
-from lucidlm.generate.likelihood import open_scorer
-from lucidlm.generate.sampling import SamplingConfig
+from lucidlm.core.progress import ProgressBar, log
+from lucidlm.inference.decode import Generation, generate
+from lucidlm.inference.sampler import SamplingConfig
+from lucidlm.inference.scorer import open_scorer
 
 WRITTEN = 256
 """Tokens to write where a task does not say how many."""
@@ -119,7 +118,7 @@ class HarnessModel(TemplateLM):
         kinds: dict[str, list[int]] = {}
         for number, (_, settings) in enumerate(asked):
             kinds.setdefault(json.dumps(settings, sort_keys=True), []).append(number)
-        with Progress("writing", len(requests), "texts") as progress:
+        with ProgressBar("writing", len(requests), "texts") as progress:
             for numbers in kinds.values():
                 settings = asked[numbers[0]][1]
                 stops, config = self._sampling(settings)
@@ -161,7 +160,7 @@ class HarnessModel(TemplateLM):
         fields = {name: settings.pop(name) for name in SAMPLING if name in settings}
         sampled = settings.pop("do_sample", fields.get("temperature", 0) > 0)
         if settings:
-            say(f"Settings of generation that have no effect here: {', '.join(sorted(settings))}.")
+            log(f"Settings of generation that have no effect here: {', '.join(sorted(settings))}.")
         if not sampled:
             fields["temperature"] = 0.0
         base = {"temperature": 1.0, "min_p": 0.0, **fields}
@@ -178,7 +177,7 @@ class HarnessModel(TemplateLM):
         context = self.model.config.context_length
         if length < context:
             return context - length
-        say(
+        log(
             f"A task asks for texts of {length:,} tokens, and the model's context is {context:,}: "
             f"it reads up to {context // 2:,} tokens of the prompt and writes until the context is full."
         )

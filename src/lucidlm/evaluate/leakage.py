@@ -12,12 +12,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from lucidlm.checkpoint.directory import RECORD
 from lucidlm.core.io import read_json, sha256
 from lucidlm.core.progress import track
-from lucidlm.data.cards import CARD
-from lucidlm.data.overlap import SKETCH, NgramSketch, ngram_hashes
-from lucidlm.model.directory import RECORD
-from lucidlm.tasks.base import Task
+from lucidlm.data.cleaning.overlap import SKETCH, NgramSketch, ngram_hashes
+from lucidlm.data.corpus.cards import CARD
+from lucidlm.tasks.base.task import Task
 
 THRESHOLD = 0.5
 NAMED = 5

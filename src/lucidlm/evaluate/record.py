@@ -15,10 +15,10 @@ from pydantic import BaseModel, Field, ValidationError
 from lucidlm.core.config import describe
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import atomic_path, read_json, write_text
-from lucidlm.data.examples import Example
-from lucidlm.data.unknown import Unknown
+from lucidlm.data.examples.records import Example
 from lucidlm.evaluate.leakage import Leak
 from lucidlm.metrics.statistics import Comparison, Estimate
+from lucidlm.tokenize.unknown import Unknown
 
 EVALUATION, PREDICTIONS, STATISTICS = "eval.json", "predictions.jsonl", "statistics.npz"
 FORMAT = 2

@@ -18,14 +18,14 @@ import numpy as np
 
 from lucidlm.core.devices import describe_machine
 from lucidlm.core.errors import InputError, LucidError
-from lucidlm.core.progress import say
-from lucidlm.data.examples import Judgement
+from lucidlm.core.progress import log
+from lucidlm.data.examples.records import ClassPrediction
 from lucidlm.evaluate.answers import PARTIAL, answer_all
 from lucidlm.evaluate.leakage import Leak
 from lucidlm.evaluate.record import Evaluation, Measure, Score, digest, write_evaluation
 from lucidlm.metrics.statistics import Metric, compare, estimate
-from lucidlm.tasks.base import Predictor, Task, unknown_to
-from lucidlm.tasks.classification import TextClassification
+from lucidlm.tasks.base.task import Predictor, Task, unknown_to
+from lucidlm.tasks.text_classification import TextClassification
 
 
 @dataclass
@@ -138,10 +138,10 @@ def evaluate_task(
         assert partial is not None
         partial.unlink(missing_ok=True)
     if unknown is not None and unknown.characters:
-        say(f"Careful: {unknown}.")
+        log(f"Careful: {unknown}.")
     for leak in leakage:
         if leak.overlapping or leak.copies:
-            say(f"Careful: {leak}; the first is {leak.named[0].where}." if leak.named else f"Careful: {leak}.")
+            log(f"Careful: {leak}; the first is {leak.named[0].where}." if leak.named else f"Careful: {leak}.")
     return evaluation
 
 
@@ -150,7 +150,7 @@ def _judge(
 ) -> _Judged:
     seconds = time.perf_counter() - start
     for example, answer in zip(examples, answers, strict=True):
-        if isinstance(answer, Judgement) and not np.isfinite(answer.probabilities).all():
+        if isinstance(answer, ClassPrediction) and not np.isfinite(answer.probabilities).all():
             raise LucidError(
                 f"{name} gives probabilities that are not finite",
                 where=example.where,
@@ -170,18 +170,18 @@ def _judge(
     return _Judged(Score(name=name, metrics=figures, seconds=seconds), statistics)
 
 
-def _aligned(answer: Judgement, labels: Sequence[str], task: TextClassification) -> Judgement:
+def _aligned(answer: ClassPrediction, labels: Sequence[str], task: TextClassification) -> ClassPrediction:
     """Return a baseline's answer in terms of the model's labels: in their order, and none by another spelling."""
     shares = dict.fromkeys(labels, 0.0)
     for label, probability in zip(answer.labels, answer.probabilities, strict=True):
         found = task.known_as(label, labels)
         assert found is not None  # all training labels were checked
         shares[found] += probability
-    return Judgement(tuple(labels), tuple(shares.values()))
+    return ClassPrediction(tuple(labels), tuple(shares.values()))
 
 
 def _confusion(
-    task: TextClassification, examples: Sequence[Any], answers: Sequence[Judgement], labels: Sequence[str]
+    task: TextClassification, examples: Sequence[Any], answers: Sequence[ClassPrediction], labels: Sequence[str]
 ) -> list[list[int]]:
     counts = [[0] * len(labels) for _ in labels]
     for row, answer in zip(task.label_ids(examples, labels), answers, strict=True):

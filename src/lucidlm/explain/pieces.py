@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 
 @dataclass

@@ -16,22 +16,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lucidlm.checkpoint.directory import LoadedModel
 from lucidlm.core.errors import InputError
-from lucidlm.data.tokenizer import Kind, Tokenizer
 from lucidlm.explain.pieces import Piece, cut
-from lucidlm.generate.decode import never_written
-from lucidlm.generate.ends import ends_of
-from lucidlm.model.classify import TextClassifier
+from lucidlm.inference.decode import suppressed_tokens
+from lucidlm.inference.end_of_text import ends_of
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import Loaded
 from lucidlm.model.heads import LanguageModel, SequenceClassifier
-from lucidlm.model.rows import refuse_beyond
+from lucidlm.predict.classifier import TextClassifier
+from lucidlm.tokenize.embedding_rows import refuse_beyond
+from lucidlm.tokenize.tokenizer import Tokenizer, TokenizerKind
 
 TOKENS_AT_ONCE = 1024
 """Tokens that are read at once; more would not be faster on a CPU."""
 
 
-SPACES: dict[Kind, str] = {"characters": " ", "sentencepiece": "▁", "unigram": "▁"}
+SPACES: dict[TokenizerKind, str] = {"characters": " ", "sentencepiece": "▁", "unigram": "▁"}
 """How tokenizers spell a space in their vocabulary; BERT's drops them all."""
 
 
@@ -89,7 +89,9 @@ class Prediction:
         return found
 
 
-def predict(loaded: Loaded, text: str, target: str | None = None, device: torch.device | None = None) -> Prediction:
+def predict(
+    loaded: LoadedModel, text: str, target: str | None = None, device: torch.device | None = None
+) -> Prediction:
     """Return the prediction to explain: of the next token, or of the text's label.
 
     Parameters
@@ -132,7 +134,7 @@ def _next_token(model: LanguageModel, tokenizer: Tokenizer, text: str, target: s
     if target is None:
         with torch.inference_mode():
             states, table = model.readout(model.model(head[None])[:, -1])
-            never = never_written(size, tokenizer, ends_of(tokenizer, model.generation.ends, size)).to(device)
+            never = suppressed_tokens(size, tokenizer, ends_of(tokenizer, model.generation.ends, size)).to(device)
             sought = [int(functional.linear(states, table)[0].masked_fill(never, float("-inf")).argmax())]
     wanted = torch.tensor(sought, device=device)
 
@@ -160,7 +162,7 @@ def _label(classifier: TextClassifier, text: str, target: str | None) -> Predict
         )
     ids, pieces = cut(tokenizer, text, first=len(tokenizer.prefix))
     refuse_beyond(tokenizer.whole(ids), model.config.vocab_size, tokenizer, "TEXT")
-    _fits(len(ids), classifier.room)
+    _fits(len(ids), classifier.max_tokens)
     read = torch.tensor(tokenizer.whole(ids)).to(model.model.embed_tokens.weight.device)
 
     def logprobs(tokens: Tensor) -> Tensor:

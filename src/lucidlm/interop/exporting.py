@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from lucidlm.checkpoint.directory import LoadedModel
 from lucidlm.core.registry import Registry
-from lucidlm.model.directory import Loaded
 
-Exporter = Callable[[Loaded, Path, str | None], None]
+Exporter = Callable[[LoadedModel, Path, str | None], None]
 """Called with the model, where to write, and the number format that was asked for, if any.
 
 It raises an `InputError` if the software has no place for such a model or format, before anything is written.

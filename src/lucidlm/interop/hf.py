@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+from lucidlm.checkpoint.directory import RECORD, LoadedModel, save_model
+from lucidlm.checkpoint.families import families, family_of
+from lucidlm.checkpoint.quantize import FLOATS, Dtype
 from lucidlm.core.errors import InputError
 from lucidlm.interop.pre_tokenizers import name_of
-from lucidlm.model.directory import RECORD, Loaded, save_model
-from lucidlm.model.family import families, family_of
 from lucidlm.model.heads import SequenceClassifier
-from lucidlm.model.quantize import FLOATS, Dtype
 
 
-def export_hf(loaded: Loaded, out: Path, dtype: str | None) -> None:
+def export_hf(loaded: LoadedModel, out: Path, dtype: str | None) -> None:
     """Write a directory that `AutoModel*.from_pretrained` opens; our own directories do too, where there is a family.
 
     Raises

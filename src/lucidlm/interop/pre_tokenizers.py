@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import tokenizers
 from tokenizers import Regex, pre_tokenizers
 
-from lucidlm.data.byte_level import PIECES
-from lucidlm.data.tokenizer_classes import word_pieces
+from lucidlm.tokenize.byte_level import PIECES
+from lucidlm.tokenize.classes import word_pieces
 
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """Radford et al. 2019."""

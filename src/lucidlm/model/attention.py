@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from lucidlm.core.products import from_onednn
+from lucidlm.core.matmul import from_onednn
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.norm import RMSNorm
 from lucidlm.model.position import rotate
@@ -31,15 +31,15 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width, d = config.embedding_dim, config.head_width
+        width, d = config.embedding_dim, config.head_dim
         biased = config.bias or config.qkv_bias
         self.q_proj = nn.Linear(width, config.num_heads * d, bias=biased)
-        self.k_proj = nn.Linear(width, config.key_heads * d, bias=biased)
-        self.v_proj = nn.Linear(width, config.key_heads * d, bias=biased)
+        self.k_proj = nn.Linear(width, config.num_kv_heads * d, bias=biased)
+        self.v_proj = nn.Linear(width, config.num_kv_heads * d, bias=biased)
         self.o_proj = nn.Linear(config.num_heads * d, width, bias=config.bias)
         self.q_norm = RMSNorm(d, config.norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(d, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.causal, self.head_width = config.causal, d
+        self.causal, self.head_dim = config.causal, d
 
     def forward(
         self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: LayerCache | None
@@ -64,7 +64,7 @@ class Attention(nn.Module):
         return self.o_proj(y.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)  # (B, T, H * d) -> (B, H, T, d)
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, T, H * d) -> (B, H, T, d)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:

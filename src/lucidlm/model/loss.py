@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-IGNORED = -100
+IGNORE_INDEX = -100
 """The target that marks a position as not counted."""
 
 CHUNK = 2**21
@@ -32,16 +32,16 @@ def token_losses(hidden: Tensor, head: Tensor, targets: Tensor, smoothing: float
     ----------
     hidden: (B, T, D) final hidden states.
     head: (V, D) output embedding.
-    targets: (B, T) int64 token ids, `IGNORED` where nothing is to be predicted.
+    targets: (B, T) int64 token ids, `IGNORE_INDEX` where nothing is to be predicted.
     smoothing: share of the target spread evenly over the vocabulary (Szegedy et al. 2015, arXiv:1512.00567).
     """
     flat = hidden.flatten(0, 1)
     total = _ChunkedCrossEntropy.apply(flat, head, targets.flatten(), torch.is_grad_enabled(), smoothing)
     assert isinstance(total, Tensor)
-    return total, (targets != IGNORED).sum()
+    return total, (targets != IGNORE_INDEX).sum()
 
 
-def token_costs(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+def token_nll(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     """Return the cross-entropy in nats of each of `targets` (N,) int64, fp32 (N,), from `hidden` (N, D); no gradients."""
     rows = _rows(head)
     parts = [
@@ -62,7 +62,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, with_gradients: bool, smoothing: float
     ) -> Tensor:
-        counted = targets != IGNORED
+        counted = targets != IGNORE_INDEX
         safe = targets.where(counted, 0)
         weight = head.to(hidden.dtype)
         total = hidden.new_zeros((), dtype=torch.float32)

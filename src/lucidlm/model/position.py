@@ -18,7 +18,7 @@ class Rotary(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         # Derived from the configuration, so real even where weights are yet to be loaded, and not saved with them.
-        frequencies = rotary_frequencies(config.head_width, config.rope_theta, config.rope_scaling)
+        frequencies = rotary_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,9 +27,9 @@ class Rotary(nn.Module):
         return angles.cos(), angles.sin()
 
 
-def rotary_frequencies(head_width: int, theta: float, scaling: RopeScaling | None = None) -> Tensor:
+def rotary_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None = None) -> Tensor:
     """Return how far, in radians, each pair of a head's dimensions turns from a token to the next, fp32 (d / 2,)."""
-    frequencies = theta ** -(torch.arange(0, head_width, 2, dtype=torch.float32, device="cpu") / head_width)
+    frequencies = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim)
     if scaling is None:
         return frequencies
     if scaling.kind == "linear":

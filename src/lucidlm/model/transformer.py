@@ -79,7 +79,7 @@ class Transformer(nn.Module):
         tokens: Tensor,
         *,
         positions: Tensor | None = None,
-        types: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         mask: Tensor | None = None,
         caches: Sequence[LayerCache] | None = None,
     ) -> Tensor:
@@ -98,7 +98,7 @@ class Transformer(nn.Module):
         if self.embed_positions is not None:
             x = x + self.embed_positions(positions)
         if self.embed_types is not None:
-            x = x + self.embed_types(torch.zeros_like(tokens) if types is None else types)
+            x = x + self.embed_types(torch.zeros_like(tokens) if token_type_ids is None else token_type_ids)
         x = self.dropout(self.embed_norm(x))
         rotation = None if self.rotary is None else self.rotary(positions)
         mask = None if mask is None else mask[:, None]  # (B, 1, T, S)

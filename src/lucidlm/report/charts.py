@@ -25,7 +25,7 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class Curve:
+class PlottedCurve:
     """A line as SVG path data in a plot 1000 wide and 1000 high; `faint` is drawn behind it, `dots` on it.
 
     What is faint is the line before it was smoothed, or the intervals of its values.
@@ -43,7 +43,7 @@ class Curve:
 class Plot:
     """A chart, ready to be drawn."""
 
-    curves: list[Curve]
+    curves: list[PlottedCurve]
     x_ticks: list[Tick]
     y_ticks: list[Tick]
 
@@ -94,7 +94,7 @@ def draw(
         extremes = _extremes(ys) if smooth else chosen[:0]
         bars = "" if ends is None else "".join(_path(along(xs[[i, i]]), up(ends[:, i])) for i in range(len(xs)))
         curves.append(
-            Curve(
+            PlottedCurve(
                 name=name,
                 line=_path(along(xs[chosen]), up(mean[chosen])),
                 faint=bars or _path(along(xs[extremes]), up(ys[extremes])),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lucidlm.data.unknown import Unknown
 from lucidlm.evaluate.comparison import sign
 from lucidlm.evaluate.leakage import Leak
 from lucidlm.evaluate.record import Evaluation, Measure, Score
 from lucidlm.metrics.statistics import Comparison, Estimate
 from lucidlm.report.language import Language, percent
 from lucidlm.report.page import Bar, BarChart, Block, Cell, ConfusionMatrix, Facts, Heading, KeyFigure, Table
+from lucidlm.tokenize.unknown import Unknown
 
 MISTAKES = 8
 """How many of the most confident mistakes of a classifier are shown."""

@@ -10,21 +10,20 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from lucidlm.core.config import describe, read_yaml
+from lucidlm.checkpoint.directory import RECORD
+from lucidlm.core.config import CONFIG, describe, read_yaml
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json, sha256
-from lucidlm.data.cards import CARD, DataCard
+from lucidlm.data.corpus.cards import CARD, DataCard
 from lucidlm.evaluate.record import EVALUATION, PREDICTIONS, Evaluation, read_evaluation
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import RECORD
-from lucidlm.train.metrics import METRICS
-from lucidlm.train.pretrain import CONFIG
+from lucidlm.train.metrics_log import METRICS
 
 SAMPLES = "samples.jsonl"
 LOSS = "validation_loss"
 
-Kind = Literal["language", "tuned"]
-Row = dict[str, Any]
+RunKind = Literal["language", "tuned"]
+MetricsRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,21 +39,21 @@ class Run:
     """
 
     directory: Path
-    steps: list[Row]
-    evaluations: list[Row]
-    config: Row
-    record: Row
+    steps: list[MetricsRow]
+    evaluations: list[MetricsRow]
+    config: MetricsRow
+    record: MetricsRow
     cards: dict[str, DataCard]
     evaluation: Evaluation | None
-    predictions: list[Row]
-    samples: list[Row]
+    predictions: list[MetricsRow]
+    samples: list[MetricsRow]
 
     @property
     def name(self) -> str:
         return self.directory.resolve().name
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> RunKind:
         """What was trained, from the record or, while there is none yet, from settings and what was measured."""
         if self.record:
             tuned = self.record.get("kind") != "language" or "task" in self.provenance.get("config", {})
@@ -69,7 +68,7 @@ class Run:
         return [name.removeprefix("validation_") for name in names if name.startswith("validation_") and name != LOSS]
 
     @property
-    def provenance(self) -> Row:
+    def provenance(self) -> MetricsRow:
         return self.record.get("provenance", {})
 
     @property
@@ -119,7 +118,7 @@ def read_run(directory: str | Path) -> Run:
     )
 
 
-def _read_lines(path: Path, needed: Sequence[str]) -> list[Row]:
+def _read_lines(path: Path, needed: Sequence[str]) -> list[MetricsRow]:
     """Read JSON lines; a last line that a crash cut short is passed over, for its writer may have been stopped."""
     if not path.exists():
         return []

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from lucidlm.report.language import Language
 from lucidlm.report.page import Cell, Facts, LineChart, Page, Series, Table
-from lucidlm.train.label_curve import BASELINE, PRETRAINED, SCRATCH, Curve, Point
+from lucidlm.train.finetune.label_curve import BASELINE, PRETRAINED, SCRATCH, LabelCurve, Point
 from lucidlm.version import __version__
 
 
-def report_curve(curve: Curve, out: str | Path, language: Language | None = None) -> None:
+def report_curve(curve: LabelCurve, out: str | Path, language: Language | None = None) -> None:
     """Write the page of a curve to `out`.
 
     Raises
@@ -71,7 +71,7 @@ def report_curve(curve: Curve, out: str | Path, language: Language | None = None
     page.write(out, language)
 
 
-def summarise(curve: Curve) -> list[tuple[int, dict[str, list[Point]]]]:
+def summarise(curve: LabelCurve) -> list[tuple[int, dict[str, list[Point]]]]:
     """Return, for each number of shots, the points of all seeds by method, the pretrained model's first."""
     methods = [name for name in (PRETRAINED, SCRATCH, BASELINE) if any(point.method == name for point in curve.points)]
     shots = sorted({point.shots for point in curve.points})

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lucidlm.checkpoint.directory import RECORD
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json, write_text
 from lucidlm.evaluate.comparison import sign
 from lucidlm.evaluate.record import EVALUATION, Evaluation, Score, read_evaluation
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.counts import count_parameters
-from lucidlm.model.directory import RECORD
+from lucidlm.model.flops import count_parameters
 from lucidlm.report.evaluation import figure
 from lucidlm.report.language import Language, count, percent
 

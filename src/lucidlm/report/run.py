@@ -8,12 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lucidlm.data.cards import DataCard
-from lucidlm.data.unknown import Unknown
-from lucidlm.model.counts import count_parameters
+from lucidlm.data.corpus.cards import DataCard
+from lucidlm.model.flops import count_parameters
 from lucidlm.report.energy import estimate_energy
 from lucidlm.report.evaluation import evaluation_blocks, figure, key_figures, unknown_fact
-from lucidlm.report.files import Kind, Run, read_run
+from lucidlm.report.files import Run, RunKind, read_run
 from lucidlm.report.language import Language, count, size
 from lucidlm.report.page import (
     Block,
@@ -28,6 +27,7 @@ from lucidlm.report.page import (
     Series,
     Table,
 )
+from lucidlm.tokenize.unknown import Unknown
 from lucidlm.version import __version__
 
 
@@ -50,7 +50,7 @@ def report_run(
 def build_page(runs: Sequence[Run], language: Language, title: str | None = None) -> Page:
     """Return the page that tells of `runs`, the most important first."""
     t = language.text
-    groups: dict[Kind, list[Run]] = {
+    groups: dict[RunKind, list[Run]] = {
         "tuned": [run for run in runs if run.kind == "tuned"],
         "language": [run for run in runs if run.kind == "language"],
     }

@@ -7,22 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lucidlm.baselines.dialogue import MostCommonReply, NearestReply
+from lucidlm.baselines.replies import MostCommonReply, NearestReply
 from lucidlm.core.errors import InputError
-from lucidlm.data.chat import frame_chats, with_template
-from lucidlm.data.chat_forms import FIELDS, read_chat
-from lucidlm.data.chat_template import template_of
-from lucidlm.data.examples import Chat, Row, Written
-from lucidlm.data.framing import Framed
-from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.data.examples.chat_forms import FIELDS, read_chat
+from lucidlm.data.examples.records import GeneratedText, Row
 from lucidlm.metrics.statistics import Metric
-from lucidlm.metrics.text import chrf, perplexity, rouge
-from lucidlm.tasks.base import Baseline, tasks
-from lucidlm.tasks.sequences import Writing
+from lucidlm.metrics.text_metrics import chrf, perplexity, rouge
+from lucidlm.tasks.base.task import Baseline, tasks
+from lucidlm.tasks.base.text_generation import TextGeneration
+from lucidlm.tokenize.chat_prompts import tokenize_chats, with_template
+from lucidlm.tokenize.chat_template import template_of
+from lucidlm.tokenize.conversation import Chat
+from lucidlm.tokenize.prompts import TokenizedExample
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Dialogue(Writing[Chat]):
+class Dialogue(TextGeneration[Chat]):
     """Conversations between a user and an assistant, from rows of one of these forms.
 
     - messages (or conversations): a list of {"role": "system" | "user" | "assistant" | "tool", "content": …}, as OpenAI
@@ -54,19 +55,19 @@ class Dialogue(Writing[Chat]):
         """Return the perplexity of all that the assistant says, chrF++ and ROUGE-L of its last turn."""
         return [perplexity(), chrf(examples), rouge("rougeL", examples)]
 
-    def baselines(self) -> list[Baseline[Chat, Written]]:
+    def baselines(self) -> list[Baseline[Chat, GeneratedText]]:
         """Return the commonest reply, and the reply to the most similar turn."""
         return [MostCommonReply(), NearestReply()]
 
-    def show(self, example: Chat, prediction: Written) -> dict[str, Any]:
+    def show(self, example: Chat, prediction: GeneratedText) -> dict[str, Any]:
         """Return what the user said last, the reply, and the one that was written."""
         *before, last = example.messages
         asked = next((message for message in reversed(before) if message.role == "user"), before[-1])
         return {"user": asked.text, "assistant": last.text, "written": prediction.text}
 
-    def frame(self, examples: Sequence[Chat], tokenizer: Tokenizer, room: int) -> list[Framed]:
-        """Return conversations as the tokenizer's template lays them out (see `frame_chats`)."""
-        return frame_chats(examples, tokenizer, room)
+    def tokenize(self, examples: Sequence[Chat], tokenizer: Tokenizer, max_tokens: int) -> list[TokenizedExample]:
+        """Return conversations as the tokenizer's template lays them out (see `tokenize_chats`)."""
+        return tokenize_chats(examples, tokenizer, max_tokens)
 
     def end(self, tokenizer: Tokenizer) -> int:
         """Return the id that ends a turn of the assistant's.

@@ -6,24 +6,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from lucidlm.baselines.spans import SentenceOverlap
+from lucidlm.baselines.span_readers import SentenceOverlap
 from lucidlm.core.errors import InputError
-from lucidlm.core.progress import say
-from lucidlm.data.examples import Answer, Question, Row, Written
-from lucidlm.data.framing import Framed, frame_pairs
-from lucidlm.data.squad import flattened, is_nested
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.metrics.spans import span_metrics
+from lucidlm.core.progress import log
+from lucidlm.data.examples.records import Answer, GeneratedText, Question, Row
+from lucidlm.data.examples.squad import flattened, is_nested
+from lucidlm.metrics.answer_metrics import span_metrics
 from lucidlm.metrics.statistics import Metric
-from lucidlm.metrics.text import perplexity
-from lucidlm.tasks.base import Baseline, tasks
-from lucidlm.tasks.sequences import Writing
+from lucidlm.metrics.text_metrics import perplexity
+from lucidlm.tasks.base.task import Baseline, tasks
+from lucidlm.tasks.base.text_generation import TextGeneration
+from lucidlm.tokenize.prompts import TokenizedExample, tokenize_pairs
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 SOURCE_SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class GenerativeQuestionAnswering(Writing[Question]):
+class GenerativeQuestionAnswering(TextGeneration[Question]):
     """An answer to a question about a context.
 
     The model reads the question, a new line and the context: where they are too long, the end of the context is missing.
@@ -40,7 +40,7 @@ class GenerativeQuestionAnswering(Writing[Question]):
             else:
                 yield question
         if unanswered:
-            say(f"{row.where}: {unanswered:,} questions without an answer left out: what is written is never empty")
+            log(f"{row.where}: {unanswered:,} questions without an answer left out: what is written is never empty")
 
     def read(self, row: Row) -> Question:
         """Turn a row into a question.
@@ -89,18 +89,18 @@ class GenerativeQuestionAnswering(Writing[Question]):
         """Return the sentence of the context that is most like the question."""
         return [SentenceOverlap()]
 
-    def show(self, example: Question, prediction: Written) -> dict[str, Any]:
+    def show(self, example: Question, prediction: GeneratedText) -> dict[str, Any]:
         """Return the question, the answers that are right and the one written."""
         right = [answer.text for answer in example.answers]
         return {"question": example.question, "answers": right, "written": prediction.text}
 
-    def frame(self, examples: Sequence[Question], tokenizer: Tokenizer, room: int) -> list[Framed]:
-        """Return question and context, then the first answer (see `frame_pairs`)."""
+    def tokenize(self, examples: Sequence[Question], tokenizer: Tokenizer, max_tokens: int) -> list[TokenizedExample]:
+        """Return question and context, then the first answer (see `tokenize_pairs`)."""
         pairs = [
             (f"{example.question}\n{example.context}", example.answers[0].text if example.answers else "")
             for example in examples
         ]
-        return frame_pairs(pairs, tokenizer, room, source_share=SOURCE_SHARE)
+        return tokenize_pairs(pairs, tokenizer, max_tokens, source_share=SOURCE_SHARE)
 
 
 GENERATIVE_QUESTION_ANSWERING = tasks.register("generative-question-answering")(

@@ -14,16 +14,16 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from lucidlm.baselines.pairs import ShorterSentence
+from lucidlm.baselines.sentence_pairs import ShorterSentence
 from lucidlm.core.errors import InputError
-from lucidlm.data.examples import MinimalPair, Preference, Row
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.generate.likelihood import Scorer, open_scorer
+from lucidlm.data.examples.records import MinimalPair, Preference, Row
+from lucidlm.inference.scorer import Scorer, open_scorer
 from lucidlm.metrics.statistics import Metric
-from lucidlm.tasks.base import Baseline, Predictor, Task, tasks
+from lucidlm.tasks.base.task import Baseline, Predictor, Task, tasks
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 
-class Chooser:
+class Sampler:
     """A language model that says how likely it finds sentences, each as the beginning of a text."""
 
     def __init__(self, scorer: Scorer, tokenizer: Tokenizer) -> None:
@@ -41,6 +41,7 @@ class MinimalPairs(Task[MinimalPair, Preference]):
     """Pairs of sentences, one right and one wrong."""
 
     answer: ClassVar[type] = Preference
+    tunable: ClassVar[bool] = False
     fields: ClassVar[tuple[str, ...]] = ("good", "bad", "phenomenon")
 
     def read(self, row: Row) -> MinimalPair:
@@ -69,7 +70,7 @@ class MinimalPairs(Task[MinimalPair, Preference]):
 
     def predictor(self, directory: Path, device: torch.device) -> Predictor[MinimalPair, Preference]:
         """Open a causal language model."""
-        return Chooser(*open_scorer(directory, device))
+        return Sampler(*open_scorer(directory, device))
 
     def show(self, example: MinimalPair, prediction: Preference) -> dict[str, Any]:
         """Return the sentences, what tells them apart, and how much likelier the right one is, in nats."""

@@ -14,33 +14,34 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from lucidlm.data.examples import Passage, Row, Written
+from lucidlm.data.examples.records import GeneratedText, Passage, Row
 from lucidlm.data.scripts import separates_no_words
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.generate.likelihood import Scorer, open_scorer
+from lucidlm.inference.scorer import Scorer, open_scorer
 from lucidlm.metrics.statistics import Metric
-from lucidlm.metrics.text import bits_per_byte, perplexity
-from lucidlm.tasks.base import Baseline, Predictor, Task, tasks
+from lucidlm.metrics.text_metrics import bits_per_byte, perplexity
+from lucidlm.tasks.base.task import Baseline, Predictor, Task, tasks
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 
-class Foresight:
+class PerplexityPredictor:
     """A language model that says what texts cost it."""
 
     def __init__(self, scorer: Scorer, tokenizer: Tokenizer) -> None:
         self.scorer, self.tokenizer = scorer, tokenizer
 
-    def predict(self, examples: Sequence[Passage], label: str | None = None) -> list[Written]:
+    def predict(self, examples: Sequence[Passage], label: str | None = None) -> list[GeneratedText]:
         """Return the cost of each text in nats, and its tokens; shows progress if given a `label` for it."""
         encoded = self.tokenizer.encode_batch([example.text for example in examples])
         found = self.scorer.score_texts(encoded, self.tokenizer.begin_id, label)
-        return [Written("", -logprob, len(ids)) for logprob, ids in zip(found, encoded, strict=True)]
+        return [GeneratedText("", -logprob, len(ids)) for logprob, ids in zip(found, encoded, strict=True)]
 
 
 @dataclass(frozen=True)
-class Perplexity(Task[Passage, Written]):
+class Perplexity(Task[Passage, GeneratedText]):
     """Plain texts, and what they cost a language model."""
 
-    answer: ClassVar[type] = Written
+    answer: ClassVar[type] = GeneratedText
+    tunable: ClassVar[bool] = False
     fields: ClassVar[tuple[str, ...]] = ("text",)
 
     def read(self, row: Row) -> Passage:
@@ -61,15 +62,15 @@ class Perplexity(Task[Passage, Written]):
         unspaced = separates_no_words([example.text for example in examples])
         return found if unspaced else [*found, word_perplexity()]
 
-    def baselines(self) -> list[Baseline[Passage, Written]]:
+    def baselines(self) -> list[Baseline[Passage, GeneratedText]]:
         """Return none: other models are what perplexity is compared with."""
         return []
 
-    def predictor(self, directory: Path, device: torch.device) -> Predictor[Passage, Written]:
+    def predictor(self, directory: Path, device: torch.device) -> Predictor[Passage, GeneratedText]:
         """Open a causal language model."""
-        return Foresight(*open_scorer(directory, device))
+        return PerplexityPredictor(*open_scorer(directory, device))
 
-    def show(self, example: Passage, prediction: Written) -> dict[str, Any]:
+    def show(self, example: Passage, prediction: GeneratedText) -> dict[str, Any]:
         """Return the text's beginning, its cost and its tokens."""
         return {"text": example.text[:200], "nats": round(prediction.nats, 4), "tokens": prediction.tokens}
 
@@ -77,7 +78,7 @@ class Perplexity(Task[Passage, Written]):
 def word_perplexity() -> Metric:
     """Return the perplexity a word, as words stand between spaces: the figure that WikiText is reported by."""
 
-    def statistics(examples: Sequence[Passage], predictions: Sequence[Written]) -> np.ndarray:
+    def statistics(examples: Sequence[Passage], predictions: Sequence[GeneratedText]) -> np.ndarray:
         pairs = zip(examples, predictions, strict=True)
         return np.array([(p.nats, len(example.text.split())) for example, p in pairs], dtype=np.float64).reshape(-1, 2)
 

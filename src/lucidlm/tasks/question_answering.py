@@ -14,14 +14,14 @@ from typing import Any, ClassVar
 
 import torch
 
-from lucidlm.baselines.spans import SentenceOverlap
+from lucidlm.baselines.span_readers import SentenceOverlap
 from lucidlm.core.errors import InputError
-from lucidlm.data.examples import Answer, Question, Row, Span
-from lucidlm.data.squad import flattened
-from lucidlm.metrics.spans import span_metrics
+from lucidlm.data.examples.records import Answer, Question, Row, Span
+from lucidlm.data.examples.squad import flattened
+from lucidlm.metrics.answer_metrics import span_metrics
 from lucidlm.metrics.statistics import Metric
-from lucidlm.model.spans import SpanReader
-from lucidlm.tasks.base import Baseline, Predictor, Task, tasks
+from lucidlm.predict.span_reader import SpanReader
+from lucidlm.tasks.base.task import Baseline, Predictor, Task, tasks
 
 STARTS = ("start", "answer_start")
 """What data sets call the place an answer begins at."""

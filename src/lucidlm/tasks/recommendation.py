@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lucidlm.baselines.ranking import Popularity, RandomOrder, TfidfSearch
+from lucidlm.baselines.retrieval import Popularity, RandomOrder, TfidfSearch
 from lucidlm.core.errors import InputError
-from lucidlm.data.examples import Match, Ranking, Row
-from lucidlm.tasks.base import Baseline, tasks
-from lucidlm.tasks.matching import Matching
+from lucidlm.data.examples.records import Match, Ranking, Row
+from lucidlm.tasks.base.retrieval import Retrieval
+from lucidlm.tasks.base.task import Baseline, tasks
 
 
 @dataclass(frozen=True)
-class Recommendation(Matching):
+class Recommendation(Retrieval):
     """The items that somebody chose, and the next one; a new one is recommended, never one of the history."""
 
     fields: ClassVar[tuple[str, ...]] = ("history", "item")

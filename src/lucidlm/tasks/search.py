@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lucidlm.data.examples import Match, Row
-from lucidlm.tasks.base import tasks
-from lucidlm.tasks.matching import Matching
+from lucidlm.data.examples.records import Match, Row
+from lucidlm.tasks.base.retrieval import Retrieval
+from lucidlm.tasks.base.task import tasks
 
 
 @dataclass(frozen=True)
-class SemanticSearch(Matching):
+class SemanticSearch(Retrieval):
     """A query and the text it should find.
 
     A row without a query is a text that is to be told from all others: one can learn from it (Gao et al. 2021,

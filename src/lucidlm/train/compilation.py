@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lucidlm.core.progress import say
+from lucidlm.core.progress import log
 from lucidlm.model.transformer import Transformer
 
 Compile = Literal["auto", "on", "off"]
@@ -24,5 +24,5 @@ def compile_blocks(model: Transformer, choice: Compile, minutes: float | None) -
         return False
     for block in model.layers:
         block.compile()
-    say("blocks will be compiled at the first step (--compile off leaves that out)")
+    log("blocks will be compiled at the first step (--compile off leaves that out)")
     return True

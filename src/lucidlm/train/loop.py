@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from lucidlm.core.config import Config
 from lucidlm.core.devices import Compute
 from lucidlm.core.errors import InputError, LucidError
-from lucidlm.core.products import fast_products
-from lucidlm.core.progress import Task, say
+from lucidlm.core.matmul import fast_matmul
+from lucidlm.core.progress import ProgressBar, log
 from lucidlm.core.seeds import derive
-from lucidlm.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, snapshot
-from lucidlm.train.metrics import MetricsLog
+from lucidlm.train.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint, snapshot
+from lucidlm.train.metrics_log import MetricsLog
 from lucidlm.train.optim import OptimizerConfig, build_optimizer
 from lucidlm.train.schedule import ScheduleConfig, rate
 from lucidlm.train.signals import StopRequest
@@ -39,7 +39,7 @@ Batch = TypeVar("Batch")
 class Objective(Protocol[Batch]):
     """What is optimised: where batches come from, what they cost, and how good the model is at it."""
 
-    measure: str
+    monitor: str
     """The name, in what `evaluate` returns, of the figure that decides which weights are best."""
 
     higher_is_better: bool
@@ -165,8 +165,8 @@ class Loop(Generic[Batch]):
             self._resume()
         self._log = MetricsLog(self.directory, self.state.step if resume else None)
         evaluation: dict[str, float] = {}
-        task = Task("training", self.config.max_steps, "steps", done=self.state.step)
-        with closing(self._log), StopRequest() as stop, fast_products(self.compute.device), task:
+        task = ProgressBar("training", self.config.max_steps, "steps", done=self.state.step)
+        with closing(self._log), StopRequest() as stop, fast_matmul(self.compute.device), task:
             self._began = self._saved = time.monotonic()
             self._began -= self.state.wall
             for batches in self.objective.batches(self.state.step):
@@ -184,7 +184,7 @@ class Loop(Generic[Batch]):
             self.model.load_state_dict(self._best)
         return Outcome(self.state, evaluation, None)
 
-    def _step(self, batches: Sequence[Batch], task: Task) -> None:
+    def _step(self, batches: Sequence[Batch], task: ProgressBar) -> None:
         start = time.monotonic()
         config, state = self.config, self.state
         assert config.optimizer.learning_rate is not None
@@ -240,7 +240,7 @@ class Loop(Generic[Batch]):
     def _stale(self) -> bool:
         if self.config.patience is None or self.state.stale < self.config.patience:
             return False
-        say(f"no better {self.objective.measure} in {self.state.stale} evaluations: stopping early")
+        log(f"no better {self.objective.monitor} in {self.state.stale} evaluations: stopping early")
         return True
 
     def _evaluation_due(self) -> bool:
@@ -255,7 +255,7 @@ class Loop(Generic[Batch]):
         state.evaluated = int(self._progress() * self.config.evaluations)
         if not found:
             return found
-        value, loss = found[objective.measure], found.get("validation_loss", 0.0)
+        value, loss = found[objective.monitor], found.get("validation_loss", 0.0)
         # Compared in order: the figure, the loss where figures are equal, and where both are the later weights.
         sign = 1 if objective.higher_is_better else -1
         standing, best = (sign * value, -loss), (sign * (state.best or 0.0), -state.best_loss)
@@ -266,7 +266,7 @@ class Loop(Generic[Batch]):
                 self._best = snapshot(self.model)
         state.wall = time.monotonic() - self._began
         self._log.write(step=state.step, tokens=state.tokens, seconds=round(state.training, 3), **found)
-        say(
+        log(
             f"step {state.step:,}: "
             + ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items())
         )
@@ -293,7 +293,7 @@ class Loop(Generic[Batch]):
             self.config.keep,
         )
         self._saved = time.monotonic()
-        say(f"checkpoint {path}")
+        log(f"checkpoint {path}")
 
     def _resume(self) -> None:
         found = list_checkpoints(self.checkpoints)
@@ -309,7 +309,7 @@ class Loop(Generic[Batch]):
         self.model.load_state_dict(weights)
         self.optimizer.load_state_dict(optimizer)
         self.state = LoopState(**state)
-        say(f"resuming at step {self.state.step:,} from {found[-1]}")
+        log(f"resuming at step {self.state.step:,} from {found[-1]}")
 
     def _halt(self, loss: float, norm: float) -> None:
         kept = list_checkpoints(self.checkpoints)

@@ -46,7 +46,7 @@ def architecture_of(config: ModelConfig) -> str:
             "llama.cpp runs no model of this arrangement",
             fix=f"Causal models in the arrangements of {', '.join(ARCHITECTURES)} can be exported to GGUF.",
         )
-    if name in ("qwen2", "gpt2") and config.head_width * config.num_heads != config.embedding_dim:
+    if name in ("qwen2", "gpt2") and config.head_dim * config.num_heads != config.embedding_dim:
         raise InputError(f"llama.cpp's {name} needs heads that together are as wide as the embedding")
     if config.rope_scaling is not None and config.rope_scaling.kind == "llama3" and name != "llama":
         raise InputError(f"llama.cpp's {name} has no rotary positions scaled as Llama 3.1's")
@@ -88,8 +88,8 @@ def read_config(header: Header) -> tuple[str, ModelConfig]:
     if fields.get("position") != "learned":
         fields |= _read_rotary(header, name)
     config = ModelConfig.parse(fields, where=header.path)
-    if config.position == "rotary" and header.get(f"{name}.rope.dimension_count", int, config.head_width) != (
-        config.head_width
+    if config.position == "rotary" and header.get(f"{name}.rope.dimension_count", int, config.head_dim) != (
+        config.head_dim
     ):
         raise InputError("turns a part of each head only, which is not supported", where=header.path)
     return name, config
@@ -122,23 +122,21 @@ def with_rope_factors(config: ModelConfig, header: Header) -> ModelConfig:
     """
     if (info := header.tensors.get(ROPE_FACTORS)) is None:
         return config
-    if info.shape != (config.head_width // 2,):
-        raise InputError(
-            f"{ROPE_FACTORS} has the shape {info.shape}, not {(config.head_width // 2,)}", where=header.path
-        )
+    if info.shape != (config.head_dim // 2,):
+        raise InputError(f"{ROPE_FACTORS} has the shape {info.shape}, not {(config.head_dim // 2,)}", where=header.path)
     factors = load_tensor(open_tensors(header.path), info, slice(None))
     if bool((factors == 1).all()):
         return config
     for context in (8192, 4096, 16_384, 32_768):
         scaling = RopeScaling(kind="llama3", factor=max(float(factors.max()), 1.0), original_context=context)
-        if torch.allclose(rope_factors(config.head_width, config.rope_theta, scaling), factors, rtol=1e-4):
+        if torch.allclose(rope_factors(config.head_dim, config.rope_theta, scaling), factors, rtol=1e-4):
             return config.changed(rope_scaling=scaling)
     raise InputError("its rotary positions are scaled in a way of their own, which is not supported", where=header.path)
 
 
-def rope_factors(head_width: int, theta: float, scaling: RopeScaling) -> Tensor:
+def rope_factors(head_dim: int, theta: float, scaling: RopeScaling) -> Tensor:
     """Return what `ROPE_FACTORS` hold, (d / 2,): by how much each frequency is divided."""
-    return rotary_frequencies(head_width, theta) / rotary_frequencies(head_width, theta, scaling)
+    return rotary_frequencies(head_dim, theta) / rotary_frequencies(head_dim, theta, scaling)
 
 
 def metadata_of(config: ModelConfig) -> dict[str, Any]:
@@ -151,15 +149,15 @@ def metadata_of(config: ModelConfig) -> dict[str, Any]:
         "block_count": config.num_layers,
         "feed_forward_length": config.ff_dim,
         "attention.head_count": config.num_heads,
-        "attention.head_count_kv": config.key_heads,
+        "attention.head_count_kv": config.num_kv_heads,
         f"attention.{epsilon}": config.norm_eps,
         "vocab_size": config.vocab_size,
     }
     if config.position == "rotary":
         metadata |= {
-            "attention.key_length": config.head_width,
-            "attention.value_length": config.head_width,
-            "rope.dimension_count": config.head_width,
+            "attention.key_length": config.head_dim,
+            "attention.value_length": config.head_dim,
+            "rope.dimension_count": config.head_dim,
             "rope.freq_base": config.rope_theta,
         }
     if config.rope_scaling is not None and config.rope_scaling.kind == "linear":

@@ -36,7 +36,7 @@ class Stored:
 def layout(architecture: str, config: ModelConfig) -> dict[str, Stored]:
     """Return the tensors of a file by their names there, in the order in which they are written."""
     width, hidden = config.embedding_dim, config.ff_dim
-    queries, keys = config.num_heads * config.head_width, config.key_heads * config.head_width
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     tensors: dict[str, Stored] = {}
 
     def matrix(name: str, parts: dict[str, int], columns: int, bias: bool, heads: int = 0) -> None:
@@ -63,10 +63,10 @@ def layout(architecture: str, config: ModelConfig) -> dict[str, Stored]:
             for part, (parameter, rows) in zip("qkv", attention.items(), strict=True):
                 # Only llama.cpp's "llama" turns neighbouring dimensions of a head; the others turn halves, as we do.
                 turned = architecture == "llama" and part != "v"
-                matrix(f"{theirs}.attn_{part}", {parameter: rows}, width, with_bias, turned * rows // config.head_width)
+                matrix(f"{theirs}.attn_{part}", {parameter: rows}, width, with_bias, turned * rows // config.head_dim)
         if config.qk_norm:
-            norm(f"{theirs}.attn_q_norm", f"{ours}.self_attn.q_norm", config.head_width)
-            norm(f"{theirs}.attn_k_norm", f"{ours}.self_attn.k_norm", config.head_width)
+            norm(f"{theirs}.attn_q_norm", f"{ours}.self_attn.q_norm", config.head_dim)
+            norm(f"{theirs}.attn_k_norm", f"{ours}.self_attn.k_norm", config.head_dim)
         matrix(f"{theirs}.attn_output", {f"{ours}.self_attn.o_proj": width}, queries, config.bias)
         norm(f"{theirs}.ffn_norm", f"{ours}.post_attention_layernorm")
         if config.activation == "swiglu":

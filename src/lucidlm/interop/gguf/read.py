@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lucidlm.checkpoint.directory import LoadedModel
 from lucidlm.interop.gguf.architectures import read_config, with_rope_factors
 from lucidlm.interop.gguf.header import Header, read_header
 from lucidlm.interop.gguf.names import Stored, check_tensors, our_order
+from lucidlm.interop.gguf.read_tokenizer import read_tokenizer
 from lucidlm.interop.gguf.tensors import load_tensor, open_tensors
-from lucidlm.interop.gguf.tokenizer import read_tokenizer
-from lucidlm.model.directory import Loaded
 from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.heads import LanguageModel
 
@@ -33,7 +33,7 @@ SAMPLING: dict[str, tuple[str, type]] = {
 PROVENANCE = ("general.name", "general.organization", "general.license", "general.source.url")
 
 
-def load_gguf(path: Path) -> Loaded:
+def load_gguf(path: Path) -> LoadedModel:
     """Read model and tokenizer from a GGUF file, the weights in float32.
 
     Everything that the file says of itself is checked before a weight is read or memory taken for one.
@@ -52,7 +52,7 @@ def load_gguf(path: Path) -> Loaded:
     model.load_state_dict(_weights(header, stored), assign=True)
     model.generation = _generation(header)
     record = {"kind": "language", "model": config.model_dump(), "provenance": _provenance(header)}
-    return Loaded(model.eval(), tokenizer, record)
+    return LoadedModel(model.eval(), tokenizer, record)
 
 
 def _generation(header: Header) -> GenerationDefaults:

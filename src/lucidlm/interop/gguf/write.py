@@ -11,12 +11,13 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileTy
 from gguf.quants import dequantize, quantize
 from torch import Tensor
 
+from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.sizes import require_causal
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.io import atomic_path, require_free_space
-from lucidlm.core.progress import say
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.generate.ends import end_of_turn, ends_of
-from lucidlm.generate.sampling import sampling_of
+from lucidlm.core.progress import log
+from lucidlm.inference.end_of_text import end_of_turn, ends_of
+from lucidlm.inference.sampler import sampling_of
 from lucidlm.interop.gguf.architectures import ROPE_FACTORS, architecture_of, metadata_of, rope_factors
 from lucidlm.interop.gguf.header import ALIGNMENT, bytes_of
 from lucidlm.interop.gguf.names import Stored, layout, their_order
@@ -24,9 +25,8 @@ from lucidlm.interop.gguf.read import ENDS, PROVENANCE, SAMPLING
 from lucidlm.interop.gguf.tensors import CHUNK
 from lucidlm.interop.gguf.write_tokenizer import tokenizer_metadata
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import Loaded
 from lucidlm.model.generation import GenerationDefaults
-from lucidlm.model.sizes import require_causal
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 FORMATS: dict[str, tuple[GGMLQuantizationType, LlamaFileType]] = {
     "fp32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
@@ -44,7 +44,7 @@ HEADER_ROOM = 1 << 26
 """Bytes of disk asked for besides those of the tensors."""
 
 
-def export_gguf(loaded: Loaded, out: Path, dtype: str | None) -> None:
+def export_gguf(loaded: LoadedModel, out: Path, dtype: str | None) -> None:
     """Write model and tokenizer as one file.
 
     Parameters
@@ -95,7 +95,7 @@ def export_gguf(loaded: Loaded, out: Path, dtype: str | None) -> None:
             file.write(bytes(-file.tell() % ALIGNMENT))
 
 
-def _provenance(loaded: Loaded) -> dict[str, str]:
+def _provenance(loaded: LoadedModel) -> dict[str, str]:
     """Return what the GGUF file said that the model was read from: its name, and whose and under which licence it is."""
     facts = loaded.record.get("provenance", {}).get("gguf", {})
     return {key: facts[name] for key in PROVENANCE if (name := key.removeprefix("general.")) in facts}
@@ -115,7 +115,7 @@ def _ends(generation: GenerationDefaults, tokenizer: Tokenizer, vocab_size: int)
     ordered = list(dict.fromkeys([*first, *others]))
     held = dict(zip(ENDS[1:], ordered, strict=False))
     if lost := [str(tokenizer.core.id_to_token(index)) for index in ordered[len(held) :]]:
-        say(f"GGUF has no place for more than {len(ENDS)} ends of text: {', '.join(lost)} will end none there")
+        log(f"GGUF has no place for more than {len(ENDS)} ends of text: {', '.join(lost)} will end none there")
     return {f"tokenizer.ggml.{name}_token_id": index for name, index in held.items()}
 
 
@@ -129,7 +129,7 @@ def _kind(name: str, stored: Stored, kind: GGMLQuantizationType) -> GGMLQuantiza
 def _rope_factors(config: ModelConfig) -> dict[str, Tensor]:
     if config.rope_scaling is None or config.rope_scaling.kind != "llama3":
         return {}
-    return {ROPE_FACTORS: rope_factors(config.head_width, config.rope_theta, config.rope_scaling)}
+    return {ROPE_FACTORS: rope_factors(config.head_dim, config.rope_theta, config.rope_scaling)}
 
 
 def _write_header(

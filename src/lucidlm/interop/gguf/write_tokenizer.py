@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 
 from lucidlm.core.errors import InputError
-from lucidlm.data.chat_template import own_template
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.interop.gguf.tokenizer import (
+from lucidlm.interop.gguf.read_tokenizer import (
     BYTE,
     CONTROL,
     NORMAL,
@@ -26,6 +24,8 @@ from lucidlm.interop.gguf.tokenizer import (
     merges_from_scores,
 )
 from lucidlm.interop.pre_tokenizers import name_of
+from lucidlm.tokenize.chat_template import own_template
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
 """What SentencePiece spells the bytes of characters it has no token for."""

@@ -11,6 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lucidlm.checkpoint.directory import RECORD, LoadedModel, token_ids
+from lucidlm.checkpoint.generation_config import GENERATION_CONFIG, read_generation_defaults
+from lucidlm.checkpoint.sizes import require_causal
+from lucidlm.checkpoint.weights import WEIGHTS as SAFETENSORS
+from lucidlm.checkpoint.weights import check_fit, own_file
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import (
     check_file,
@@ -21,22 +26,18 @@ from lucidlm.core.io import (
     require_vacant,
     write_json,
 )
-from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.interop.keras.weights import h5_shapes, load_h5, save_h5
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import RECORD, Loaded, token_ids
-from lucidlm.model.generation import GENERATION_CONFIG, GenerationDefaults, read_generation_defaults
+from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.heads import LanguageModel
-from lucidlm.model.sizes import require_causal
-from lucidlm.model.weights import WEIGHTS as SAFETENSORS
-from lucidlm.model.weights import check_fit, own_file
+from lucidlm.tokenize.tokenizer import Tokenizer
 from lucidlm.version import __version__
 
 CONFIG, WEIGHTS = "config.json", "big_language_model_weights.weights.h5"
 FORMAT = "lucidlm-keras-1"
 
 
-def export_keras(loaded: Loaded, out: Path, dtype: str | None) -> None:
+def export_keras(loaded: LoadedModel, out: Path, dtype: str | None) -> None:
     """Write the directory for a causal language model.
 
     Raises
@@ -70,7 +71,7 @@ def write_directory(
     write_json(out / CONFIG, {**record, "files": describe_files(out, names)})
 
 
-def load_keras(path: Path) -> Loaded:
+def load_keras(path: Path) -> LoadedModel:
     """Read such a directory, or one whose weights are at `path`, as a PyTorch model.
 
     Raises
@@ -97,7 +98,7 @@ def load_keras(path: Path) -> Loaded:
     model.load_state_dict(load_h5(weights), assign=True)
     model.generation = read_generation_defaults(directory, {})
     held = (directory / "tokenizer.json").exists()
-    return Loaded(
+    return LoadedModel(
         model.eval(),
         Tokenizer.load(directory) if held else None,
         {"kind": "language", "model": config.model_dump(), "provenance": {}},

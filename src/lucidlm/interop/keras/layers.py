@@ -68,9 +68,9 @@ class Attention(keras.layers.Layer):
 
     def __init__(self, config: ModelConfig, weights: Initialisers) -> None:
         super().__init__()
-        self.groups, self.head_width = config.key_heads, config.head_width
-        self.width = config.num_heads * config.head_width
-        keys, biased = config.key_heads * config.head_width, config.bias or config.qkv_bias
+        self.groups, self.head_dim = config.num_kv_heads, config.head_dim
+        self.width = config.num_heads * config.head_dim
+        keys, biased = config.num_kv_heads * config.head_dim, config.bias or config.qkv_bias
         self.q_proj = _dense(self.width, biased, weights.normal)
         self.k_proj = _dense(keys, biased, weights.normal)
         self.v_proj = _dense(keys, biased, weights.normal)
@@ -91,13 +91,13 @@ class Attention(keras.layers.Layer):
             q, k = rotate(q, rotation), rotate(k, rotation)  # (B, G, R, T, d), (B, G, 1, T, d)
         if cache is not None:
             k, v = (ops.slice_update(held, (0, 0, 0, start, 0), new) for held, new in zip(cache, (k, v), strict=True))
-        scores = ops.matmul(q * self.head_width**-0.5, ops.swapaxes(k, -1, -2))  # (B, G, R, T, S)
+        scores = ops.matmul(q * self.head_dim**-0.5, ops.swapaxes(k, -1, -2))  # (B, G, R, T, S)
         weights = _softmax(ops.where(mask, ops.cast(scores, "float32"), -math.inf))
         y = ops.transpose(ops.matmul(ops.cast(weights, v.dtype), v), (0, 3, 1, 2, 4))  # (B, T, G, R, d)
         return self.o_proj(ops.reshape(y, (*ops.shape(x)[:2], self.width))), (k, v)
 
     def _heads(self, x: Any) -> Any:
-        shape = (*ops.shape(x)[:2], self.groups, -1, self.head_width)
+        shape = (*ops.shape(x)[:2], self.groups, -1, self.head_dim)
         return ops.transpose(ops.reshape(x, shape), (0, 2, 3, 1, 4))  # (B, T, G * R * d) -> (B, G, R, T, d)
 
 
@@ -149,7 +149,7 @@ class Block(keras.layers.Layer):
 
 def rotation_at(positions: Any, config: ModelConfig) -> Rotation:
     """Return cosines and sines of the angles of `positions` (T,), each (T, d / 2) fp32."""
-    frequencies = rotary_frequencies(config.head_width, config.rope_theta, config.rope_scaling).numpy()
+    frequencies = rotary_frequencies(config.head_dim, config.rope_theta, config.rope_scaling).numpy()
     angles = ops.cast(positions, "float32")[:, None] * frequencies
     return ops.cos(angles), ops.sin(angles)
 

@@ -13,19 +13,19 @@ import keras
 import torch
 from torch import Tensor
 
+from lucidlm.checkpoint.directory import LoadedModel, load_model
+from lucidlm.checkpoint.sizes import refuse_other, require_causal, sizes_of
+from lucidlm.checkpoint.weights import check_fit, load_weights, weight_shapes
 from lucidlm.core.errors import InputError
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.generate.sampling import SamplingConfig
+from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.interop.keras.directory import require_portable, whole, write_directory
-from lucidlm.interop.keras.generate import Stepper, stream
+from lucidlm.interop.keras.generation import Stepper, stream
 from lucidlm.interop.keras.layers import Block, Initialisers, KeyValues, make_norm, ops, rotation_at
 from lucidlm.interop.keras.weights import ATTRIBUTES, h5_shapes, is_kernel, load_h5, load_optimiser
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import Loaded, load_model
 from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.heads import LanguageModel
-from lucidlm.model.sizes import explicit, refuse_other, require_causal, sizes_of
-from lucidlm.model.weights import check_fit, load_weights, weight_shapes
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 ADOPTED = {"context_length", "rope_theta", "rope_scaling"}
 """Fields that change no weights, so that a model can take them over after it was built."""
@@ -217,13 +217,13 @@ class BigLanguageModel(keras.Model):
             for index, variable in enumerate(own):
                 variable.assign(optimiser[str(index)])
 
-    def _take_over(self, loaded: Loaded, where: Path) -> None:
+    def _take_over(self, loaded: LoadedModel, where: Path) -> None:
         written = require_causal(loaded.model, where)
         theirs = written.config
         require_portable(theirs)
         free = ADOPTED if self.embed_positions is None else set()
         names = theirs.model_fields_set | set(ModelConfig.model_fields)
-        refuse_other(explicit(theirs), self.config, names - {"dropout"} - (free - self._chosen), where)
+        refuse_other(theirs.model_dump(), self.config, names - {"dropout"} - (free - self._chosen), where)
         self.assign_state(written.state_dict())
         self.generation = written.generation
         self.tokenizer = loaded.tokenizer or self.tokenizer

@@ -9,17 +9,17 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.sizes import require_causal
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import disk_errors, require_free_space, require_vacant
 from lucidlm.interop.keras.directory import require_fp32, require_portable
-from lucidlm.model.directory import Loaded
-from lucidlm.model.sizes import require_causal
 
 if TYPE_CHECKING:
     from lucidlm.interop.keras.model import BigLanguageModel
 
 
-def export_saved_model(loaded: Loaded, out: Path, dtype: str | None) -> None:
+def export_saved_model(loaded: LoadedModel, out: Path, dtype: str | None) -> None:
     """Write a causal language model as a SavedModel, its tokenizer beside it.
 
     `tf.saved_model.load(out).serve(tokens)` maps tokens (B, T) int32 to logits (B, T, V) fp32.

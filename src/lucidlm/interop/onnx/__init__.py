@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lucidlm.checkpoint.directory import LoadedModel
 from lucidlm.core.errors import InputError
-from lucidlm.model.directory import Loaded
 
 
-def export_onnx(loaded: Loaded, out: Path, dtype: str | None = None) -> None:
+def export_onnx(loaded: LoadedModel, out: Path, dtype: str | None = None) -> None:
     """Write `loaded` as a directory: `model.onnx`, its weights, config.json and the tokenizer's files.
 
     Names and shapes of inputs and outputs are those of Hugging Face's exporter; see `lucidlm.interop.onnx.export`.

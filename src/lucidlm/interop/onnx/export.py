@@ -19,14 +19,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from lucidlm.checkpoint.directory import LoadedModel, save_settings
+from lucidlm.checkpoint.families import family_of
+from lucidlm.checkpoint.quantize import Dtype, check_storable
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import atomic_path, require_free_space, require_vacant
 from lucidlm.interop.onnx.graph import Graph
 from lucidlm.interop.onnx.network import Inputs, Network
-from lucidlm.model.directory import Loaded, save_settings
-from lucidlm.model.family import family_of
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
-from lucidlm.model.quantize import Dtype, check_storable
 from lucidlm.version import __version__
 
 BATCH, LENGTH, PAST, TOTAL = (
@@ -38,7 +38,7 @@ BATCH, LENGTH, PAST, TOTAL = (
 """The dimensions that may be of any size, as Hugging Face's exporter calls them."""
 
 
-def export(loaded: Loaded, out: Path, dtype: str | None) -> None:
+def export(loaded: LoadedModel, out: Path, dtype: str | None) -> None:
     """Write the directory; see `lucidlm.interop.onnx.export_onnx`."""
     if dtype not in (None, "fp32", "fp16"):
         raise InputError(f"{dtype!r} is not offered for ONNX", where="--dtype", fix="Choose fp32 or fp16.")
@@ -62,7 +62,7 @@ def _describe(graph: Graph, model: Model) -> None:
     cached = isinstance(model, LanguageModel) and config.causal
     tokens = graph.input("input_ids", TensorProto.INT64, dimensions)
     mask = graph.input("attention_mask", TensorProto.INT64, [BATCH, TOTAL if cached else LENGTH])
-    types = graph.input("token_type_ids", TensorProto.INT64, dimensions) if config.token_types else None
+    token_type_ids = graph.input("token_type_ids", TensorProto.INT64, dimensions) if config.token_types else None
     # How many tokens that count there are up to each: whichever side a text is padded on, the first has position 0.
     counts = graph.add("CumSum", mask, graph.number(1, np.int64))  # (B, S)
     if cached:
@@ -73,7 +73,7 @@ def _describe(graph: Graph, model: Model) -> None:
         positions = graph.add("Sub", counts, graph.ints(1))
     seen = _seen(graph, tokens, mask, config.causal)
     prefix = "transformer" if isinstance(model, SpanExtractor) else "model"
-    network = Network(graph, config, prefix, Inputs(tokens, positions, types, seen), cached)
+    network = Network(graph, config, prefix, Inputs(tokens, positions, token_type_ids, seen), cached)
     states = network.states()  # (B * T, D)
     if isinstance(model, LanguageModel):
         _tell_tokens(network, model, states)
@@ -86,7 +86,7 @@ def _describe(graph: Graph, model: Model) -> None:
 def _declare_cache(graph: Graph, model: Model) -> None:
     for index in range(model.config.num_layers):
         for part in ("key", "value"):
-            shape = [BATCH, model.config.key_heads, PAST, model.config.head_width]
+            shape = [BATCH, model.config.num_kv_heads, PAST, model.config.head_dim]
             graph.input(f"past_key_values.{index}.{part}", TensorProto.FLOAT, shape)
 
 
@@ -117,7 +117,7 @@ def _tell_tokens(network: Network, model: LanguageModel, states: str) -> None:
     if network.cached:
         for index in range(config.num_layers):
             for part in ("key", "value"):
-                graph.output(f"present.{index}.{part}", [BATCH, config.key_heads, TOTAL, config.head_width])
+                graph.output(f"present.{index}.{part}", [BATCH, config.num_kv_heads, TOTAL, config.head_dim])
 
 
 def _tell_class(network: Network, model: SequenceClassifier, states: str, mask: str, counts: str, tokens: str) -> None:

@@ -10,7 +10,7 @@ import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from torch import Tensor
 
-from lucidlm.model.quantize import FLOATS, Dtype
+from lucidlm.checkpoint.quantize import FLOATS, Dtype
 
 OPSET = 20
 """The operators' version: the first that has Gelu. ONNX Runtime reads it from 1.17 (January 2024) on."""

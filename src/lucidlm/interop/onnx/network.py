@@ -30,7 +30,7 @@ class Inputs(NamedTuple):
 
     tokens: str
     positions: str
-    types: str | None
+    token_type_ids: str | None
     seen: str
 
 
@@ -53,8 +53,8 @@ class Network:
         x = g.rows(f"{self.prefix}.embed_tokens.weight", inputs.tokens)  # (B, T, D)
         if config.position == "learned":
             x = g.add("Add", x, g.rows(f"{self.prefix}.embed_positions.weight", inputs.positions))
-        if inputs.types is not None:
-            x = g.add("Add", x, g.rows(f"{self.prefix}.embed_types.weight", inputs.types))
+        if inputs.token_type_ids is not None:
+            x = g.add("Add", x, g.rows(f"{self.prefix}.embed_types.weight", inputs.token_type_ids))
         x = g.add("Reshape", x, g.ints(-1, config.embedding_dim))  # (B * T, D)
         if config.post_norm:
             x = self.norm(x, f"{self.prefix}.embed_norm")
@@ -105,7 +105,7 @@ class Network:
     def _attention(self, x: str, index: int) -> str:
         """Append attention over `x` (B * T, D), which gives (B * T, D); R query heads share a key head."""
         g, config, name = self.graph, self.config, f"{self.prefix}.layers.{index}.self_attn"
-        groups, d = config.key_heads, config.head_width
+        groups, d = config.num_kv_heads, config.head_dim
         q = self._heads(x, f"{name}.q", config.num_heads)  # (B, T, H, d)
         q = g.add("Reshape", q, g.ints(0, 0, groups, config.num_heads // groups, d))
         q = g.add("Transpose", g.add("Mul", q, g.number(1 / math.sqrt(d))), perm=(0, 2, 3, 1, 4))  # (B, G, R, T, d)
@@ -123,7 +123,7 @@ class Network:
 
     def _heads(self, x: str, name: str, heads: int) -> str:
         """Append queries or keys (B, T, heads, d) of `x` (B * T, D), normalised and turned as the model does it."""
-        x = self.unflatten(self._linear(x, f"{name}_proj"), heads, self.config.head_width)
+        x = self.unflatten(self._linear(x, f"{name}_proj"), heads, self.config.head_dim)
         if self.config.qk_norm:
             x = self._rms_norm(x, f"{name}_norm")
         return x if self._rotation is None else self._rotate(x, *self._rotation)
@@ -138,7 +138,7 @@ class Network:
     def _angles(self) -> tuple[str, str]:
         """Append cosines and sines (B, T, 1, d / 2) of the positions."""
         g, config = self.graph, self.config
-        frequencies = rotary_frequencies(config.head_width, config.rope_theta, config.rope_scaling)
+        frequencies = rotary_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
         positions = g.add("Cast", g.add("Unsqueeze", self.inputs.positions, g.ints(2, 3)), to=1)  # (B, T, 1, 1)
         angles = g.add("Mul", positions, g.vector("rotary_frequencies", frequencies))
         return g.add("Cos", angles), g.add("Sin", angles)

@@ -1,0 +1,79 @@
+"""`lucidlm generate`: text from a prompt; the text alone goes to standard output."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lucidlm.cli.options import Device, Seed
+from lucidlm.cli.using.sampling import (
+    MinP,
+    RepetitionPenalty,
+    Source,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+    input_lines,
+    open_writer,
+    sampling_config,
+    text_given,
+)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(generate)
+
+
+def generate(
+    model: Source,
+    prompts: Annotated[
+        list[str] | None, typer.Argument(help="One or more prompts; standard input if left out.")
+    ] = None,
+    length: Annotated[int | None, typer.Option(help="Most tokens to write [100].")] = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    stop: Stop = None,
+    special: Annotated[
+        bool, typer.Option("--special", help="Control tokens in a prompt, such as <|im_start|>, are control tokens.")
+    ] = False,
+    seed: Seed = None,
+    device: Device = None,
+) -> None:
+    """Write on from a prompt.
+
+    Examples:
+
+      lucidlm generate model "The quick brown fox"
+      lucidlm generate model "This film" "The acting" --length 60 --temperature 0.7
+      echo "Once upon a time" | lucidlm generate model --top-k 40 --stop "The end"
+    """
+    from lucidlm.inference.decode import generate as run
+    from lucidlm.inference.decode import stream
+
+    network, tokenizer = open_writer(model, device)
+    texts = [text_given(prompt, "PROMPTS") for prompt in prompts or ()] or ["".join(input_lines()).rstrip("\n")]
+    sampling = sampling_config(
+        length=length,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        stop=stop,
+        seed=seed,
+    )
+    prompts_read = [tokenizer.encode_prompt(text, special=special) for text in texts]
+    if len(texts) > 1:
+        for text, written in zip(texts, run(network, tokenizer, prompts_read, sampling), strict=True):
+            print(text + written.text)
+        return
+    pieces = stream(network, tokenizer, prompts_read[0], sampling)  # refuses what it refuses before anything is printed
+    print(texts[0], end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()

@@ -1,0 +1,109 @@
+"""What the commands that write share: options of sampling, the model that writes, texts from standard input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lucidlm.cli.options import given
+from lucidlm.core.errors import InputError
+
+if TYPE_CHECKING:
+    from lucidlm.inference.sampler import SamplingConfig
+    from lucidlm.model.heads import LanguageModel
+    from lucidlm.tokenize.tokenizer import Tokenizer
+
+Source = Annotated[str, typer.Argument(metavar="MODEL", help="A model directory, or what `lucidlm import` takes.")]
+Temperature = Annotated[
+    float | None, typer.Option(help="0 always takes the likeliest token, 1 draws as the model says [0.8].")
+]
+TopK = Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens only.")]
+TopP = Annotated[float | None, typer.Option(help="Draw from the likeliest tokens that hold this share.")]
+MinP = Annotated[
+    float | None, typer.Option(help="Leave out tokens below this share of the likeliest one's probability [0.05].")
+]
+RepetitionPenalty = Annotated[float | None, typer.Option(help="Above 1: shun what was said already.")]
+Stop = Annotated[list[str] | None, typer.Option(help="End before this string; may be given again.")]
+
+
+def sampling_config(*, stop: list[str] | None, **flags: float | None) -> SamplingConfig:
+    """Return how to continue a prompt, by the flags that were given."""
+    from lucidlm.inference.sampler import SamplingConfig
+
+    return SamplingConfig(**given({**flags, "stop": stop}))
+
+
+def reply_config(model: LanguageModel, usual: int, *, stop: list[str] | None, **flags: float | None) -> SamplingConfig:
+    """Return how to reply: by the flags that were given, else by the model's generation_config.json, which is said.
+
+    Parameters
+    ----------
+    usual: the most tokens of a reply where neither says it.
+
+    Raises
+    ------
+    InputError: a flag or the file has a setting that is none.
+    """
+    from lucidlm.checkpoint.generation_config import GENERATION_CONFIG
+    from lucidlm.core.progress import log
+    from lucidlm.inference.sampler import ELSEWHERE, SamplingConfig, sampling_of
+
+    fields, chosen = model.generation.fields, given({**flags, "stop": stop})
+    ours = SamplingConfig(length=usual)
+    theirs = {name: value for name, value in sampling_of(fields).items() if value != getattr(ours, name)}
+    if told := [f"{name.replace('_', '-')} {value:g}" for name, value in theirs.items() if name not in chosen]:
+        log(f"as the model's {GENERATION_CONFIG} has it: {', '.join(told)}")
+    if left_out := [name for name in ELSEWHERE if fields.get(name) not in (None, 0, 1, [], {})]:
+        log(f"the model's {GENERATION_CONFIG} asks for {', '.join(left_out)} too, which is not done here")
+    return ours.changed(**{**theirs, **chosen})
+
+
+def open_writer(source: str, device: str | None) -> tuple[LanguageModel, Tokenizer]:
+    """Return a causal language model, on its device, and its tokenizer.
+
+    Raises
+    ------
+    InputError: there is no such model, or it is of another kind.
+    """
+    from lucidlm.checkpoint.directory import load_model
+    from lucidlm.core.devices import choose_compute
+    from lucidlm.model.heads import LanguageModel
+
+    loaded = load_model(source)
+    if not isinstance(loaded.model, LanguageModel) or loaded.tokenizer is None or not loaded.model.config.causal:
+        raise InputError("cannot write: it is not a causal language model with its tokenizer", where=source)
+    return loaded.model.to(choose_compute(device or "auto").device), loaded.tokenizer
+
+
+def text_given(text: str, where: str) -> str:
+    """Return `text`.
+
+    Raises
+    ------
+    InputError: it is not in the encoding that the system says, so Python has kept bytes of it as they were.
+    """
+    from lucidlm.data.examples.records import SURROGATES
+
+    if SURROGATES.search(text):
+        encoding = sys.getfilesystemencoding()
+        raise InputError(f"is not text in {encoding}", where=where, fix=f"Convert it to {encoding}.")
+    return text
+
+
+def input_lines() -> Iterator[str]:
+    """Yield the lines of standard input, their ends included.
+
+    Raises
+    ------
+    InputError: they are not text in the system's encoding.
+    """
+    where = "standard input"
+    try:
+        for line in sys.stdin:
+            yield text_given(line, where)
+    except UnicodeDecodeError:
+        encoding = sys.stdin.encoding
+        raise InputError(f"is not text in {encoding}", where=where, fix=f"Convert it to {encoding}.") from None

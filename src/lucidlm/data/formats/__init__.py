@@ -1,0 +1,1 @@
+"""How files are read: encodings, tables, JSON, HTML, parquet, each as a stream of documents."""

@@ -1,0 +1,188 @@
+"""The tokenizer in a GGUF file's metadata, made ours.
+
+Three kinds are known: "gpt2", byte-level BPE with its merges; "llama", SentencePiece's BPE with scores in place of
+merges; and of "t5", SentencePiece's Unigram, only that whose tokens are characters, as ours are written. What is checked
+is what llama.cpp takes for granted: that lists are equally long, that no token is there twice, that ids are of tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, processors
+
+from lucidlm.core.errors import InputError
+from lucidlm.interop.gguf.header import Header
+from lucidlm.interop.pre_tokenizers import BY_NAME
+from lucidlm.tokenize.tokenizer import Tokenizer
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+"""GGUF's types of tokens."""
+
+ROLES = {
+    "bos_token": "bos_token_id",
+    "eos_token": "eos_token_id",
+    "unk_token": "unknown_token_id",
+    "pad_token": "padding_token_id",
+    "mask_token": "mask_token_id",
+}
+"""The names of tokens with a part to play: transformers', and GGUF's."""
+
+LONGEST_TOKEN = 1024
+"""Characters. Looking for the merges of a token takes the square of its length."""
+
+SPACE = "▁"
+"""What SentencePiece writes for a space."""
+
+
+def read_tokenizer(header: Header) -> Tokenizer:
+    """Return the tokenizer that the metadata describe, chat template included.
+
+    Raises
+    ------
+    InputError: it is of a kind, or cuts text in a way, that is not known, or it contradicts itself.
+    """
+    tokens = _tokens(header)
+    kind = header.require("tokenizer.ggml.model", str)
+    builders = {"gpt2": _byte_level, "llama": _sentence_piece, "t5": _characters}
+    if kind not in builders:
+        fix = "Known are gpt2 (byte-level BPE) and llama (SentencePiece BPE)."
+        raise InputError(f"has a tokenizer of the kind {kind!r}, which is not known", where=header.path, fix=fix)
+    config = _config(header, tokens)
+    try:
+        core, begins = builders[kind](header, tokens)
+        _add_special(core, tokens, _numbers(header, "token_type", len(tokens), NORMAL))
+        bos = config.get("bos_token")
+        if bos is not None and header.get("tokenizer.ggml.add_bos_token", bool, begins):
+            special = [(bos, core.token_to_id(bos))]
+            core.post_processor = processors.TemplateProcessing(single=[bos, "$A"], special_tokens=special)
+    except InputError:
+        raise
+    except Exception as error:  # the library raises nothing more precise
+        raise InputError(f"its tokenizer cannot be built ({error})", where=header.path) from None
+    return Tokenizer(core, config)
+
+
+def _tokens(header: Header) -> list[str]:
+    tokens = header.require("tokenizer.ggml.tokens", list)
+    # llama.cpp renames them so, too: several empty ones would be one and the same.
+    tokens = [token or f"[EMPTY_{index}]" for index, token in enumerate(tokens)]
+    if len(set(tokens)) < len(tokens):
+        raise InputError("lists a token twice in tokenizer.ggml.tokens", where=header.path, fix="Get the file again.")
+    if (longest := max(map(len, tokens), default=0)) > LONGEST_TOKEN:
+        raise InputError(
+            f"has a token of {longest:,} characters; they have {LONGEST_TOKEN:,} at most", where=header.path
+        )
+    return tokens
+
+
+def _numbers(header: Header, key: str, count: int, default: float | None) -> np.ndarray:
+    """Return a list of as many numbers as there are tokens."""
+    if default is not None and f"tokenizer.ggml.{key}" not in header.metadata:
+        return np.full(count, default)
+    numbers = header.require(f"tokenizer.ggml.{key}", np.ndarray)
+    if len(numbers) != count:
+        raise InputError(f"tokenizer.ggml.{key} has {len(numbers):,} elements for {count:,} tokens", where=header.path)
+    return numbers
+
+
+def _config(header: Header, tokens: list[str]) -> dict[str, Any]:
+    """Return what `tokenizer_config.json` says."""
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
+    for role, key in ROLES.items():
+        index = header.get(f"tokenizer.ggml.{key}", int)
+        if index is None:
+            continue
+        if not 0 <= index < len(tokens):
+            what = f"tokenizer.ggml.{key} is {index:,}, there are {len(tokens):,} tokens"
+            raise InputError(what, where=header.path)
+        config[role] = tokens[index]
+    if "eos_token" not in config:
+        raise InputError("names no token that ends a text (tokenizer.ggml.eos_token_id)", where=header.path)
+    config.setdefault("pad_token", config["eos_token"])  # what pads is never looked at
+    if template := header.get("tokenizer.chat_template", str):
+        config["chat_template"] = template
+    return config
+
+
+def _byte_level(header: Header, tokens: list[str]) -> tuple[tokenizers.Tokenizer, bool]:
+    """Return byte-level BPE, and whether its texts begin with BOS unless the file says otherwise."""
+    name = header.get("tokenizer.ggml.pre", str, "default")
+    if name not in BY_NAME:
+        fix = f"Known are {', '.join(sorted(BY_NAME))}."
+        raise InputError(f"its tokenizer cuts text the way {name!r}, which is not known", where=header.path, fix=fix)
+    pre = BY_NAME[name]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    merges: dict[tuple[str, str], None] = {}  # of equal merges the first counts
+    for merge in header.require("tokenizer.ggml.merges", list):
+        left, _, right = merge[1:].partition(" ")  # the first character is never the space between the two
+        merges[merge[:1] + left, right] = None
+    core = tokenizers.Tokenizer(models.BPE(vocabulary, list(merges), ignore_merges=pre.ignore_merges))
+    core.pre_tokenizer = pre.build()
+    core.decoder = decoders.ByteLevel()
+    return core, pre.begins
+
+
+def _sentence_piece(header: Header, tokens: list[str]) -> tuple[tokenizers.Tokenizer, bool]:
+    """Return SentencePiece's BPE as merges, as transformers' converter makes them, and that its texts begin with BOS."""
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    merges = merges_from_scores(vocabulary, _numbers(header, "scores", len(tokens), None))
+    unknown = header.get("tokenizer.ggml.unknown_token_id", int)
+    core = tokenizers.Tokenizer(
+        models.BPE(
+            vocabulary,
+            merges,
+            unk_token=None if unknown is None else tokens[unknown],
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    with_prefix = header.get("tokenizer.ggml.add_space_prefix", bool, True)
+    to_pieces = [normalizers.Prepend(SPACE)] if with_prefix else []
+    core.normalizer = normalizers.Sequence([*to_pieces, normalizers.Replace(" ", SPACE)])
+    stripped = [decoders.Strip(" ", 1, 0)] if with_prefix else []
+    core.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *stripped]
+    )
+    return core, True
+
+
+def _characters(header: Header, tokens: list[str]) -> tuple[tokenizers.Tokenizer, bool]:
+    """Return a tokenizer of characters, made of a BPE without merges, and that its texts do not begin with BOS."""
+    types = _numbers(header, "token_type", len(tokens), NORMAL)
+    if any(len(tokens[index]) != 1 for index in (types == NORMAL).nonzero()[0]):
+        raise InputError("has a Unigram tokenizer, of which only those of characters are read", where=header.path)
+    unknown = tokens[header.require("tokenizer.ggml.unknown_token_id", int)]
+    vocabulary = {" " if token == SPACE else token: index for index, token in enumerate(tokens)}
+    core = tokenizers.Tokenizer(models.BPE(vocabulary, [], unk_token=unknown))
+    core.decoder = decoders.Fuse()
+    return core, False
+
+
+def merges_from_scores(vocabulary: dict[str, int], scores: np.ndarray) -> list[tuple[str, str]]:
+    """Return every pair of tokens that together are a token, that of the highest score first.
+
+    SentencePiece merges the pair whose result scores highest; BPE by merges the pair that is listed first.
+    """
+    pairs = [
+        (-float(scores[index]), vocabulary[token[:cut]], vocabulary[token[cut:]], token[:cut], token[cut:])
+        for token, index in vocabulary.items()
+        for cut in range(1, len(token))
+        if token[:cut] in vocabulary and token[cut:] in vocabulary
+    ]
+    return [(left, right) for _, _, _, left, right in sorted(pairs)]
+
+
+def _add_special(core: tokenizers.Tokenizer, tokens: list[str], types: np.ndarray) -> None:
+    """Tell the tokenizer which tokens are commands, and which are found in a text before it is cut."""
+    for special, kinds in ((True, (CONTROL, UNKNOWN)), (False, (USER_DEFINED,))):
+        found = [
+            AddedToken(tokens[index], special=special, normalized=False) for index in np.isin(types, kinds).nonzero()[0]
+        ]
+        (core.add_special_tokens if special else core.add_tokens)(found)

@@ -1,0 +1,96 @@
+"""Finding the right one of many texts, which search and recommendation have in common.
+
+The items that are ranked are those of the examples judged on, each once. A model embeds them and what is sought with,
+once each, and ranks by cosine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from lucidlm.baselines.retrieval import AT_ONCE, RandomOrder, TfidfSearch, pool, rank
+from lucidlm.data.examples.records import Match, Ranking
+from lucidlm.metrics.ranking_metrics import place_of, ranking_metrics
+from lucidlm.metrics.statistics import Metric
+from lucidlm.predict.embedder import TextEmbedder
+from lucidlm.tasks.base.task import Baseline, Predictor, Task
+
+SHOWN = 5
+"""Items of a ranking that are shown to a person."""
+
+
+class Ranker:
+    """Ranks items by the cosine of their vectors with what is sought with: the mean of its texts' vectors.
+
+    Parameters
+    ----------
+    again: whether an item may be found that is among the texts it is sought with.
+    """
+
+    def __init__(self, embedder: TextEmbedder, again: bool) -> None:
+        self.embedder, self.again, self.tokenizer = embedder, again, embedder.tokenizer
+
+    def predict(self, examples: Sequence[Match], label: str | None = None) -> list[Ranking]:
+        """Rank the items of all examples for each; shows progress if given a `label` for it."""
+        items, embedder = pool(examples), self.embedder
+        sought = list(dict.fromkeys(text for example in examples for text in example.query))
+        encoded = [*embedder.encode(items, "document"), *embedder.encode(sought, "query" if self.again else "document")]
+        alike = {ids.tobytes(): ids for ids in encoded}  # a text that is sought with may be an item too
+        row = {key: number for number, key in enumerate(alike)}
+        vectors = embedder.comparable(embedder.embed_encoded(list(alike.values()), label))
+        vectors = vectors[[row[ids.tobytes()] for ids in encoded]]
+        place = {text: number for number, text in enumerate(sought, len(items))}
+        means = np.stack([vectors[[place[text] for text in one.query]].mean(0) for one in examples])
+        queries = embedder.comparable(means)
+        found: list[Ranking] = []
+        rows = max(1, AT_ONCE // len(items))
+        for start in range(0, len(examples), rows):
+            similarity = queries[start : start + rows] @ vectors[: len(items)].T
+            found += rank(similarity, items, examples[start : start + rows], self.again)
+        return found
+
+
+@dataclass(frozen=True)
+class Retrieval(Task[Match, Ranking]):
+    """The one right item for a query or a history, among those of all examples."""
+
+    answer: ClassVar[type] = Ranking
+
+    again: ClassVar[bool] = True
+    """Whether an item may be found that is among the texts it is sought with."""
+
+    def key(self, example: Match) -> str:
+        """Return all texts of the example; the text alone where it is sought with itself, as in pretraining."""
+        return "\n".join(dict.fromkeys((*example.query, example.item)))
+
+    def texts(self, example: Match) -> tuple[str, ...]:
+        """Return what is sought with, and the item."""
+        return (*example.query, example.item)
+
+    def metrics(self, examples: Sequence[Match]) -> list[Metric]:
+        """Return nDCG@10, mean reciprocal rank, and recall@1, 5 and 10."""
+        return ranking_metrics(examples)
+
+    def baselines(self) -> list[Baseline[Match, Ranking]]:
+        """Return search by TF-IDF, and chance."""
+        return [TfidfSearch(again=self.again), RandomOrder()]
+
+    def predictor(self, directory: Path, device: torch.device) -> Predictor[Match, Ranking]:
+        """Open a language model, tuned for this or as pretraining left it, to rank by its vectors."""
+        return Ranker(TextEmbedder.from_pretrained(directory, device), self.again)
+
+    def show(self, example: Match, prediction: Ranking) -> dict[str, Any]:
+        """Return what was sought with, the right item, its place (from 1; None: not ranked) and the first few items."""
+        query = example.query[0] if len(example.query) == 1 else list(example.query)
+        return {
+            "query": query,
+            "item": example.item,
+            "place": place_of(example, prediction),
+            "found": list(prediction.items[:SHOWN]),
+        }

@@ -1,0 +1,285 @@
+"""Pretraining: from prepared data to a model directory, by predicting next tokens (causal) or masked ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lucidlm.checkpoint.directory import save_model
+from lucidlm.core.config import CONFIG, Config
+from lucidlm.core.devices import Compute, Precision, choose_compute, describe_machine
+from lucidlm.core.errors import InputError
+from lucidlm.core.io import require_vacant, sha256
+from lucidlm.core.matmul import fast_matmul
+from lucidlm.core.progress import log
+from lucidlm.core.seeds import torch_generator
+from lucidlm.data.corpus.cards import CARD
+from lucidlm.data.corpus.loader import BatchLoader, TokenCorpus
+from lucidlm.inference.held_out import validate
+from lucidlm.model.config import ModelConfig
+from lucidlm.model.flops import count_parameters, flops_per_token
+from lucidlm.model.heads import LanguageModel
+from lucidlm.model.loss import IGNORE_INDEX
+from lucidlm.tokenize.tokenizer import Tokenizer
+from lucidlm.train.compilation import Compile, compile_blocks
+from lucidlm.train.loop import Loop, LoopConfig, Outcome, describe_outcome
+from lucidlm.train.pretrain.sizing import choose_depth, model_of_depth
+
+
+class ShapeConfig(Config):
+    """Sizes set by hand; those left out follow from the depth. See `ModelConfig`."""
+
+    embedding_dim: int | None = None
+    num_heads: int | None = None
+    ff_dim: int | None = None
+    num_layers: int | None = None
+    num_kv_heads: int | None = None
+    dropout: float | None = None
+
+
+class PretrainConfig(Config):
+    """A pretraining run, whole: saved as `config.yaml` beside what it makes, it can be replayed.
+
+    Parameters
+    ----------
+    data: prepared directories and the share of samples drawn from each; shares need not sum to one.
+    objective: "causal" predicts the next token, "masked" the hidden ones; "hybrid" does both with the same weights, half
+        of the samples each way (Charpentier and Samuel 2024, "GPT or BERT: why not both?", arXiv:2410.24159): a causal
+        model that fine-tuning may let see both ways.
+    depth: the dial that sets all sizes: layers, and with them width (64 a layer) and heads; None: what the machine can
+        train to good use in the time given.
+    shape: sizes set by hand.
+    model: the exact shape that follows from them, filled in when the run starts.
+    context_length: tokens a sample; the model is made for as many.
+    batch_size: samples a step, over all micro-batches.
+    micro_batch: samples taken at once, where memory is short; None: all.
+    mask_rate: share of tokens hidden from a masked model; 30 % serves better than BERT's 15 % (Wettig et al. 2022,
+        arXiv:2202.08005).
+    validation_tokens: how many held-out tokens the evaluations on the way read; the last one reads them all.
+    """
+
+    data: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(min_length=1)
+    objective: Literal["causal", "masked", "hybrid"] = "causal"
+    depth: int | None = Field(default=None, ge=1, le=100)
+    shape: ShapeConfig = ShapeConfig()
+    model: ModelConfig | None = None
+    context_length: int = Field(default=256, ge=2)
+    batch_size: int = Field(default=16, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1)
+    mask_rate: float = Field(default=0.3, gt=0, lt=1)
+    validation_tokens: int = Field(default=50_000, ge=1)
+    device: str = "auto"
+    precision: Precision = "auto"
+    compile: Compile = "auto"
+    loop: LoopConfig = LoopConfig()
+
+
+@dataclass
+class TokenBatch:
+    """Tokens and, at each position, what is to be predicted, both (B, T) int64; and whether tokens see both ways."""
+
+    tokens: Tensor
+    targets: Tensor
+    counted: int
+    bidirectional: bool
+
+
+class TokenObjective:
+    """Next or masked tokens of prepared corpora."""
+
+    monitor = "validation_loss"
+    higher_is_better = False
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        corpora: Sequence[tuple[TokenCorpus, float]],
+        held_out: Sequence[TokenCorpus],
+        tokenizer: Tokenizer,
+        compute: Compute,
+    ) -> None:
+        self.config, self.tokenizer, self.compute = config, tokenizer, compute
+        self.held_out = held_out
+        self.loader = BatchLoader(
+            corpora, batch_size=config.batch_size, context=config.context_length, seed=config.loop.seed
+        )
+
+    def batches(self, first_step: int) -> Iterator[list[TokenBatch]]:
+        for step, windows in enumerate(self.loader.iterate(first_step), first_step):
+            size = self.config.micro_batch or self.config.batch_size
+            micro_batches = []
+            for bidirectional, (tokens, targets) in self._views(windows, step):
+                for part in zip(tokens.split(size), targets.split(size), strict=True):
+                    micro_batches.append(self._to_device(*part, bidirectional))
+            yield micro_batches
+
+    def _views(self, windows: Tensor, step: int) -> Iterator[tuple[bool, tuple[Tensor, Tensor]]]:
+        """Yield what is read and what is to be told, and whether tokens see both ways."""
+        if self.config.objective == "masked":
+            yield True, self._masked(windows, step)
+            return
+        causal = len(windows) if self.config.objective == "causal" else (len(windows) + 1) // 2
+        yield False, (windows[:causal, :-1], windows[:causal, 1:])
+        if causal < len(windows):
+            tokens, hidden = self._masked(windows[causal:], step)
+            # A hidden token is told where a causal model tells it, from the place before it: one head serves both.
+            yield True, (tokens, functional.pad(hidden[:, 1:], (0, 1), value=IGNORE_INDEX))
+
+    def _masked(self, windows: Tensor, step: int | str) -> tuple[Tensor, Tensor]:
+        generator = torch_generator(self.config.loop.seed, "mask", step)
+        return mask_tokens(windows[:, :-1], self.config.mask_rate, self.tokenizer, generator)
+
+    def _to_device(self, tokens: Tensor, targets: Tensor, bidirectional: bool) -> TokenBatch:
+        counted = int((targets != IGNORE_INDEX).sum())
+        device = self.compute.device
+        tokens, targets = tokens.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+        return TokenBatch(tokens, targets, counted, bidirectional)
+
+    def counted(self, batch: TokenBatch) -> int:
+        return batch.counted
+
+    def tokens(self, batch: TokenBatch) -> int:
+        return batch.tokens.numel()
+
+    def loss(self, model: nn.Module, batch: TokenBatch) -> Tensor:
+        assert isinstance(model, LanguageModel)
+        return model.loss(batch.tokens, batch.targets, bidirectional=batch.bidirectional)[0]
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Measure the loss on some of the held-out tokens, as fast as training reads them."""
+        with torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.autocasts):
+            return self.measure_on(model, self.config.validation_tokens)
+
+    def measure_on(self, model: nn.Module, tokens: int) -> dict[str, float]:
+        """Measure the loss on so many held-out tokens."""
+        assert isinstance(model, LanguageModel)
+        hide = self._masked if self.config.objective == "masked" else None
+        return validate(model, self.held_out, self.config.context_length, tokens, self.compute.device, hide)
+
+    def describe(self, step: int) -> str:
+        first = step * self.config.batch_size
+        return f"{step} (samples {first} to {first + self.config.batch_size - 1} of seed {self.config.loop.seed})"
+
+
+def mask_tokens(
+    tokens: Tensor, share: float, tokenizer: Tokenizer, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Hide a `share` of `tokens` (B, T) and return what the model sees and what it is to tell (BERT: Devlin et al. 2019).
+
+    Of the hidden ones 80 % become the mask token, 10 % a random one, 10 % stay, so that the model cannot know which of
+    the tokens it sees are true. At least one position counts.
+    """
+    chosen = torch.rand(tokens.shape, generator=generator) < share
+    if not chosen.any():
+        chosen[0, 0] = True
+    fate = torch.rand(tokens.shape, generator=generator)
+    noise = torch.randint(tokenizer.vocab_size, tokens.shape, generator=generator)
+    seen = torch.where(chosen & (fate < 0.8), tokenizer.mask_id, tokens)
+    seen = torch.where(chosen & (fate >= 0.9), noise, seen)
+    return seen, torch.where(chosen, tokens, IGNORE_INDEX)
+
+
+def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False) -> Outcome:
+    """Pretrain a model on prepared data and leave a model directory in `out`.
+
+    `out` also gets `config.yaml` (the resolved run), `metrics.jsonl` and `checkpoints/`. A run that was stopped, by a
+    signal or a crash, goes on with `resume`.
+
+    Raises
+    ------
+    InputError: the data cannot be read or do not fit together, `out` holds something else, the shape is impossible.
+    LucidError: the loss is not finite, the disk is full.
+    """
+    out = Path(out)
+    if not resume:
+        require_vacant(out)
+    tokenizer = _common_tokenizer(list(config.data))
+    compute = choose_compute(config.device, config.precision)
+    if not resume:
+        config = resolve(config, tokenizer, compute)
+    assert config.model is not None
+    model = LanguageModel(config.model, seed=config.loop.seed).to(compute.device)
+    log(
+        f"{count_parameters(config.model):,} parameters, {flops_per_token(config.model, config.context_length) / 1e6:,.1f} "
+        f"MFLOP a token to train; {compute.device.type}, {compute.reason}"
+    )
+    corpora = [(TokenCorpus.open(path, "train"), share) for path, share in config.data.items()]
+    held_out = [TokenCorpus.open(path, "validation") for path in config.data]
+    objective = TokenObjective(config, corpora, held_out, tokenizer, compute)
+    compile_blocks(model.model, config.compile, config.loop.minutes)
+    loop = Loop(model, objective, config.loop, compute, out)
+    if not resume:
+        config.save(out / CONFIG)
+    outcome = loop.run(resume=resume)
+    if outcome.stopped_by is None:
+        with torch.inference_mode(), fast_matmul(compute.device):
+            outcome.evaluation = objective.measure_on(model.eval(), sum(corpus.tokens for corpus in held_out))
+        save_model(model, out, tokenizer, provenance=_provenance(config, outcome))
+    return outcome
+
+
+def resolve(config: PretrainConfig, tokenizer: Tokenizer, compute: Compute) -> PretrainConfig:
+    """Fill in what was left open: the shape of the model, the optimiser and its rates.
+
+    Raises
+    ------
+    InputError: the shape does not fit the tokenizer or the samples.
+    """
+    masked = config.objective == "masked"
+    if config.model is None:
+        vocab_size = math.ceil(tokenizer.vocab_size / 64) * 64  # matrix products like round numbers
+        shape = config.shape
+        depth = config.depth or shape.num_layers or choose_depth(config.loop.minutes, vocab_size, compute)
+        model = model_of_depth(depth, vocab_size, config.context_length, width=shape.embedding_dim, masked=masked)
+        if config.objective == "hybrid":
+            model = model.changed(qk_norm=False)  # causal it is a Llama then, and both ways a EuroBERT
+        config = config.changed(depth=depth, model=model.changed(**dict(shape)))
+    config = config.changed(loop=config.loop.changed(optimizer=config.loop.optimizer.completed()))
+    assert config.model is not None
+    if config.model.vocab_size < tokenizer.vocab_size:
+        raise InputError(
+            f"the model's vocabulary ({config.model.vocab_size:,}) is smaller than the tokenizer's "
+            f"({tokenizer.vocab_size:,})",
+            where="model.vocab_size",
+            fix="Raise it.",
+        )
+    if config.model.context_length < config.context_length:
+        raise InputError(
+            f"samples of {config.context_length:,} tokens are longer than the model's context of "
+            f"{config.model.context_length:,}",
+            where="context_length",
+            fix="Make one fit the other.",
+        )
+    if config.model.causal == masked:
+        raise InputError(f"a {config.objective} objective needs model.causal to be {not masked}", where="objective")
+    return config
+
+
+def _common_tokenizer(directories: Sequence[str]) -> Tokenizer:
+    tokenizers = {path: Tokenizer.load(path) for path in directories}
+    if len({tokenizer.fingerprint for tokenizer in tokenizers.values()}) > 1:
+        raise InputError(
+            f"the corpora {', '.join(directories)} were prepared with different tokenizers",
+            where="--data",
+            fix="Prepare the later ones with --tokenizer-from and the first one's directory.",
+        )
+    return next(iter(tokenizers.values()))
+
+
+def _provenance(config: PretrainConfig, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "task": f"pretraining ({config.objective})",
+        "data": {path: sha256(Path(path) / CARD) for path in config.data},
+        "seed": config.loop.seed,
+        "config": config.model_dump(mode="json"),
+        "metrics": describe_outcome(outcome),
+        "machine": describe_machine().as_dict(),
+    }
