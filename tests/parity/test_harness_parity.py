@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tests.unit.test_ends import DOG, IM_END, saying, tokenizer_with
+from tests.unit.inference.test_end_of_text import DOG, IM_END, saying, tokenizer_with
 
 from lucidlm.checkpoint.directory import save_model
 from lucidlm.cli.main import main

@@ -45,7 +45,7 @@ def search(
 
     Parameters
     ----------
-    forbidden: (V,) bool, tokens that are never written.
+    suppressed: (V,) bool, tokens that are never written.
     beams: how many beginnings of a text are kept at a time.
     prefixes: see `PromptBatch`.
     """

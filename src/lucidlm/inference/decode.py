@@ -234,7 +234,7 @@ class Sampler:
 
     Parameters
     ----------
-    ruled_out: (V,) bool, the tokens that are never chosen; see `suppressed_tokens`.
+    suppressed: (V,) bool, the tokens that are never chosen; see `suppressed_tokens`.
     """
 
     def __init__(self, rows: list[SequenceState], config: SamplingConfig, suppressed: Tensor) -> None:

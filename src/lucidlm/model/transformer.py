@@ -88,7 +88,7 @@ class Transformer(nn.Module):
         Parameters
         ----------
         positions: (B, T) int64, the position of each token; None: 0 … T - 1.
-        types: (B, T) int64, the segment of each token, if the model tells segments apart; None: all 0.
+        token_type_ids: (B, T) int64, the segment of each token, if the model tells segments apart; None: all 0.
         mask: (B, 1 or T, S) bool, which tokens may be seen from where; None: the configured pattern (causal, or all).
         caches: one a layer, to be read and extended; None: `tokens` is everything.
         """

@@ -61,7 +61,7 @@ class SequenceWriter:
     Parameters
     ----------
     frame: turns examples into prompts (and, where the examples have one, the answer that is right).
-    room: the most tokens that the model reads at once.
+    max_tokens: the most tokens that the model reads at once.
     end: the id that ends an answer, as do those that end any text of the model's.
     lengths: how long answers may get.
     bidirectional: whether a prompt's tokens see each other; see `PromptBatch`.

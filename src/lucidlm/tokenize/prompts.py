@@ -66,7 +66,7 @@ def tokenize_pairs(
 
     Parameters
     ----------
-    room: the most tokens that are read.
+    max_tokens: the most tokens that are read.
     between: a text; an empty one is the end-of-text token, which no text can contain.
     source_share: how much of the room the source may take; of a longer one the beginning is kept. A target that does
         not fit into what is left is cut, and has no end.

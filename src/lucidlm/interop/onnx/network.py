@@ -24,7 +24,7 @@ class Inputs(NamedTuple):
     Parameters
     ----------
     tokens, positions: (B, T) int64.
-    types: (B, T) int64, if the model tells segments apart.
+    token_type_ids: (B, T) int64, if the model tells segments apart.
     seen: (B, 1, 1, T or 1, S) bool, which of the S tokens, cached ones included, may be seen from where.
     """
 

@@ -35,7 +35,7 @@ class FinetuneConfig(PartsConfig):
     ----------
     model: the directory of the pretrained model.
     shots: train on so many examples only, drawn at random: of each label where examples have labels. None: all.
-    strategy: train all weights ("full"), low-rank adapters beside them ("lora"), or the head alone ("head").
+    tuning: train all weights ("full"), low-rank adapters beside them ("lora"), or the head alone ("head").
     layer_decay: factor on the learning rates from each block to the one below it (Howard and Ruder 2018,
         arXiv:1801.06146), so that what is most general changes least; 1: all alike.
     max_length: tokens read at once; None: the model's context. What happens to longer inputs is the task's to say.

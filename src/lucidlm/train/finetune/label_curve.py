@@ -54,7 +54,7 @@ class LabelCurveConfig(Config):
     data, test_data: sources of examples to draw from and to judge by; what is in both is judged by only.
     shots: numbers of examples, of each label where examples have labels.
     seeds: how many times each is measured; a seed draws examples, fresh weights and batches, the same for all methods.
-    strategy: which weights of the pretrained model are trained; without pretraining it is always all of them.
+    tuning: which weights of the pretrained model are trained; without pretraining it is always all of them.
     epochs, least_steps: steps are as many as the greater of both gives.
     """
 

@@ -30,7 +30,7 @@ def apply_tuning(model: nn.Module, config: FinetuneConfig, head: Sequence[str]) 
 
     Raises
     ------
-    InputError: the strategy is "head" and the task has none, or adapters are asked for on matrices that are not there.
+    InputError: tuning is "head" and the task has none, or adapters are asked for on matrices that are not there.
     """
     if config.tuning == "lora":
         add_adapters(model, config.lora, config.loop.seed)
