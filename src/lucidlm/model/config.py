@@ -98,7 +98,7 @@ class ModelConfig(Config):
         derived = {"num_kv_heads": self.num_heads, "head_dim": self.embedding_dim // self.num_heads}
         for name, value in derived.items():
             if not getattr(self, name):
-                self.__dict__[name] = value
+                object.__setattr__(self, name, value)
                 self.model_fields_set.discard(name)  # so that `changed` derives it anew
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads ({self.num_heads}) is not a multiple of num_kv_heads ({self.num_kv_heads})")
@@ -113,7 +113,7 @@ class ModelConfig(Config):
     def changed(self, **fields: Any) -> Self:
         """Return a copy in which the given fields have new, checked values, and what follows from them too."""
         derived = {"num_kv_heads", "head_dim"} - self.model_fields_set
-        return super().changed(**dict.fromkeys(derived), **fields)
+        return super().changed(**{**dict.fromkeys(derived), **fields})
 
     @classmethod
     def masked(cls, **fields: object) -> ModelConfig:
