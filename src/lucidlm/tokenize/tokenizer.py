@@ -235,8 +235,13 @@ class Tokenizer:
     def obeying(self) -> tokenizers.Tokenizer:
         """The tokenizer with an ear for commands: what a text spells out is the control token."""
         core = tokenizers.Tokenizer.from_str(self.core.to_str())
-        core.encode_special_tokens = False
+        core.encode_special_tokens = self.splits_special
         return core
+
+    @cached_property
+    def splits_special(self) -> bool:
+        """Whether the settings want even special tokens cut wherever they are spelt out."""
+        return bool(self.config.get("split_special_tokens"))
 
     @cached_property
     def cleans(self) -> bool:
@@ -344,7 +349,7 @@ class Tokenizer:
     @cached_property
     def _reader(self) -> tokenizers.Tokenizer:
         """The tokenizer proper as it reads texts."""
-        return reader(self.core, self.control)
+        return reader(self.core, self.control | self._special if self.splits_special else self.control)
 
     @cached_property
     def _around(self) -> tuple[list[int], list[int]]:

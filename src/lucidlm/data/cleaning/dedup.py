@@ -21,7 +21,7 @@ from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
 
 from lucidlm.core.errors import LucidError
 from lucidlm.core.io import disk_errors
-from lucidlm.data.cleaning.units import is_unspaced
+from lucidlm.data.scripts import is_unspaced
 
 PERMUTATIONS = 128
 """Values in a signature: the standard error of a similarity of 0.8 is 0.035."""

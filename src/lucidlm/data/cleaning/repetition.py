@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lucidlm.data.cleaning.units import is_unspaced
+from lucidlm.data.scripts import is_unspaced
 
 SHORTEST = 100
 """Words."""
