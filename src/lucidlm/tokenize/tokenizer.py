@@ -154,7 +154,7 @@ class Tokenizer:
         return self.core.decode(shown, skip_special_tokens=False)
 
     def encode_prompt(self, text: str, *, special: bool = False) -> list[int]:
-        """Return the ids of a text that a model is to continue: what begins texts, if the tokenizer has that, and its own.
+        """Return the ids of a prompt: `prefix`, and those of the text.
 
         An empty text is the beginning of a document. If `special`, control tokens may be spelt out, and what begins texts
         is not doubled.
@@ -198,7 +198,7 @@ class Tokenizer:
 
     @cached_property
     def _spelt(self) -> Callable[[int], bytes]:
-        """What returns the bytes of a token, and remembers them."""
+        """The bytes of a token, cached."""
 
         @cache
         def spelt(token_id: int) -> bytes:
@@ -228,7 +228,7 @@ class Tokenizer:
 
     @cached_property
     def control(self) -> frozenset[int]:
-        """The added tokens that are commands; see `control_tokens.control_ids`."""
+        """The ids of control tokens; see `control_tokens.control_ids`."""
         return control_ids(self.core, self.config, [*self.prefix, *self.suffix])
 
     @cached_property
@@ -253,7 +253,7 @@ class Tokenizer:
         return int(token_id) in self._tokens and not (skip_special and int(token_id) in self._special)
 
     def is_byte(self, token_id: int) -> bool:
-        """Return whether a token stands for a byte of a character that the vocabulary has not."""
+        """Return whether a token stands for a byte of a character that the vocabulary lacks."""
         return int(token_id) in self._bytes
 
     @cached_property
@@ -263,17 +263,17 @@ class Tokenizer:
 
     @cached_property
     def prefix(self) -> list[int]:
-        """The tokens before a whole text."""
+        """The special tokens before a whole text."""
         return self._around[0]
 
     @cached_property
     def suffix(self) -> list[int]:
-        """The tokens after a whole text."""
+        """The special tokens after a whole text."""
         return self._around[1]
 
     @cached_property
     def begin_id(self) -> int:
-        """The token after which a text begins: one that is for that, or the one that ends the text before."""
+        """BOS, or, without one, the token that ends the text before."""
         begin = self.find("bos_token")
         return self.prefix[-1] if self.prefix else self.eos_id if begin is None else begin
 
@@ -284,13 +284,13 @@ class Tokenizer:
 
     @cached_property
     def pad_id(self) -> int:
-        """The token that fills up short rows, where nothing looks at it; without one of its own, the end of text."""
+        """The padding token, which attention masks out; the end of text where the tokenizer has none."""
         pad = self.find("pad_token")
         return self.eos_id if pad is None else pad
 
     @cached_property
     def mask_id(self) -> int:
-        """The token that hides another, for masked language models."""
+        """The mask token, for masked language models."""
         return self._id("mask_token")
 
     @cached_property
@@ -348,7 +348,7 @@ class Tokenizer:
 
     @cached_property
     def _reader(self) -> tokenizers.Tokenizer:
-        """The tokenizer proper as it reads texts."""
+        """The tokenizer for plain text; see `control_tokens.reader`."""
         return reader(self.core, self.control | self._special if self.splits_special else self.control)
 
     @cached_property

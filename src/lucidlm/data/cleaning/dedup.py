@@ -1,4 +1,4 @@
-"""Leaving out what was there before: exact copies by digest, near copies by MinHash and locality-sensitive hashing.
+"""Deduplication: exact copies by digest, near copies by MinHash and locality-sensitive hashing.
 
 What has been seen is kept in a temporary SQLite file with a bounded cache, so memory does not grow with the corpus.
 

@@ -303,8 +303,7 @@ def _train_tokenizer(config: PrepareConfig, spool: Spool, split_by: SplitBy) -> 
 
 
 def _first_place(spool: Spool, tokenizer: Tokenizer) -> str:
-    """Return where the first document with a character unknown to the tokenizer was read; it is looked for anew, as
-    there is seldom one."""
+    """Return where the first document with an unknown character was read; searched anew, as there is seldom one."""
     found = (where for _, text, where in spool.located() if count_unknown(tokenizer, [text]).characters)
     return next(found, "")
 
