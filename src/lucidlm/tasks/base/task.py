@@ -14,11 +14,9 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
-import torch
-
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log
 from lucidlm.core.registry import Registry
@@ -126,12 +124,12 @@ class Task(ABC, Generic[E, P]):
         """Return what a model has to beat, not yet fitted."""
 
     @abstractmethod
-    def predictor(self, directory: Path, device: torch.device) -> Predictor[E, P]:
-        """Open a model directory to answer this task.
+    def predictor(self, loaded: LoadedModel) -> Predictor[E, P]:
+        """Return what answers this task with a loaded model, on the device that this is on.
 
         Raises
         ------
-        InputError: it holds no model that can.
+        InputError: the model cannot.
         """
 
     @abstractmethod
