@@ -38,8 +38,8 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 def adopted(path: Path, family: str, **changes: Any) -> dict[str, Any]:
     """Return the record of a directory whose config.json is a usual one of this family but for `changes`."""
-    (path / "config.json").write_text(json.dumps({"model_type": family, **FIELDS[family], **changes}))
-    return read_hf_config(path / "config.json")
+    fields = {"model_type": family, **FIELDS[family], **changes}
+    return read_hf_config(fields, path / "config.json")
 
 
 def config_of(path: Path, family: str, **changes: Any) -> ModelConfig:
