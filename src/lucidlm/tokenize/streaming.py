@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from lucidlm.tokenize.tokenizer import Tokenizer
+from typing import Protocol
 
 UNFINISHED = "\ufffd"
 """What stands for bytes that are no character, or not one yet."""
 
 
+class Decoding(Protocol):
+    """What decoding token by token needs of a `Tokenizer`."""
+
+    @property
+    def cleans(self) -> bool: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def token_bytes(self, token_id: int) -> bytes: ...
+
+    def read_out(self, ids: Iterable[int]) -> str: ...
+
+    def shows(self, token_id: int) -> bool: ...
+
+    def is_byte(self, token_id: int) -> bool: ...
+
+
 class ByteDecoder:
     """For tokens that stand for bytes wherever they stand: holds back a character until all its bytes are there."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Decoding) -> None:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
@@ -37,7 +52,7 @@ class ContextDecoder:
     them is taken together, and if it is no UTF-8, none of it is, so it is held back until it ends.
     """
 
-    def __init__(self, tokenizer: Tokenizer, context: Sequence[int]) -> None:
+    def __init__(self, tokenizer: Decoding, context: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self._begun = bool(tokenizer.read_out(context))
         self._held = [] if self._begun else [token for token in context if tokenizer.shows(token)]

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import re
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from lucidlm.core.errors import InputError
 from lucidlm.data.examples.records import Row
 from lucidlm.data.examples.squad import is_nested
-
-if TYPE_CHECKING:
-    from lucidlm.tasks.base.task import Task
 
 COLUMNS = (".conll", ".conllu", ".conllx", ".bio", ".iob", ".iob2")
 """Endings of files with a word and its tags in each line."""
@@ -25,7 +22,17 @@ LOOKED_AT = 20
 WORDS, TAGS, LABELS = ("tokens", "words"), ("tags", "ner_tags", "pos_tags", "labels"), ("label", "labels")
 
 
-def refuse_file(task: Task[Any, Any], source: str) -> None:
+class Named(Protocol):
+    """What messages say of a task."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fields(self) -> tuple[str, ...]: ...
+
+
+def refuse_file(task: Named, source: str) -> None:
     """Do nothing unless a source is a file with a word and its tags in each line.
 
     Raises
@@ -37,7 +44,7 @@ def refuse_file(task: Task[Any, Any], source: str) -> None:
         raise _tagged(task, source)
 
 
-def refuse_form(task: Task[Any, Any], row: Row) -> None:
+def refuse_form(task: Named, row: Row) -> None:
     """Do nothing unless a row, which the task cannot read, is of a form that is common elsewhere.
 
     Raises
@@ -70,10 +77,10 @@ def _lists(fields: Any) -> dict[str, list[Any]]:
     return {name: value for name, value in fields.items() if isinstance(value, list) and value}
 
 
-def _tagged(task: Task[Any, Any], where: str) -> InputError:
+def _tagged(task: Named, where: str) -> InputError:
     fix = f"No task here labels words; {_wanted(task)}"
     return InputError("has a label for each word, as CoNLL's columns do", where=where, fix=fix)
 
 
-def _wanted(task: Task[Any, Any]) -> str:
+def _wanted(task: Named) -> str:
     return f"{task.name} reads a row for each example, with the fields {', '.join(task.fields)}."
