@@ -183,7 +183,9 @@ class Tokenizer:
 
     def stream_decoder(self, context: Sequence[int] = ()) -> ByteDecoder | ContextDecoder:
         """Return a decoder that takes ids one at a time, those that follow `context`, and gives out whole characters."""
-        return ByteDecoder(self) if self.kind in ("bpe", "characters") else ContextDecoder(self, context)
+        if self.kind in ("bpe", "characters"):
+            return ByteDecoder(self)
+        return ContextDecoder(self, context, vocab_size=self.vocab_size, cleans=self.cleans)
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes that a token stands for: none for a special token, perhaps a part of a character.

@@ -329,7 +329,7 @@ def test_a_small_model_learns_real_questions_by_heart(tmp_path: Path, shared_dat
     opened = load_model(tmp_path / "out")
     assert isinstance(opened.model, SpanExtractor)
     assert not opened.model.config.causal
-    answers = task().predictor(tmp_path / "out", torch.device("cpu")).predict(examples)
+    answers = task().predictor(load_model(tmp_path / "out")).predict(examples)
     exact = sum(a.text == e.answers[0].text for a, e in zip(answers, examples, strict=True)) / len(examples)
     assert exact >= 0.9
 

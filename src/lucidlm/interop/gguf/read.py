@@ -10,7 +10,7 @@ import torch
 from gguf import Keys
 from torch import Tensor
 
-from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.interop.gguf.architectures import read_config, with_rope_factors
 from lucidlm.interop.gguf.header import Header, read_header
 from lucidlm.interop.gguf.names import Stored, check_tensors, our_order

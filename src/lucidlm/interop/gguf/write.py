@@ -20,8 +20,7 @@ from gguf import (
 from gguf.quants import dequantize, quantize
 from torch import Tensor
 
-from lucidlm.checkpoint.directory import LoadedModel
-from lucidlm.checkpoint.sizes import require_causal
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.io import atomic_path, require_free_space
 from lucidlm.core.progress import log
@@ -71,7 +70,7 @@ def export_gguf(loaded: LoadedModel, out: Path, dtype: str | None) -> None:
     if dtype not in (None, *FORMATS):
         raise InputError(f"{dtype!r} is not offered for GGUF", where="--dtype", fix=f"Known are {', '.join(FORMATS)}.")
     kind, file_type = FORMATS[dtype or "fp32"]
-    model = require_causal(loaded.model, "--to gguf")
+    model = loaded.require_causal()
     architecture = architecture_of(model.config)
     if loaded.tokenizer is None:
         raise InputError("the model has no tokenizer, which a GGUF file holds", where="--to gguf")
