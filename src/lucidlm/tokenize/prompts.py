@@ -37,7 +37,7 @@ class TokenizedExample:
         return TokenizedExample(self.ids[start : start + size], self.counted[start : start + size], 0)
 
 
-def tokenize(
+def join_parts(
     parts: Sequence[tuple[Sequence[int], bool]], prompt: int | None = None, left_out: int = 0
 ) -> TokenizedExample:
     """Join stretches of ids, each with whether the model is to predict them.
@@ -82,5 +82,5 @@ def tokenize_pairs(
         answer = [*target, tokenizer.eos_id] if target else []
         # The last token is predicted but never read, so it may stand just past the room.
         parts = [(prompt, False), (answer[: max_tokens + 1 - len(prompt)], True)]
-        found.append(tokenize(parts, 1, max(0, len(source) - most)))
+        found.append(join_parts(parts, 1, max(0, len(source) - most)))
     return found
