@@ -34,8 +34,9 @@ LAYERS = (
 )
 """From the bottom up; those of a layer do not import each other."""
 DATA = (
+    {"scripts", "split"},
     {"cleaning"},
-    {"document", "scripts", "split"},
+    {"document"},
     {"formats"},
     {"examples"},
     {"sources"},
