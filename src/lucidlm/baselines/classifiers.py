@@ -1,4 +1,4 @@
-"""What a classifier has to beat: a guess, the commonest label, and a linear model over counted n-grams.
+"""Baselines for classification: the majority class, and logistic regression over TF-IDF of n-grams.
 
 The linear model is as strong as this standard recipe gets without a search: TF-IDF of word 1–2-grams, logarithmic
 term frequency, n-grams that occur in two texts or more, and logistic regression with C = 10. Where a script does not
@@ -41,7 +41,7 @@ class UniformRandom:
 
 
 class MajorityClass:
-    """Predicts the shares the labels have in the training data, whatever the text: the commonest label always wins."""
+    """Predicts the label frequencies of the training data for every text, so the commonest label always wins."""
 
     name = "majority class"
 
