@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.explain.pieces import Piece, cut
 from lucidlm.inference.decode import suppressed_tokens
@@ -110,7 +110,7 @@ def predict(
         raise InputError("the model has no tokenizer.json", where="MODEL", fix="Restore it beside the weights.")
     loaded.model.to(device or torch.device("cpu"))
     if isinstance(loaded.model, SequenceClassifier):
-        return _label(TextClassifier.of(loaded, "MODEL", device), text, target)
+        return _label(TextClassifier.of(loaded), text, target)
     if isinstance(loaded.model, LanguageModel) and loaded.model.config.causal:
         return _next_token(loaded.model, loaded.tokenizer, text, target)
     raise InputError(

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.data.examples.records import GeneratedText, Passage, Row
 from lucidlm.data.scripts import separates_no_words
-from lucidlm.inference.scorer import Scorer, open_scorer
+from lucidlm.inference.scorer import Scorer
 from lucidlm.metrics.statistics import Metric
 from lucidlm.metrics.text_metrics import bits_per_byte, perplexity
 from lucidlm.tasks.base.task import Baseline, Predictor, Task, tasks
@@ -66,9 +65,10 @@ class Perplexity(Task[Passage, GeneratedText]):
         """Return none: other models are what perplexity is compared with."""
         return []
 
-    def predictor(self, directory: Path, device: torch.device) -> Predictor[Passage, GeneratedText]:
-        """Open a causal language model."""
-        return PerplexityPredictor(*open_scorer(directory, device))
+    def predictor(self, loaded: LoadedModel) -> Predictor[Passage, GeneratedText]:
+        """Return what scores with a causal language model."""
+        model, tokenizer = loaded.causal_lm()
+        return PerplexityPredictor(Scorer(model), tokenizer)
 
     def show(self, example: Passage, prediction: GeneratedText) -> dict[str, Any]:
         """Return the text's beginning, its cost and its tokens."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from lucidlm.baselines.retrieval import AT_ONCE, RandomOrder, TfidfSearch, pool, rank
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.data.examples.records import Match, Ranking
 from lucidlm.metrics.ranking_metrics import place_of, ranking_metrics
 from lucidlm.metrics.statistics import Metric
@@ -84,9 +83,9 @@ class Retrieval(Task[Match, Ranking]):
         """Return search by TF-IDF, and chance."""
         return [TfidfSearch(again=self.again), RandomOrder()]
 
-    def predictor(self, directory: Path, device: torch.device) -> Predictor[Match, Ranking]:
-        """Open a language model, tuned for this or as pretraining left it, to rank by its vectors."""
-        return Ranker(TextEmbedder.from_pretrained(directory, device), self.again)
+    def predictor(self, loaded: LoadedModel) -> Predictor[Match, Ranking]:
+        """Return what ranks by the vectors of a language model, tuned for this or as pretraining left it."""
+        return Ranker(TextEmbedder.of(loaded), self.again)
 
     def show(self, example: Match, prediction: Ranking) -> dict[str, Any]:
         """Return the query, the right item, its place (from 1; None: not ranked) and the first few items."""

@@ -14,11 +14,9 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
-import torch
-
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log
 from lucidlm.core.registry import Registry
@@ -126,12 +124,12 @@ class Task(ABC, Generic[E, P]):
         """Return the baselines, not yet fitted."""
 
     @abstractmethod
-    def predictor(self, directory: Path, device: torch.device) -> Predictor[E, P]:
-        """Open a model directory to answer this task.
+    def predictor(self, loaded: LoadedModel) -> Predictor[E, P]:
+        """Return what answers this task with a loaded model, on the device that this is on.
 
         Raises
         ------
-        InputError: it holds no model that can.
+        InputError: the model cannot.
         """
 
     @abstractmethod
@@ -173,7 +171,8 @@ def read_examples(
         asked = [name for name, found in names.items() if found == twice[0]]
         what = f'the fields "{asked[0]}" and "{asked[1]}" are both to be read from "{twice[0]}"'
         raise InputError(what, where="fields", fix="Give each a field of its own.")
-    refuse_file(task, source)
+    wanted = f"{task.name} reads a row for each example, with the fields {', '.join(task.fields)}."
+    refuse_file(wanted, source)
     rejects = Reading(on_error=on_error, skipped=Counter() if skipped is None else skipped)
     # Under "yes" there is nothing left to look for: the rows were read so.
     clean = Cleaner(CleanConfig(repetition=False, html="auto" if html == "auto" else "no"))
@@ -183,7 +182,7 @@ def read_examples(
         try:
             examples.append(task.read(row))
         except InputError as error:
-            refuse_form(task, row)
+            refuse_form(wanted, "label" in task.fields, row)
             rejects.reject(error.what, error.what, where=row.where, fix=(error.fix or "").rstrip("."))
     if count := clean.counts["html"]:
         log(f"{source}: HTML becomes plain text in {count:,} examples' texts (--html no leaves it)")

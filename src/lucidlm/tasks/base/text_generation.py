@@ -6,13 +6,11 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
-import torch
 
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.data.examples.records import Example, GeneratedText, Pair, Row
 from lucidlm.inference.sampler import SamplingConfig
@@ -95,9 +93,8 @@ class TextGeneration(Task[E, GeneratedText], Generic[E]):
             sampling=self.sampling,
         )
 
-    def predictor(self, directory: Path, device: torch.device) -> Predictor[E, GeneratedText]:
-        """Open a model that was tuned for a task of this kind, with the prompt that it was tuned with."""
-        loaded = load_model(directory)
+    def predictor(self, loaded: LoadedModel) -> Predictor[E, GeneratedText]:
+        """Return what writes with a model that was tuned for a task of this kind, by the prompt that it was tuned with."""
         provenance = loaded.record["provenance"]
         length = loaded.model.config.context_length
         unknown = {"settings": {}, "lengths": {"multiple": 1.0, "longest": length}} if self.untuned else None
@@ -105,15 +102,15 @@ class TextGeneration(Task[E, GeneratedText], Generic[E]):
         if not isinstance(loaded.model, LanguageModel) or loaded.tokenizer is None or provenance is None:
             raise InputError(
                 "holds no model that was tuned to write",
-                where=directory,
-                fix=f"Fine-tune one: lucidlm finetune {self.name} --model {directory} --data … --out ….",
+                where=loaded.source,
+                fix=f"Fine-tune one: lucidlm finetune {self.name} --model {loaded.source} --data … --out ….",
             )
         tuned = provenance["config"] if "writing" in provenance else {}
         bidirectional = tuned.get("attention") == "bidirectional"
         task = replace(self, **provenance["settings"])
         lengths = Lengths(**provenance["lengths"])
         max_tokens = tuned.get("max_length") or length
-        return task.writer(loaded.model.to(device), loaded.tokenizer, max_tokens, lengths, bidirectional=bidirectional)
+        return task.writer(loaded.model, loaded.tokenizer, max_tokens, lengths, bidirectional=bidirectional)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.data.examples.records import LabelledText
 from lucidlm.data.split import Split
 from lucidlm.model.heads import SequenceClassifier

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from lucidlm.checkpoint.directory import LoadedModel, load_model, save_model
+from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.config import CONFIG
 from lucidlm.core.devices import choose_compute, describe_machine
 from lucidlm.core.errors import InputError
