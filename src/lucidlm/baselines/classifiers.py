@@ -13,31 +13,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Self
 
-import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from lucidlm.core.errors import InputError
-from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples.records import ClassPrediction, LabelledText
 from lucidlm.data.scripts import FEW, separates_no_words
-
-
-class UniformRandom:
-    """Gives every text another label, all labels equally often."""
-
-    name = "random label"
-
-    def fit(self, training: Sequence[LabelledText]) -> Self:
-        """Note the labels."""
-        self.labels = tuple(sorted({example.label for example in training}))
-        return self
-
-    def predict(self, examples: Sequence[LabelledText]) -> list[ClassPrediction]:
-        """Return a certain answer to each, drawn by chance; the same at every call."""
-        drawn = numpy_generator(0, "random label").integers(len(self.labels), size=len(examples))
-        return [ClassPrediction(self.labels, tuple(row)) for row in np.eye(len(self.labels))[drawn].tolist()]
 
 
 class MajorityClass:

@@ -29,7 +29,7 @@ class PerplexityPredictor:
         self.scorer, self.tokenizer = scorer, tokenizer
 
     def predict(self, examples: Sequence[Passage], label: str | None = None) -> list[GeneratedText]:
-        """Return the negative log-likelihood of each text in nats, and its tokens."""
+        """Return each text's negative log-likelihood in nats, and its tokens; shows progress if given a `label` for it."""
         encoded = self.tokenizer.encode_batch([example.text for example in examples])
         found = self.scorer.score_texts(encoded, self.tokenizer.begin_id, label)
         return [GeneratedText("", -logprob, len(ids)) for logprob, ids in zip(found, encoded, strict=True)]
