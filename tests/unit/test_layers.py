@@ -28,7 +28,7 @@ LAYERS = (
     {"evaluate"},
     {"explain"},
     {"report"},
-    {"demo", "recipe", "big_language_model"},
+    {"recipe", "big_language_model"},
     {"cli"},
     {"__main__"},
 )

@@ -1,4 +1,4 @@
-"""Minimal pairs: does a language model find a right sentence likelier than one that differs in what makes it wrong?
+"""Minimal pairs: does a language model prefer a grammatical sentence to one that differs only in the error?
 
 That measures grammar without any tuning (BLiMP: Warstadt et al. 2020, arXiv:1912.00582). A coin is right half of the
 time.

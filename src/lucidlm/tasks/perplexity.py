@@ -1,4 +1,4 @@
-"""Perplexity: how well a language model foresees texts, without any tuning.
+"""Perplexity: how well a language model predicts texts, without fine-tuning.
 
 Texts are read whole, each from its beginning, in windows that fill the model's context. Perplexities a word and bits a
 byte can be compared between tokenizers, perplexities a token within one.
@@ -23,13 +23,13 @@ from lucidlm.tokenize.tokenizer import Tokenizer
 
 
 class PerplexityPredictor:
-    """A language model that says what texts cost it."""
+    """A language model that returns the negative log-likelihood of texts."""
 
     def __init__(self, scorer: Scorer, tokenizer: Tokenizer) -> None:
         self.scorer, self.tokenizer = scorer, tokenizer
 
     def predict(self, examples: Sequence[Passage], label: str | None = None) -> list[GeneratedText]:
-        """Return the cost of each text in nats, and its tokens; shows progress if given a `label` for it."""
+        """Return each text's negative log-likelihood in nats, and its tokens; shows progress if given a `label` for it."""
         encoded = self.tokenizer.encode_batch([example.text for example in examples])
         found = self.scorer.score_texts(encoded, self.tokenizer.begin_id, label)
         return [GeneratedText("", -logprob, len(ids)) for logprob, ids in zip(found, encoded, strict=True)]
@@ -37,7 +37,7 @@ class PerplexityPredictor:
 
 @dataclass(frozen=True)
 class Perplexity(Task[Passage, GeneratedText]):
-    """Plain texts, and what they cost a language model."""
+    """Plain texts, evaluated by their negative log-likelihood."""
 
     answer: ClassVar[type] = GeneratedText
     tunable: ClassVar[bool] = False

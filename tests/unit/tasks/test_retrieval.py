@@ -21,7 +21,7 @@ from lucidlm.predict.embedder import TextEmbedder
 from lucidlm.tasks import read_examples, tasks
 from lucidlm.tasks.base.retrieval import Ranker, Retrieval
 from lucidlm.train.finetune.config import FinetuneConfig
-from lucidlm.train.finetune.contrastive_objective import HISTORY, MatchObjective
+from lucidlm.train.finetune.contrastive_objective import HISTORY, ContrastiveObjective
 from lucidlm.train.finetune.run import finetune
 from lucidlm.train.loop import LoopConfig
 
@@ -47,9 +47,9 @@ def config(model: Path, **fields: Any) -> FinetuneConfig:
     return FinetuneConfig(**{**base, "max_length": 64, "loop": loop, **fields})
 
 
-def objective(model: Path, examples: list[Match], name: str = "semantic-search", **fields: Any) -> MatchObjective:
+def objective(model: Path, examples: list[Match], name: str = "semantic-search", **fields: Any) -> ContrastiveObjective:
     parts: Any = {"train": examples, "validation": [], "test": []}
-    return MatchObjective.build(
+    return ContrastiveObjective.build(
         config(model, task=name, **fields), task(name), load_model(model), parts, torch.device("cpu")
     )
 
