@@ -34,7 +34,8 @@ from lucidlm.train.checkpoints import resumable
 from lucidlm.train.finetune.config import FinetuneConfig
 from lucidlm.train.finetune.run import finetune
 from lucidlm.train.loop import LoopConfig, Outcome
-from lucidlm.train.pretrain.run import PretrainConfig, ShapeConfig, pretrain
+from lucidlm.train.pretrain.config import PretrainConfig, ShapeConfig
+from lucidlm.train.pretrain.run import pretrain
 
 Code = Literal["en", "zh"]
 

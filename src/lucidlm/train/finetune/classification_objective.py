@@ -19,7 +19,7 @@ from lucidlm.predict.classifier import TextClassifier, pad
 from lucidlm.tasks.text_classification import TextClassification
 from lucidlm.tokenize.embedding_rows import padding
 from lucidlm.train.finetune.backbone import backbone_config, pretrained_backbone
-from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.config import ClassificationConfig
 from lucidlm.train.finetune.objective import TaskObjective
 
 OUT_OF_BALANCE = 0.25
@@ -35,7 +35,7 @@ class TextBatch:
     labels: Tensor
 
 
-class ClassificationObjective(TaskObjective[LabelledText, TextBatch]):
+class ClassificationObjective(TaskObjective[ClassificationConfig, LabelledText, TextBatch]):
     """Cross-entropy of labelled texts.
 
     Of a text longer than the model reads, training takes another stretch each time, while judging reads all of it, in
@@ -48,7 +48,7 @@ class ClassificationObjective(TaskObjective[LabelledText, TextBatch]):
     @classmethod
     def build(
         cls,
-        config: FinetuneConfig,
+        config: ClassificationConfig,
         task: TextClassification,
         loaded: LoadedModel,
         examples: dict[Split, list[LabelledText]],

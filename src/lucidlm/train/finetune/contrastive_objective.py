@@ -25,7 +25,7 @@ from lucidlm.predict.embedder import TextEmbedder
 from lucidlm.tasks.base.retrieval import Ranker, Retrieval
 from lucidlm.tokenize.embedding_rows import padding
 from lucidlm.train.finetune.backbone import backbone_config, pretrained_backbone
-from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.config import RetrievalConfig
 from lucidlm.train.finetune.objective import TaskObjective
 
 HISTORY = 16
@@ -52,7 +52,7 @@ class MatchBatch:
     also_right: Tensor
 
 
-class MatchObjective(TaskObjective[Match, MatchBatch]):
+class MatchObjective(TaskObjective[RetrievalConfig, Match, MatchBatch]):
     """Cross-entropy of the right item among all of the batch, and of the right query among all (InfoNCE both ways).
 
     van den Oord et al. 2018 (arXiv:1807.03748) and Radford et al. 2021 (arXiv:2103.00020): logits are cosines divided
@@ -65,7 +65,7 @@ class MatchObjective(TaskObjective[Match, MatchBatch]):
     @classmethod
     def build(
         cls,
-        config: FinetuneConfig,
+        config: RetrievalConfig,
         task: Retrieval,
         loaded: LoadedModel,
         examples: dict[Split, list[Match]],

@@ -26,6 +26,7 @@ from lucidlm.tasks.base.task import Predictor, Task
 from lucidlm.tokenize.tokenizer import Tokenizer
 from lucidlm.train.finetune.config import FinetuneConfig
 
+C = TypeVar("C", bound=FinetuneConfig)
 E = TypeVar("E", bound=Example)
 Batch = TypeVar("Batch")
 
@@ -33,7 +34,7 @@ STRETCH = 50
 """Batches that are sorted by length together: enough for little padding, few enough for other company each time."""
 
 
-class TaskObjective(ABC, Generic[E, Batch]):
+class TaskObjective(ABC, Generic[C, E, Batch]):
     """The training objective of a task; satisfies `lucidlm.train.loop.Objective`.
 
     Parameters
@@ -51,7 +52,7 @@ class TaskObjective(ABC, Generic[E, Batch]):
 
     def __init__(
         self,
-        config: FinetuneConfig,
+        config: C,
         task: Task[Any, Any],
         examples: dict[Split, list[E]],
         model: Model,
@@ -79,7 +80,7 @@ class TaskObjective(ABC, Generic[E, Batch]):
     @abstractmethod
     def build(
         cls,
-        config: FinetuneConfig,
+        config: C,
         task: Any,
         loaded: LoadedModel,
         examples: dict[Split, list[E]],

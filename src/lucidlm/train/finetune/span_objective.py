@@ -22,7 +22,7 @@ from lucidlm.tasks.question_answering import QuestionAnswering
 from lucidlm.tokenize.embedding_rows import padding
 from lucidlm.train.finetune.backbone import backbone_config, pretrained_backbone
 from lucidlm.train.finetune.cloze import ClozeQuestions
-from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.config import QuestionAnsweringConfig
 from lucidlm.train.finetune.objective import TaskObjective
 
 ELSEWHERE = 0.1
@@ -46,7 +46,7 @@ class SpanBatch:
     ends: Tensor
 
 
-class SpanObjective(TaskObjective[Question, SpanBatch]):
+class SpanObjective(TaskObjective[QuestionAnsweringConfig, Question, SpanBatch]):
     """Cross-entropy of the first and the last token of an answer, over the tokens that could be.
 
     Of a context longer than the model reads, training takes another window each time, most often one that holds the
@@ -60,7 +60,7 @@ class SpanObjective(TaskObjective[Question, SpanBatch]):
     @classmethod
     def build(
         cls,
-        config: FinetuneConfig,
+        config: QuestionAnsweringConfig,
         task: QuestionAnswering,
         loaded: LoadedModel,
         examples: dict[Split, list[Question]],

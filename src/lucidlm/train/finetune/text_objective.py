@@ -22,7 +22,7 @@ from lucidlm.tasks.base.text_generation import TextGeneration
 from lucidlm.tokenize.embedding_rows import padding
 from lucidlm.tokenize.prompts import TokenizedExample
 from lucidlm.train.finetune.backbone import pretrained_backbone
-from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.config import TextGenerationConfig
 from lucidlm.train.finetune.objective import TaskObjective
 
 JUDGED = 200
@@ -37,7 +37,7 @@ class SequenceBatch:
     mask: Tensor | None
 
 
-class SequenceObjective(TaskObjective[Example, SequenceBatch]):
+class SequenceObjective(TaskObjective[TextGenerationConfig, Example, SequenceBatch]):
     """Cross-entropy of what is to be written.
 
     With `attention: bidirectional` the tokens before the first one to be written see each other. Of a sequence longer
@@ -49,7 +49,7 @@ class SequenceObjective(TaskObjective[Example, SequenceBatch]):
     @classmethod
     def build(
         cls,
-        config: FinetuneConfig,
+        config: TextGenerationConfig,
         task: TextGeneration[Any],
         loaded: LoadedModel,
         examples: dict[Split, list[Any]],
