@@ -93,13 +93,15 @@ class FinetuneConfig(PartsConfig):
     @classmethod
     def _are_of_this_kind(cls, fields: Any) -> Any:
         """Refuse settings of other kinds by name."""
-        for name in fields if "task" in fields else ():
-            owners = [other for other in KINDS if name in other.model_fields]
-            if name == "on_conflict" and fields[name] != cls.model_fields[name].default:
-                owners = [ClassificationConfig]  # other examples have no labels that could disagree
-            if owners and not any(issubclass(cls, owner) for owner in owners):
-                known = " and ".join(owner.kind for owner in owners)
-                raise ValueError(f"{name} is a setting of {known}, not of {fields['task']}: leave it out")
+        for name, value in fields.items() if "task" in fields else ():
+            owners = [other.kind for other in KINDS if name in other.model_fields.keys() - cls.model_fields.keys()]
+            # Texts without labels have none that could disagree.
+            if name == "on_conflict" and value != "drop" and not issubclass(cls, ClassificationConfig):
+                owners = [ClassificationConfig.kind]
+            if owners:
+                raise ValueError(
+                    f"{name} is a setting of {' and '.join(owners)}, not of {fields['task']}: leave it out"
+                )
         return fields
 
     def for_model(self, loaded: LoadedModel) -> Self:
