@@ -310,6 +310,10 @@ def test_pretrain_names_a_wrong_flag(
         (["data", "prepare", "nowhere.txt", "--out", "d"], "nowhere.txt"),
         (["data", "prepare", "--out", "d"], "sources: Field required"),
         (["finetune", "sentiment", "--model", "nowhere", "--data", "x.csv", "--out", "m"], "x.csv|nowhere"),
+        (
+            ["finetune", "translation", "--model", "x", "--data", "y", "--out", "m", "--temperature", "0.1"],
+            "temperature is a setting of search and recommendation, not of translation",
+        ),
         (["report", "nowhere"], "nowhere"),
         (["pretrain", "--out", "m", "--resume"], "m/config.yaml: file not found"),
     ],
