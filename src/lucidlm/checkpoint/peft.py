@@ -28,8 +28,9 @@ from lucidlm.core.config import Config
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import atomic_path, read_json, write_json
 from lucidlm.core.progress import log
+from lucidlm.model.config import LoraConfig
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
-from lucidlm.model.lora import LoraConfig, LoraLinear, attach, is_adapter
+from lucidlm.model.lora import LoraLinear, attach, is_adapter
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."

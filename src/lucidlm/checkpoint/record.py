@@ -11,7 +11,7 @@ from lucidlm.checkpoint.family import ModelKind
 from lucidlm.checkpoint.weights import own_file
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import check_file, listed_files, read_json
-from lucidlm.model.heads import Pooling
+from lucidlm.model.config import Pooling
 from lucidlm.tokenize.files import RECORD
 from lucidlm.version import __version__
 

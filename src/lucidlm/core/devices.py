@@ -7,14 +7,14 @@ import platform
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 import torch
 
 from lucidlm.core.errors import InputError
+from lucidlm.core.settings import Precision
 
-Precision = Literal["auto", "fp32", "bf16"]
 FEWEST_TOKENS = 1024
 
 

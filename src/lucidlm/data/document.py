@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from lucidlm.core.errors import InputError
 from lucidlm.core.registry import Registry
 from lucidlm.data.cleaning.html import Html
 
-OnError = Literal["stop", "skip"]
+Encoding = Annotated[str, Field(description="How text is encoded: utf-8, latin-1 …; auto: UTF-8, UTF-16 or GB18030.")]
+OnError = Annotated[
+    Literal["stop", "skip"],
+    Field(description="At a record that cannot be used: stop, or skip and count it."),
+]
 
 
 @dataclass(slots=True)
@@ -46,7 +52,7 @@ class Reading:
 
     text_field: str | None = "text"
     label_field: str | None = None
-    encoding: str = "auto"
+    encoding: Encoding = "auto"
     on_error: OnError = "stop"
     skipped: Counter[str] = field(default_factory=Counter)
     html: Html = "auto"

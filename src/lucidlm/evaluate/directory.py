@@ -4,70 +4,29 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 
 from lucidlm.checkpoint.directory import RECORD, load_model
 from lucidlm.checkpoint.loaded import LoadedModel
-from lucidlm.core.config import Config
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.core.progress import log
 from lucidlm.core.seeds import numpy_generator
-from lucidlm.data.cleaning.html import Html
 from lucidlm.data.corpus.loader import TokenCorpus
-from lucidlm.data.document import OnError
+from lucidlm.data.examples.config import TunedOn
 from lucidlm.data.split import Bounds, Split
+from lucidlm.evaluate.config import EvaluateConfig
 from lucidlm.evaluate.leakage import Leak, fine_tuning_leak, pretraining_leak
 from lucidlm.evaluate.record import Evaluation
 from lucidlm.evaluate.runner import evaluate_task
 from lucidlm.inference.held_out import validate
-from lucidlm.tasks.base.parts import Parts, TunedOn, as_judged, read_parts
+from lucidlm.tasks.base.parts import Parts, as_judged, read_parts
 from lucidlm.tasks.base.shots import draw_shots, labels_of
 from lucidlm.tasks.base.task import Task, read_examples, tasks
 from lucidlm.tokenize.tokenizer import Tokenizer
-
-Part = Literal["auto", "all", "train", "validation", "test"]
-
-
-class EvaluateConfig(Config):
-    """What to judge on.
-
-    Parameters
-    ----------
-    split: the part of `data` to judge on, cut where it was when the model was fine-tuned. "auto" is "test" for the data
-        that the model was fine-tuned on, and "all" for any other.
-    fields: the names that fields have in the data, by the names that the task knows them by; what is left out is called
-        as it was in fine-tuning.
-    limit: judge on so many examples only, drawn at random.
-    encoding, html: as in fine-tuning, by its settings unless others are given, or "auto" if there were none.
-    baselines: also fit the baselines on the examples the model was fine-tuned on, which takes reading them again.
-    training: examples for the baselines of a model that was not fine-tuned for the task.
-    leakage: look for the examples in what the model was fine-tuned and pretrained on.
-    """
-
-    task: str
-    data: str
-    split: Part = "auto"
-    fields: dict[str, str] = Field(default={})
-    limit: int | None = Field(default=None, ge=1)
-    encoding: str | None = None
-    html: Html | None = None
-    on_error: OnError = "stop"
-    baselines: bool = True
-    training: str | None = None
-    leakage: bool = True
-    device: str = "auto"
-    seed: int = 0
-
-
-class Suite(Config):
-    """Several evaluations of one model; the results stand in folders named by the keys."""
-
-    evaluations: dict[str, EvaluateConfig] = Field(min_length=1)
 
 
 def evaluate_directory(

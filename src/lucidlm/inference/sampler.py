@@ -11,12 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pydantic import Field, field_validator
 from torch import Tensor
 
 from lucidlm.checkpoint.generation_config import GENERATION_CONFIG
-from lucidlm.core.config import Config
-from lucidlm.model.generation import MIN_P, TEMPERATURE
+from lucidlm.inference.config import SamplingConfig
 
 ELSEWHERE = (
     "num_beams",
@@ -38,46 +36,6 @@ ELSEWHERE = (
 
 LIKELIEST = 256
 """How many tokens are put in order to find a nucleus, before all are: it is seldom larger, and sorting is slow."""
-
-
-class SamplingConfig(Config):
-    """How to continue a prompt.
-
-    The defaults are those of models that were trained here.
-
-    Parameters
-    ----------
-    length: most tokens to generate for each prompt.
-    temperature: what the logits are divided by; 0 is greedy: always the likeliest token. Nearly 0 is nearly so: of
-        equally likely tokens one is drawn.
-    top_k: choose among the k likeliest tokens; 0: all.
-    top_p: choose among the likeliest tokens that together have this probability; 1: all.
-    min_p: leave out tokens with less than this share of the likeliest one's probability; 0: none.
-    repetition_penalty: more than 1 makes tokens that stand in the prompt or the text less likely; 1: no change.
-    stop: strings that end a text; they are not part of it.
-    seed: where the randomness comes from: the same seed and prompt give the same text.
-    """
-
-    length: int = Field(default=100, ge=1)
-    temperature: float = Field(default=TEMPERATURE, ge=0, allow_inf_nan=False)
-    top_k: int = Field(default=0, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    min_p: float = Field(default=MIN_P, ge=0, le=1)
-    repetition_penalty: float = Field(default=1.0, ge=1e-6, le=1e6)
-    stop: tuple[str, ...] = ()
-    seed: int = 0
-
-    @field_validator("stop")
-    @classmethod
-    def _stops_are_not_empty(cls, stop: tuple[str, ...]) -> tuple[str, ...]:
-        if "" in stop:
-            raise ValueError("an empty stop string would end every text before it begins")
-        return stop
-
-    @property
-    def greedy(self) -> bool:
-        """Whether the likeliest token is always taken, so that nothing is random."""
-        return self.temperature == 0
 
 
 def sampling_of(fields: Mapping[str, Any]) -> dict[str, Any]:

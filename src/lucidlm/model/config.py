@@ -1,4 +1,5 @@
-"""The shape of a Transformer, in the terms of its constructor: vocab_size, embedding_dim, num_heads, ff_dim, num_layers."""
+"""The shape of a Transformer, in the terms of its constructor (vocab_size, embedding_dim, num_heads, ff_dim, num_layers),
+and of its adapters."""
 
 from __future__ import annotations
 
@@ -7,6 +8,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from lucidlm.core.config import Config
+
+Pooling = Literal["last", "mean", "first"]
+"""What of a text's states stands for the text."""
 
 
 class RopeScaling(Config):
@@ -119,3 +123,18 @@ class ModelConfig(Config):
     def masked(cls, **fields: object) -> ModelConfig:
         """Return the default for masked (BERT-style) models: bidirectional, without norms on queries and keys."""
         return cls(**{"causal": False, "qk_norm": False, "norm_eps": 1e-5, **fields})
+
+
+class LoraConfig(Config):
+    """Low-rank adapters beside the matrices of a model (see `lucidlm.model.lora`).
+
+    Parameters
+    ----------
+    rank: r, the width of the bottleneck.
+    targets: the last part of the names of the matrices that get one; None: all matrices of the blocks.
+    """
+
+    rank: int = Field(default=8, ge=1, description="The rank of LoRA adapters.")
+    alpha: float = Field(default=16.0, gt=0, description="The output of an adapter is scaled by alpha / rank.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of an adapter's inputs dropped in training.")
+    targets: tuple[str, ...] | None = Field(default=None, min_length=1, description="Names of the adapted matrices.")

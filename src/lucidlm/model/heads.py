@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +11,12 @@ from torch.nn import functional
 from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import torch_generator
 from lucidlm.model.attention import LayerCache
-from lucidlm.model.config import ModelConfig
+from lucidlm.model.config import ModelConfig, Pooling
 from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.loss import IGNORE_INDEX, token_losses
 from lucidlm.model.norm import make_norm
 from lucidlm.model.pooling import SentenceSettings
 from lucidlm.model.transformer import Transformer, initialise
-
-Pooling = Literal["last", "mean", "first"]
 
 
 class HeadTransform(nn.Module):

@@ -22,7 +22,8 @@ from lucidlm.checkpoint.sentence_files import MODULES, PROMPTS, write_sentence_s
 from lucidlm.core.errors import InputError
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.core.progress import track
-from lucidlm.model.heads import LanguageModel, Pooling
+from lucidlm.model.config import Pooling
+from lucidlm.model.heads import LanguageModel
 from lucidlm.model.pooling import Purpose, SentenceSettings
 from lucidlm.predict.classifier import TOKENS_PER_BATCH, bucket_by_length, pad
 from lucidlm.tokenize.embedding_rows import padding, refuse_beyond

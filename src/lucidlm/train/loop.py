@@ -18,19 +18,18 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from lucidlm.core.config import Config
 from lucidlm.core.devices import Compute
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.core.progress import ProgressBar, log
 from lucidlm.core.seeds import derive
 from lucidlm.train.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint, snapshot
+from lucidlm.train.config import LoopConfig
 from lucidlm.train.metrics_log import MetricsLog
-from lucidlm.train.optim import OptimizerConfig, build_optimizer
-from lucidlm.train.schedule import ScheduleConfig, rate
+from lucidlm.train.optim import build_optimizer
+from lucidlm.train.schedule import rate
 from lucidlm.train.signals import StopRequest
 
 Batch = TypeVar("Batch")
@@ -67,33 +66,6 @@ class Objective(Protocol[Batch]):
     def describe(self, step: int) -> str:
         """Say which data a step's batch is made of, for a person looking for what broke it."""
         ...
-
-
-class LoopConfig(Config):
-    """How long to train and what to do on the way.
-
-    Parameters
-    ----------
-    max_steps, minutes: the run ends with whichever comes first; at least one is needed. `minutes` is wall time.
-    clip: the gradient's greatest norm.
-    evaluations: how often to evaluate over the run, the end included.
-    patience: stop after so many evaluations in a row without a better figure; None: never.
-    checkpoint_minutes: how often to save the state that `--resume` goes on from.
-    checkpoint_steps: likewise, in steps.
-    keep: how many checkpoints to keep.
-    """
-
-    max_steps: int | None = Field(default=None, ge=1)
-    minutes: float | None = Field(default=None, gt=0)
-    optimizer: OptimizerConfig = OptimizerConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    clip: float = Field(default=1.0, gt=0)
-    evaluations: int = Field(default=10, ge=1)
-    patience: int | None = Field(default=None, ge=1)
-    checkpoint_minutes: float = Field(default=5.0, gt=0)
-    checkpoint_steps: int | None = Field(default=None, ge=1)
-    keep: int = Field(default=2, ge=1)
-    seed: int = 0
 
 
 @dataclass

@@ -18,7 +18,8 @@ from lucidlm.cli.main import app
 from lucidlm.core.errors import InputError
 from lucidlm.data.cleaning.overlap import SKETCH, NgramSketch
 from lucidlm.data.examples.records import LabelledText
-from lucidlm.evaluate.directory import EvaluateConfig, Suite, evaluate_directory
+from lucidlm.evaluate.config import EvaluateConfig, Suite
+from lucidlm.evaluate.directory import evaluate_directory
 from lucidlm.evaluate.leakage import fine_tuning_leak, pretraining_sketches
 from lucidlm.evaluate.record import EVALUATION, PREDICTIONS, read_evaluation
 from lucidlm.report.results import find_results, write_results

@@ -245,15 +245,10 @@ def test_a_file_that_asks_for_nonsense_is_named() -> None:
         sampling_of({"top_p": 3.0})
 
 
-def reply_flags(**given: Any) -> dict[str, Any]:
-    names = ("length", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
-    return {**dict.fromkeys(names), "stop": None, **given}
-
-
 def test_chat_takes_them_says_so_and_flags_win(word: int, capsys: pytest.CaptureFixture[str]) -> None:
     model = saying(word)
     model.generation = GenerationDefaults((), SAID)
-    found = reply_config(model, 512, **reply_flags())
+    found = reply_config(model, 512, {})
     assert found == SamplingConfig(**CHOSEN)
     said = capsys.readouterr().err
     assert (
@@ -261,7 +256,7 @@ def test_chat_takes_them_says_so_and_flags_win(word: int, capsys: pytest.Capture
         "repetition-penalty 1.05, length 2048" in said
     )
     assert "asks for no_repeat_ngram_size too, which is not done here" in said
-    found = reply_config(model, 512, **reply_flags(temperature=0.2, length=9))
+    found = reply_config(model, 512, {"temperature": 0.2, "length": 9})
     assert found == SamplingConfig(**{**CHOSEN, "temperature": 0.2, "length": 9})
     assert "temperature" not in capsys.readouterr().err
 
@@ -271,7 +266,7 @@ def test_models_made_here_have_the_usual_ones_of_which_nothing_is_said(
 ) -> None:
     model = saying(word)
     model.generation = GenerationDefaults()
-    assert reply_config(model, 512, **reply_flags()) == SamplingConfig(length=512)
+    assert reply_config(model, 512, {}) == SamplingConfig(length=512)
     assert not capsys.readouterr().err
 
 

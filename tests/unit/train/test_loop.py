@@ -21,9 +21,9 @@ from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.loss import IGNORE_INDEX
 from lucidlm.train.checkpoints import list_checkpoints
-from lucidlm.train.loop import Loop, LoopConfig, describe_outcome
-from lucidlm.train.optim import OptimizerConfig, Optimizers, build_optimizer
-from lucidlm.train.schedule import ScheduleConfig
+from lucidlm.train.config import LoopConfig, OptimizerConfig, ScheduleConfig
+from lucidlm.train.loop import Loop, describe_outcome
+from lucidlm.train.optim import Optimizers, build_optimizer
 
 Batch = tuple[Tensor, Tensor]
 

@@ -9,7 +9,8 @@ from torch import nn
 from lucidlm.core.errors import InputError
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
-from lucidlm.train.optim import MUON_RATIO, Muon, OptimizerConfig, Optimizers, build_optimizer, orthogonalise
+from lucidlm.train.config import MUON_RATIO, OptimizerConfig
+from lucidlm.train.optim import Muon, Optimizers, build_optimizer, orthogonalise
 
 CONFIG = ModelConfig(vocab_size=11, embedding_dim=8, num_heads=2, ff_dim=24, num_layers=2, context_length=16)
 

@@ -21,7 +21,8 @@ from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.loss import IGNORE_INDEX
 from lucidlm.tokenize.tokenizer import Tokenizer
-from lucidlm.train.pretrain.run import PretrainConfig, ShapeConfig, mask_tokens, pretrain
+from lucidlm.train.pretrain.config import PretrainConfig, ShapeConfig
+from lucidlm.train.pretrain.run import mask_tokens, pretrain
 
 # ---------------------------------------------------------------------- what a masked model sees
 

@@ -4,34 +4,55 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lucidlm.cli.options import Config, Device, Encoding, Fields, HtmlOption, OnErrorOption, Seed
+from lucidlm.cli.from_config import add_command
+from lucidlm.cli.options import Config, LabelField, TextField
 
 if TYPE_CHECKING:
-    from lucidlm.evaluate.directory import EvaluateConfig
+    from lucidlm.evaluate.config import EvaluateConfig
     from lucidlm.evaluate.record import Evaluation, Measure, Score
 
 COLUMNS = 6
 """Figures that stand side by side on a terminal; more (one for each phenomenon, say) follow the model's, a line each."""
 
 
-class Part(StrEnum):
-    """Which part of the data to judge on."""
-
-    auto = "auto"
-    all = "all"
-    train = "train"
-    validation = "validation"
-    test = "test"
+SHOWN = (
+    "model",
+    "task",
+    "data",
+    "split",
+    "out",
+    "config",
+    "fields",
+    "text_field",
+    "label_field",
+    "limit",
+    "baselines",
+    "training",
+    "leakage",
+    "resume",
+    "lm_eval",
+    "lm_eval_include",
+    "encoding",
+    "html",
+    "on_error",
+    "device",
+    "seed",
+)
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(evaluate)
+    add_command(app, evaluate, _configurations, SHOWN)
+
+
+def _configurations() -> Sequence[type[EvaluateConfig]]:
+    from lucidlm.evaluate.config import EvaluateConfig
+
+    return (EvaluateConfig,)
 
 
 def evaluate(
@@ -43,26 +64,12 @@ def evaluate(
         ),
     ] = None,
     data: Annotated[list[str] | None, typer.Option(help="Its examples, one --data for each --task.")] = None,
-    split: Annotated[
-        Part | None, typer.Option(help="auto: test of the data it was fine-tuned on, all of any other.")
-    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where results go; the model's directory. Several tasks get folders in it.")
     ] = None,
     config: Config = None,
-    fields: Fields = None,
-    text_field: Annotated[str | None, typer.Option(help="Short for --field text=….")] = None,
-    label_field: Annotated[str | None, typer.Option(help="Short for --field label=….")] = None,
-    limit: Annotated[int | None, typer.Option(help="Judge on so many examples only, drawn at random.")] = None,
-    baselines: Annotated[
-        bool | None, typer.Option("--baselines/--no-baselines", help="Fit and judge the baselines.")
-    ] = None,
-    training: Annotated[
-        str | None, typer.Option(help="What baselines learn from, if the model was not fine-tuned for the task.")
-    ] = None,
-    leakage: Annotated[
-        bool | None, typer.Option("--leakage/--no-leakage", help="Look for the examples in the training data.")
-    ] = None,
+    text_field: TextField = None,
+    label_field: LabelField = None,
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on after the answers that a stopped evaluation left.")
     ] = True,
@@ -73,11 +80,8 @@ def evaluate(
     lm_eval_include: Annotated[
         Path | None, typer.Option(help="A folder with harness tasks of your own (YAML); no network is needed for them.")
     ] = None,
-    encoding: Encoding = None,
-    html: HtmlOption = None,
-    on_error: OnErrorOption = None,
-    device: Device = None,
-    seed: Seed = None,
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Evaluate a model on any task, with 95 % intervals, baselines, and a look for leaked examples.
 
@@ -101,6 +105,7 @@ def evaluate(
     from lucidlm.evaluate.directory import evaluate_language_model, evaluate_model
     from lucidlm.report.run import report_run
 
+    device = settings.get("device", "auto")
     if lm_eval is not None:
         from lucidlm.evaluate.harness import harness_table, run_harness
 
@@ -111,12 +116,12 @@ def evaluate(
         names = [name for part in lm_eval.split(",") if (name := part.strip())]
         print(
             harness_table(
-                run_harness(model, names, include=lm_eval_include, limit=limit, device=device or "auto", out=out)
+                run_harness(model, names, include=lm_eval_include, limit=settings.get("limit"), device=device, out=out)
             )
         )
         return
     if not task and config is None:
-        part = "test" if split is None or split == Part.auto else split.value
+        part = settings.get("split", "auto").replace("auto", "test")
         if part == "all":
             raise InputError(
                 "a language model is judged on one part of its data", where="--split", fix="Name the part."
@@ -124,27 +129,15 @@ def evaluate(
         sources = required(data or None, "--data")
         if len(sources) > 1:
             raise InputError("a language model is judged on one directory at a time", where="--data")
-        print(json.dumps(evaluate_language_model(model, sources[0], part, device or "auto"), indent=2))
+        print(json.dumps(evaluate_language_model(model, sources[0], part, device), indent=2))
         return
-    flags = {
-        "split": split,
-        "fields": renamed(fields, text=text_field, label=label_field),
-        "limit": limit,
-        "baselines": baselines,
-        "training": training,
-        "leakage": leakage,
-        "encoding": encoding,
-        "html": html,
-        "on_error": on_error,
-        "device": device,
-        "seed": seed,
-    }
-    asked = _asked(config, task or [], data or [], given(flags))
+    settings |= given({"fields": renamed(settings.pop("fields", None), text=text_field, label=label_field)})
+    asked = _asked(config, task or [], data or [], settings)
     top = out or model
     folders = [top / name for name in asked] if len(asked) > 1 else [top]
     loaded = load_model(model)
-    for folder, settings in zip(folders, asked.values(), strict=True):
-        evaluation = evaluate_model(loaded, settings, folder, resume=resume)
+    for folder, one in zip(folders, asked.values(), strict=True):
+        evaluation = evaluate_model(loaded, one, folder, resume=resume)
         print(table(evaluation))
     parts = [model, *(folder for folder in folders if folder != model)]
     report_run(parts, top / "report.html")
@@ -157,7 +150,7 @@ def _asked(
     from lucidlm.cli.options import required, resolve
     from lucidlm.core.config import read_yaml
     from lucidlm.core.errors import InputError
-    from lucidlm.evaluate.directory import EvaluateConfig, Suite
+    from lucidlm.evaluate.config import EvaluateConfig, Suite
 
     if config is not None and "evaluations" in read_yaml(config):
         if names or sources:

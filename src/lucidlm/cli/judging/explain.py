@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lucidlm.cli.options import Device, Seed
+from lucidlm.cli.from_config import add_command
 from lucidlm.cli.using.sampling import Source, text_given
 
 if TYPE_CHECKING:
+    from lucidlm.core.config import Config
     from lucidlm.explain.explanation import Explanation
 
 WIDTH = 24
 """Cells of the longest bar."""
+
+SHOWN = ("model", "text", "target", "method", "steps", "as_json", "seed", "device")
 
 
 class Method(StrEnum):
@@ -25,7 +29,13 @@ class Method(StrEnum):
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(explain)
+    add_command(app, explain, _configurations, SHOWN)
+
+
+def _configurations() -> Sequence[type[Config]]:
+    from lucidlm.cli.using.settings import UseConfig
+
+    return (UseConfig,)
 
 
 def explain(
@@ -38,8 +48,8 @@ def explain(
     method: Annotated[Method, typer.Option(help="How credit is given.")] = Method.gradients,
     steps: Annotated[int, typer.Option(help="Steps of the integral, at least.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    seed: Seed = None,
-    device: Device = None,
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Explain a prediction: what each token of the text adds to the log-probability of the target, in nats.
 
@@ -57,8 +67,9 @@ def explain(
 
     text_given(text, "TEXT")
     text_given(target or "", "--target")
-    place = choose_compute(device or "auto").device
-    found = run(load_model(model), text, target, method=method.value, steps=steps, seed=seed or 0, device=place)
+    place = choose_compute(settings.get("device", "auto")).device
+    seed = settings.get("seed", 0)
+    found = run(load_model(model), text, target, method=method.value, steps=steps, seed=seed, device=place)
     if as_json:
         print(json.dumps(found.as_dict(), ensure_ascii=False))
     else:

@@ -2,42 +2,51 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lucidlm.cli.options import Config, Device, Encoding, Fields, HtmlOption, OnErrorOption, Out, PrecisionOption
-from lucidlm.cli.training.finetune import Tuning
+from lucidlm.cli.from_config import add_command
+from lucidlm.cli.options import Config, Out
 
 if TYPE_CHECKING:
     from lucidlm.train.finetune.label_curve import LabelCurve
+    from lucidlm.train.finetune.label_curve_config import LabelCurveConfig
+
+SHOWN = (
+    "task",
+    "model",
+    "data",
+    "test_data",
+    "shots",
+    "seeds",
+    "out",
+    "config",
+    "fields",
+    "tuning",
+    "epochs",
+    "least_steps",
+    "max_length",
+    "encoding",
+    "html",
+    "on_error",
+    "device",
+    "precision",
+)
 
 
 def register(app: typer.Typer) -> None:
-    app.command("label-curve")(label_curve)
+    add_command(app, label_curve, _configurations, SHOWN, name="label-curve", arguments=("task",))
 
 
-def label_curve(
-    task: Annotated[str | None, typer.Argument(help="What to learn; `lucidlm tasks` lists what there is.")] = None,
-    model: Annotated[Path | None, typer.Option(help="The directory of a pretrained model.")] = None,
-    data: Annotated[str | None, typer.Option(help="Examples to draw from.")] = None,
-    test_data: Annotated[str | None, typer.Option(help="Examples to judge by.")] = None,
-    shots: Annotated[str | None, typer.Option(help="Numbers of examples (of each label): 8,32,128,512.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="How many times each number is measured.")] = None,
-    out: Out = None,
-    config: Config = None,
-    field: Fields = None,
-    tuning: Annotated[Tuning | None, typer.Option(help="Which weights of the pretrained model are trained.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the examples, at least.")] = None,
-    least_steps: Annotated[int | None, typer.Option(help="Steps of training, at least.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens that are read at once.")] = None,
-    encoding: Encoding = None,
-    html: HtmlOption = None,
-    on_error: OnErrorOption = None,
-    device: Device = None,
-    precision: PrecisionOption = None,
-) -> None:
+def _configurations() -> Sequence[type[LabelCurveConfig]]:
+    from lucidlm.train.finetune.label_curve_config import LabelCurveConfig
+
+    return (LabelCurveConfig,)
+
+
+def label_curve(out: Out = None, config: Config = None, *, settings: dict[str, Any]) -> None:
     """Learn a task from few labels and from more: pretrained, from scratch, and by the linear baseline.
 
     What was measured is kept in --out: the same command goes on with it, and more shots or seeds add to it.
@@ -49,37 +58,21 @@ def label_curve(
     """
     import signal
 
-    from lucidlm.cli.options import given, renamed, required, resolve
+    from lucidlm.cli.options import renamed, required, resolve
     from lucidlm.core.progress import log
     from lucidlm.report.label_curve import report_curve
-    from lucidlm.train.finetune.label_curve import LabelCurveConfig
     from lucidlm.train.finetune.label_curve import label_curve as measure
+    from lucidlm.train.finetune.label_curve_config import LabelCurveConfig
 
     directory = required(out, "--out")
-    flags = given(
-        {
-            "task": task,
-            "model": None if model is None else str(model),
-            "data": data,
-            "test_data": test_data,
-            "shots": None if shots is None else tuple(shots.split(",")),
-            "seeds": seeds,
-            "fields": renamed(field),
-            "tuning": tuning,
-            "epochs": epochs,
-            "least_steps": least_steps,
-            "max_length": max_length,
-            "encoding": encoding,
-            "html": html,
-            "on_error": on_error,
-            "device": device,
-            "precision": precision,
-        }
-    )
+    if "fields" in settings:
+        settings["fields"] = renamed(settings["fields"])
+    if "shots" in settings:
+        settings["shots"] = settings["shots"].split(",")
     if config is None:
-        for value, option in ((task, "TASK"), (model, "--model"), (data, "--data"), (test_data, "--test-data")):
-            required(value, option)
-    curve, stopped_by = measure(resolve(LabelCurveConfig, config, flags), directory)
+        for path, option in (("task", "TASK"), ("model", "--model"), ("data", "--data"), ("test_data", "--test-data")):
+            required(settings.get(path), option)
+    curve, stopped_by = measure(resolve(LabelCurveConfig, config, settings), directory)
     if curve.points:
         report_curve(curve, directory / "report.html")
         print(table(curve))

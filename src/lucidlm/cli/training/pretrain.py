@@ -2,85 +2,60 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lucidlm.cli.options import (
-    Config,
-    Device,
-    LearningRate,
-    MaxSteps,
-    Minutes,
-    Optimizer,
-    Out,
-    PrecisionOption,
-    Resume,
-    Seed,
-    Switch,
-)
+from lucidlm.cli.from_config import add_command
+from lucidlm.cli.options import Config, Out, Resume
 from lucidlm.core.errors import InputError
+
+if TYPE_CHECKING:
+    from lucidlm.train.pretrain.config import PretrainConfig
 
 DEFAULT_MINUTES = 10.0
 
-
-class Objective(StrEnum):
-    """What the model learns to predict."""
-
-    causal = "causal"
-    masked = "masked"
-    hybrid = "hybrid"
-
-
-class ScheduleName(StrEnum):
-    """How the learning rate rises and falls."""
-
-    trapezoid = "trapezoid"
-    cosine = "cosine"
+SHOWN = (
+    "data",
+    "out",
+    "config",
+    "loop.minutes",
+    "loop.max_steps",
+    "resume",
+    "objective",
+    "depth",
+    "shape.num_layers",
+    "shape.embedding_dim",
+    "shape.num_heads",
+    "shape.ff_dim",
+    "shape.dropout",
+    "context_length",
+    "batch_size",
+    "micro_batch",
+    "loop.optimizer.name",
+    "loop.optimizer.learning_rate",
+    "loop.schedule.name",
+    "loop.patience",
+    "loop.checkpoint_steps",
+    "compile",
+    "device",
+    "precision",
+    "loop.seed",
+)
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(pretrain)
+    add_command(app, pretrain, _configurations, SHOWN)
 
 
-def pretrain(
-    data: Annotated[
-        list[str] | None, typer.Option(help="A directory that `data prepare` made; DIR=WEIGHT in a mixture of several.")
-    ] = None,
-    out: Out = None,
-    config: Config = None,
-    minutes: Minutes = None,
-    max_steps: MaxSteps = None,
-    resume: Resume = False,
-    objective: Annotated[
-        Objective | None, typer.Option(help="causal (GPT-style), masked (BERT-style), hybrid (both).")
-    ] = None,
-    depth: Annotated[
-        int | None, typer.Option(help="The dial for all sizes; set from the time given if left out.")
-    ] = None,
-    num_layers: Annotated[int | None, typer.Option(help="Layers, where not as many as the depth.")] = None,
-    embedding_dim: Annotated[int | None, typer.Option(help="Width, where not 64 times the depth.")] = None,
-    num_heads: Annotated[int | None, typer.Option(help="Attention heads, where not one for every 64 of width.")] = None,
-    ff_dim: Annotated[int | None, typer.Option(help="Width of the MLP, where not 8/3 of the width.")] = None,
-    dropout: Annotated[float | None, typer.Option(help="Share of activations dropped in training.")] = None,
-    context: Annotated[int | None, typer.Option(help="Tokens a sample, and the model's context.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples a step.")] = None,
-    micro_batch: Annotated[int | None, typer.Option(help="Samples taken at once, where memory is short.")] = None,
-    optimizer: Optimizer = None,
-    learning_rate: LearningRate = None,
-    schedule: Annotated[ScheduleName | None, typer.Option(help="trapezoid or cosine.")] = None,
-    patience: Annotated[int | None, typer.Option(help="Stop after so many evaluations without a better loss.")] = None,
-    checkpoint_steps: Annotated[
-        int | None, typer.Option(help="Save the state every so many steps, not every 5 minutes.")
-    ] = None,
-    compile: Annotated[
-        Switch | None, typer.Option(help="torch.compile; auto where the run is long enough to pay.")
-    ] = None,
-    device: Device = None,
-    precision: PrecisionOption = None,
-    seed: Seed = None,
-) -> None:
+def _configurations() -> Sequence[type[PretrainConfig]]:
+    from lucidlm.train.pretrain.config import PretrainConfig
+
+    return (PretrainConfig,)
+
+
+def pretrain(out: Out = None, config: Config = None, resume: Resume = False, *, settings: dict[str, Any]) -> None:
     """Pretrain a language model on prepared data.
 
     Examples:
@@ -90,49 +65,25 @@ def pretrain(
       lucidlm pretrain --data data --out model --resume
       lucidlm pretrain --config model/config.yaml --out again
     """
-    from lucidlm.cli.options import given, required, resolve, resumed
+    from lucidlm.cli.options import required, resolve, resumed
     from lucidlm.cli.training.finish import finish
     from lucidlm.core.config import CONFIG
-    from lucidlm.train.pretrain.run import PretrainConfig
+    from lucidlm.train.pretrain.config import PretrainConfig
     from lucidlm.train.pretrain.run import pretrain as run
 
     directory = required(out, "--out")
-    flags = given(
-        {
-            "data": parse_weights(data) if data else None,
-            "objective": objective,
-            "depth": depth,
-            "shape.num_layers": num_layers,
-            "shape.embedding_dim": embedding_dim,
-            "shape.num_heads": num_heads,
-            "shape.ff_dim": ff_dim,
-            "shape.dropout": dropout,
-            "context_length": context,
-            "batch_size": batch_size,
-            "micro_batch": micro_batch,
-            "device": device,
-            "precision": precision,
-            "compile": compile,
-            "loop.minutes": minutes,
-            "loop.max_steps": max_steps,
-            "loop.patience": patience,
-            "loop.checkpoint_steps": checkpoint_steps,
-            "loop.seed": seed,
-            "loop.optimizer.name": optimizer,
-            "loop.optimizer.learning_rate": learning_rate,
-            "loop.schedule.name": schedule,
-        }
-    )
+    if "data" in settings:
+        settings["data"] = parse_weights(settings["data"])
     if resume:
-        finish(run(resumed(PretrainConfig, directory / CONFIG, flags), directory, resume=True), directory)
+        finish(run(resumed(PretrainConfig, directory / CONFIG, settings), directory, resume=True), directory)
         return
     if config is None:
-        required(data, "--data")
-        if minutes is None and max_steps is None:
-            flags["loop.minutes"] = DEFAULT_MINUTES
-    if any(name.startswith(("data", "depth", "shape.", "context_length", "objective")) for name in flags):
-        flags["model"] = None  # the shape that a replayed file settled on no longer holds
-    finish(run(resolve(PretrainConfig, config, flags), directory), directory)
+        required(settings.get("data"), "--data")
+        if not settings.keys() & {"loop.minutes", "loop.max_steps"}:
+            settings["loop.minutes"] = DEFAULT_MINUTES
+    if any(path.startswith(("data", "depth", "shape.", "context_length", "objective")) for path in settings):
+        settings["model"] = None  # the shape that a replayed file settled on no longer holds
+    finish(run(resolve(PretrainConfig, config, settings), directory), directory)
 
 
 def parse_weights(data: list[str]) -> dict[str, float]:

@@ -5,47 +5,44 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from lucidlm.cli.options import Device, Seed
-from lucidlm.cli.using.sampling import (
-    MinP,
-    RepetitionPenalty,
-    Source,
-    Stop,
-    Temperature,
-    TopK,
-    TopP,
-    input_lines,
-    open_writer,
-    reply_config,
-    text_given,
-)
+from lucidlm.cli.from_config import add_command
+from lucidlm.cli.options import given
+from lucidlm.cli.using.sampling import Source, configurations, input_lines, open_writer, reply_config, text_given
 
 RESET, QUIT = "/reset", "/quit"
 
 LENGTH = 512
 """Tokens: a reply ends by itself, unlike a text that goes on."""
 
+SHOWN = (
+    "model",
+    "system",
+    "length",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "stop",
+    "seed",
+    "device",
+)
+
 
 def register(app: typer.Typer) -> None:
-    app.command()(chat)
+    add_command(app, chat, configurations, SHOWN)
 
 
 def chat(
     model: Source,
     system: Annotated[str | None, typer.Option(help="What the assistant is told before the conversation.")] = None,
     length: Annotated[int | None, typer.Option(help=f"Most tokens of a reply [{LENGTH}].")] = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    min_p: MinP = None,
-    repetition_penalty: RepetitionPenalty = None,
-    stop: Stop = None,
-    seed: Seed = None,
-    device: Device = None,
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Talk with a model that was tuned for conversations, by its chat template.
 
@@ -64,19 +61,8 @@ def chat(
     from lucidlm.tokenize.chat_template import template_of
     from lucidlm.tokenize.conversation import Message
 
-    network, tokenizer = open_writer(model, device)
-    sampling = reply_config(
-        network,
-        LENGTH,
-        length=length,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        stop=stop,
-        seed=seed,
-    )
+    network, tokenizer = open_writer(model, settings.pop("device", "auto"))
+    sampling = reply_config(network, LENGTH, settings | given({"length": length}))
     template_of(tokenizer)  # without one there is no need to begin
     told = [Message("system", text_given(system, "--system"))] if system else []
     talk = [*told]

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from lucidlm.cli.options import Device, Seed
-from lucidlm.cli.using.sampling import (
-    MinP,
-    RepetitionPenalty,
-    Source,
-    Stop,
-    Temperature,
-    TopK,
-    TopP,
-    input_lines,
-    open_writer,
-    sampling_config,
-    text_given,
+from lucidlm.cli.from_config import add_command
+from lucidlm.cli.using.sampling import Source, configurations, input_lines, open_writer, text_given
+
+SHOWN = (
+    "model",
+    "prompts",
+    "length",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "stop",
+    "special",
+    "seed",
+    "device",
 )
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(generate)
+    add_command(app, generate, configurations, SHOWN)
 
 
 def generate(
@@ -31,18 +34,11 @@ def generate(
     prompts: Annotated[
         list[str] | None, typer.Argument(help="One or more prompts; standard input if left out.")
     ] = None,
-    length: Annotated[int | None, typer.Option(help="Most tokens to write [100].")] = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    min_p: MinP = None,
-    repetition_penalty: RepetitionPenalty = None,
-    stop: Stop = None,
     special: Annotated[
         bool, typer.Option("--special", help="Control tokens in a prompt, such as <|im_start|>, are control tokens.")
     ] = False,
-    seed: Seed = None,
-    device: Device = None,
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Write on from a prompt.
 
@@ -52,21 +48,13 @@ def generate(
       lucidlm generate model "This film" "The acting" --length 60 --temperature 0.7
       echo "Once upon a time" | lucidlm generate model --top-k 40 --stop "The end"
     """
+    from lucidlm.inference.config import SamplingConfig
     from lucidlm.inference.decode import generate as run
     from lucidlm.inference.decode import stream
 
-    network, tokenizer = open_writer(model, device)
+    network, tokenizer = open_writer(model, settings.pop("device", "auto"))
     texts = [text_given(prompt, "PROMPTS") for prompt in prompts or ()] or ["".join(input_lines()).rstrip("\n")]
-    sampling = sampling_config(
-        length=length,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        stop=stop,
-        seed=seed,
-    )
+    sampling = SamplingConfig(**settings)
     prompts_read = [tokenizer.encode_prompt(text, special=special) for text in texts]
     if len(texts) > 1:
         for text, written in zip(texts, run(network, tokenizer, prompts_read, sampling), strict=True):

@@ -3,45 +3,37 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lucidlm.cli.options import given
 from lucidlm.core.errors import InputError
 
 if TYPE_CHECKING:
-    from lucidlm.inference.sampler import SamplingConfig
+    from lucidlm.core.config import Config
+    from lucidlm.inference.config import SamplingConfig
     from lucidlm.model.heads import LanguageModel
     from lucidlm.tokenize.tokenizer import Tokenizer
 
 Source = Annotated[str, typer.Argument(metavar="MODEL", help="A model directory, or what `lucidlm import` takes.")]
-Temperature = Annotated[
-    float | None, typer.Option(help="0 always takes the likeliest token, 1 draws as the model says [0.8].")
-]
-TopK = Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens only.")]
-TopP = Annotated[float | None, typer.Option(help="Draw from the likeliest tokens that hold this share.")]
-MinP = Annotated[
-    float | None, typer.Option(help="Leave out tokens below this share of the likeliest one's probability [0.05].")
-]
-RepetitionPenalty = Annotated[float | None, typer.Option(help="Above 1: shun what was said already.")]
-Stop = Annotated[list[str] | None, typer.Option(help="End before this string; may be given again.")]
 
 
-def sampling_config(*, stop: list[str] | None, **flags: float | None) -> SamplingConfig:
-    """Return how to continue a prompt, by the flags that were given."""
-    from lucidlm.inference.sampler import SamplingConfig
+def configurations() -> Sequence[type[Config]]:
+    """Return what commands that write have the settings of."""
+    from lucidlm.cli.using.settings import UseConfig
+    from lucidlm.inference.config import SamplingConfig
 
-    return SamplingConfig(**given({**flags, "stop": stop}))
+    return (SamplingConfig, UseConfig)
 
 
-def reply_config(model: LanguageModel, usual: int, *, stop: list[str] | None, **flags: float | None) -> SamplingConfig:
-    """Return how to reply: by the flags that were given, else by the model's generation_config.json, which is said.
+def reply_config(model: LanguageModel, usual: int, chosen: Mapping[str, Any]) -> SamplingConfig:
+    """Return how to reply: by the settings that were given, else by the model's generation_config.json, which is said.
 
     Parameters
     ----------
     usual: the most tokens of a reply where neither says it.
+    chosen: the settings that were given.
 
     Raises
     ------
@@ -49,9 +41,10 @@ def reply_config(model: LanguageModel, usual: int, *, stop: list[str] | None, **
     """
     from lucidlm.checkpoint.generation_config import GENERATION_CONFIG
     from lucidlm.core.progress import log
-    from lucidlm.inference.sampler import ELSEWHERE, SamplingConfig, sampling_of
+    from lucidlm.inference.config import SamplingConfig
+    from lucidlm.inference.sampler import ELSEWHERE, sampling_of
 
-    fields, chosen = model.generation.fields, given({**flags, "stop": stop})
+    fields = model.generation.fields
     ours = SamplingConfig(length=usual)
     theirs = {name: value for name, value in sampling_of(fields).items() if value != getattr(ours, name)}
     if told := [f"{name.replace('_', '-')} {value:g}" for name, value in theirs.items() if name not in chosen]:
@@ -61,7 +54,7 @@ def reply_config(model: LanguageModel, usual: int, *, stop: list[str] | None, **
     return ours.changed(**{**theirs, **chosen})
 
 
-def open_writer(source: str, device: str | None) -> tuple[LanguageModel, Tokenizer]:
+def open_writer(source: str, device: str) -> tuple[LanguageModel, Tokenizer]:
     """Return a causal language model, on its device, and its tokenizer.
 
     Raises
@@ -71,7 +64,7 @@ def open_writer(source: str, device: str | None) -> tuple[LanguageModel, Tokeniz
     from lucidlm.checkpoint.directory import load_model
     from lucidlm.core.devices import choose_compute
 
-    return load_model(source, device=choose_compute(device or "auto").device).causal_lm()
+    return load_model(source, device=choose_compute(device).device).causal_lm()
 
 
 def text_given(text: str, where: str) -> str:

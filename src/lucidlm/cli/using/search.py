@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lucidlm.cli.options import Device, Encoding, OnError, OnErrorOption
+from lucidlm.cli.from_config import add_command
 
 if TYPE_CHECKING:
+    from lucidlm.core.config import Config
     from lucidlm.predict.vector_index import Hit
 
 WIDTH = 160
 """Characters of a text that are printed."""
 
+SHOWN = (
+    "model",
+    "queries",
+    "source",
+    "like",
+    "top",
+    "index",
+    "as_json",
+    "text_field",
+    "encoding",
+    "on_error",
+    "device",
+)
+
 
 def register(app: typer.Typer) -> None:
-    app.command()(search)
+    add_command(app, search, _configurations, SHOWN)
+
+
+def _configurations() -> Sequence[type[Config]]:
+    from lucidlm.cli.using.settings import UseConfig
+
+    return (UseConfig,)
 
 
 def search(
@@ -35,9 +57,8 @@ def search(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each query.")] = False,
     text_field: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
-    encoding: Encoding = None,
-    on_error: OnErrorOption = None,
-    device: Device = None,
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Find the texts that are closest in meaning to a query, or to items that somebody chose.
 
@@ -65,7 +86,7 @@ def search(
         raise InputError(what, where="QUERY and --like", fix="Pass what is sought, or items to recommend by.")
     if any(not text.strip() for text in queries or like or ()):
         raise InputError("is empty", where="QUERY" if queries else "--like", fix="Say what is sought.")
-    loaded = load_model(model, device=choose_compute(device or "auto").device)
+    loaded = load_model(model, device=choose_compute(settings.get("device", "auto")).device)
     embedder = TextEmbedder.of(loaded)
     for purpose in PROMPTS_FOR:
         if prompt := embedder.sentence.prompt(purpose):
@@ -75,8 +96,8 @@ def search(
         documents = read_documents(
             source,
             text_field=text_field,
-            encoding=encoding or "auto",
-            on_error="skip" if on_error == OnError.skip else "stop",
+            encoding=settings.get("encoding", "auto"),
+            on_error=settings.get("on_error", "stop"),
             skipped=skipped,
         )
         items = collect_items(documents, source)

@@ -14,9 +14,9 @@ from collections import Counter
 
 import ftfy
 from ftfy.badness import MOJIBAKE_CATEGORIES
-from pydantic import BaseModel, ConfigDict, Field
 
-from lucidlm.data.cleaning.html import Html, plain_text
+from lucidlm.data.cleaning.config import CleanConfig
+from lucidlm.data.cleaning.html import plain_text
 from lucidlm.data.cleaning.repetition import is_repetitive
 
 # One character at least of each pattern by which ftfy.badness knows mojibake.
@@ -24,18 +24,6 @@ _CATEGORIES = ("c1", "bad", "law", "currency", "numeric", "upper_accented", "low
 SUSPECT = re.compile(f"[{''.join(MOJIBAKE_CATEGORIES[name] for name in _CATEGORIES)}ŒœÙ‚ΒΓΞΟВГРСЂ]")
 CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]")
 LINE_END = re.compile("[\r\x0b\x0c\u2028\u2029]")
-
-
-class CleanConfig(BaseModel):
-    """What cleaning does. Lengths are in characters."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    repair: bool = Field(default=True, description="repair text that was decoded in the wrong encoding (ftfy)")
-    html: Html = Field(default="auto", description="whether texts are HTML, to become plain text")
-    min_characters: int = Field(default=1, ge=1, description="leave out documents shorter than this")
-    max_characters: int | None = Field(default=None, ge=1, description="leave out documents longer than this")
-    repetition: bool = Field(default=True, description="leave out documents that repeat themselves (Gopher's rules)")
 
 
 class Cleaner:

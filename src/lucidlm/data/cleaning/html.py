@@ -15,13 +15,14 @@ import re
 from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 from selectolax.lexbor import LexborHTMLParser
 
 Html = Annotated[
     Literal["auto", "yes", "no"],
     # What YAML makes of yes and no, and what earlier versions wrote.
     BeforeValidator(lambda value: {True: "yes", False: "no"}[value] if isinstance(value, bool) else value),
+    Field(description="Whether texts are HTML: all, none, or those that show it (auto)."),
 ]
 """Whether texts are HTML: all of them, none, or those that show it."""
 

@@ -17,25 +17,22 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice, product
 from pathlib import Path
-from typing import Literal, Self
 from uuid import uuid4
 
 import numpy as np
-from pydantic import Field, model_validator
 
-from lucidlm.core.config import Config
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import disk_errors, require_free_space, require_vacant
 from lucidlm.core.progress import ProgressBar, log
 from lucidlm.core.seeds import numpy_generator
-from lucidlm.data.cleaning.clean import CleanConfig, Cleaner
+from lucidlm.data.cleaning.clean import Cleaner
 from lucidlm.data.cleaning.dedup import Deduplicator
 from lucidlm.data.cleaning.overlap import NgramSketch
 from lucidlm.data.cleaning.pii import Masker
 from lucidlm.data.corpus.cards import DataCard, SourceRecord, SplitBy, StepRecord, TokenizerRecord, listed
+from lucidlm.data.corpus.config import PrepareConfig
 from lucidlm.data.corpus.pack import dtype_for, pack
 from lucidlm.data.corpus.spool import Spool
-from lucidlm.data.document import OnError
 from lucidlm.data.sources.read import read_documents
 from lucidlm.data.split import Split, split_of
 from lucidlm.tokenize.tokenizer import Tokenizer
@@ -46,46 +43,6 @@ TOKENIZER_SAMPLE = 50_000_000
 """Bytes of training text a tokenizer is trained on: more changes its merges little, and would cost memory."""
 TINY = 2_000_000
 """Bytes of text below which "auto" takes characters as tokens: too little to learn what longer tokens mean."""
-
-
-class PrepareConfig(Config):
-    """How a corpus is prepared.
-
-    `validation` and `test` are shares of the documents, drawn by a hash of each (cleaned) text; where documents are so
-    few and large that this would leave a split empty or far from its share (one book, say), "auto" cuts the corpus by
-    position instead: training first, validation and test at the end.
-    """
-
-    sources: list[str] = Field(min_length=1, description="files, folders, URLs, pypi:PACKAGE, hf:REPO")
-    text_field: str | list[str] = Field(
-        default="text", description="the field, or fields, of rows to read as documents"
-    )
-    encoding: str = Field(default="auto", description="of text files")
-    on_error: OnError = Field(default="stop", description="at a record that cannot be used")
-    clean: CleanConfig = CleanConfig()
-    exact: bool = Field(default=True, description="remove documents that are equal to one before them")
-    near: Literal["off"] | float = Field(default=0.8, description="remove documents this alike to one before them")
-    exclude: dict[str, str] = Field(default={}, description="sources and their text field: test data to keep out")
-    pii: bool = Field(default=False, description="mask e-mail addresses, phone numbers and the like")
-    split_by: Literal["auto", "hash", "position"] = Field(default="auto", description="how documents are held out")
-    validation: float = Field(default=0.05, ge=0, lt=1, description="share held out for validation")
-    test: float = Field(default=0.05, ge=0, lt=1, description="share held out for testing")
-    tokenizer: Literal["auto", "bpe", "characters"] = "auto"
-    tokenizer_from: str | None = Field(default=None, description="a directory whose tokenizer to use")
-    vocab_size: int | Literal["auto"] = Field(default="auto", description="tokens to learn")
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.validation + self.test >= 1:
-            raise ValueError("validation and test leave nothing to train on: their sum has to be less than 1")
-        if self.near != "off" and not 0 < self.near <= 1:
-            raise ValueError(f"near is a similarity between 0 and 1, or off, not {self.near}")
-        if self.tokenizer_from is not None and (self.tokenizer, self.vocab_size) != ("auto", "auto"):
-            raise ValueError("tokenizer_from brings its own tokenizer and vocab_size: leave those out")
-        if self.tokenizer == "characters" and self.vocab_size != "auto":
-            raise ValueError("a tokenizer of characters has as many tokens as there are: leave vocab_size out")
-        return self
 
 
 def prepare(config: PrepareConfig, out: str | Path) -> DataCard:

@@ -10,16 +10,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
-from pydantic import Field, model_validator
-
-from lucidlm.core.config import Config
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log
-from lucidlm.data.cleaning.html import Html
-from lucidlm.data.document import OnError
+from lucidlm.data.examples.config import OnConflict, PartsConfig
 from lucidlm.data.split import Bounds, Split, place_of, split_at, stratified_bounds
 from lucidlm.tasks.base.task import Task, read_examples
 from lucidlm.tasks.text_classification import TextClassification
@@ -28,64 +23,6 @@ NAMED = 5
 """How many texts with several labels, and how many rare labels, are named."""
 EXCERPT = 40
 """Characters of a text by which it is known again."""
-
-OnConflict = Literal["drop", "first", "keep", "stop"]
-"""What becomes of a text with several labels: it is left out, has the first of them, has all of them, or is refused."""
-
-
-class PartsConfig(Config):
-    """Which examples, and how they are split.
-
-    Parameters
-    ----------
-    task: a name from the registry of tasks.
-    data: a source of examples; the parts for validation and test are left out of training.
-    validation_data: a source of its own to choose the best weights by; nothing of `data` is then held out for that.
-    fields: the names that fields have in the data, by the names that the task knows them by (text: review).
-    encoding: how the bytes of `data` stand for text; "auto" recognises it (`lucidlm.data.formats.encoding`).
-    html: whether the texts of `data` are HTML: all ("yes"), none ("no") or those that show it ("auto").
-    on_conflict: what becomes of a text that has several labels; by default it is left out.
-    validation, test: shares of the data held out; validation chooses the weights, test is for `evaluate`.
-    """
-
-    task: str
-    data: str
-    validation_data: str | None = None
-    fields: dict[str, str] = Field(default={})
-    encoding: str = "auto"
-    html: Html = "auto"
-    on_error: OnError = "stop"
-    on_conflict: OnConflict = "drop"
-    validation: float = Field(default=0.05, ge=0, lt=1)
-    test: float = Field(default=0.05, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _leaves_something(self) -> Self:
-        if (0 if self.validation_data else self.validation) + self.test >= 1:
-            raise ValueError("validation and test leave nothing to train on: their sum has to be less than 1")
-        return self
-
-
-class TunedOn(PartsConfig):
-    """The examples that a model was fine-tuned on, as its record tells: the parts, and how few were drawn of them.
-
-    Parameters
-    ----------
-    shots: so many examples were learned from; see `lucidlm.tasks.base.shots`. None: all.
-    seed: what they were drawn by.
-    """
-
-    shots: int | None = None
-    seed: int = 0
-
-    @classmethod
-    def from_run(cls, config: dict[str, Any], where: str | Path) -> Self:
-        """Read them off the configuration of a fine-tuning run, whatever version wrote it.
-
-        Before there was a choice all texts were taken for HTML, and those with several labels had their first.
-        """
-        known = {"html": "yes", "on_conflict": "first", **config, "seed": config["loop"]["seed"]}
-        return cls.parse({name: value for name, value in known.items() if name in cls.model_fields}, where)
 
 
 class Parts(dict[Split, list[Any]]):

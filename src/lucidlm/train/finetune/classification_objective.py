@@ -18,7 +18,7 @@ from lucidlm.model.heads import SequenceClassifier
 from lucidlm.predict.classifier import TextClassifier, pad
 from lucidlm.tasks.text_classification import TextClassification
 from lucidlm.train.finetune.backbone import backbone_config, pretrained_backbone
-from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.config import ClassificationConfig
 from lucidlm.train.finetune.objective import TaskObjective, random_window
 
 OUT_OF_BALANCE = 0.25
@@ -34,7 +34,7 @@ class TextBatch:
     labels: Tensor
 
 
-class ClassificationObjective(TaskObjective[LabelledText, TextBatch]):
+class ClassificationObjective(TaskObjective[ClassificationConfig, LabelledText, TextBatch]):
     """Cross-entropy of labelled texts.
 
     Training reads a random window of a text that is longer than the model's context; prediction reads all its windows.
@@ -47,7 +47,7 @@ class ClassificationObjective(TaskObjective[LabelledText, TextBatch]):
     @classmethod
     def build(
         cls,
-        config: FinetuneConfig,
+        config: ClassificationConfig,
         task: TextClassification,
         loaded: LoadedModel,
         examples: dict[Split, list[LabelledText]],

@@ -24,7 +24,7 @@ from lucidlm.predict.classifier import pad
 from lucidlm.predict.embedder import TextEmbedder
 from lucidlm.tasks.base.retrieval import Ranker, Retrieval
 from lucidlm.train.finetune.backbone import backbone_config, language_model, pretrained_backbone
-from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.config import RetrievalConfig
 from lucidlm.train.finetune.objective import TaskObjective, random_window
 
 HISTORY = 16
@@ -52,7 +52,7 @@ class ContrastiveBatch:
     also_right: Tensor
 
 
-class ContrastiveObjective(TaskObjective[Match, ContrastiveBatch]):
+class ContrastiveObjective(TaskObjective[RetrievalConfig, Match, ContrastiveBatch]):
     """Cross-entropy of the positive item among all of the batch, and of its query among all (InfoNCE both ways).
 
     van den Oord et al. 2018 (arXiv:1807.03748) and Radford et al. 2021 (arXiv:2103.00020): logits are cosines divided
@@ -65,7 +65,7 @@ class ContrastiveObjective(TaskObjective[Match, ContrastiveBatch]):
     @classmethod
     def build(
         cls,
-        config: FinetuneConfig,
+        config: RetrievalConfig,
         task: Retrieval,
         loaded: LoadedModel,
         examples: dict[Split, list[Match]],

@@ -10,99 +10,37 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from lucidlm.checkpoint.directory import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
-from lucidlm.core.config import CONFIG, Config, describe
-from lucidlm.core.devices import Compute, Precision, choose_compute, describe_machine
+from lucidlm.core.config import CONFIG, describe
+from lucidlm.core.devices import Compute, choose_compute, describe_machine
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import write_text
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.core.progress import log
-from lucidlm.data.cleaning.html import Html
-from lucidlm.data.document import OnError
 from lucidlm.metrics.statistics import estimate
 from lucidlm.model.heads import LanguageModel
 from lucidlm.tasks.base.parts import read_parts
 from lucidlm.tasks.base.shots import draw_shots, labels_of
 from lucidlm.tasks.base.task import Task, tasks, unknown_to
 from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.label_curve_config import LabelCurveConfig
 from lucidlm.train.finetune.run import build_objective
 from lucidlm.train.finetune.tuning import apply_tuning
-from lucidlm.train.loop import Loop, LoopConfig
+from lucidlm.train.loop import Loop
 
 CURVE = "curve.json"
 PRETRAINED, SCRATCH, BASELINE = "pretrained", "from scratch", "baseline"
-
-
-class LabelCurveConfig(Config):
-    """What to measure.
-
-    Nothing is held out of the few examples, so nothing chooses among weights: the last ones are judged. So that few
-    examples give enough steps, batches are small (an eighth of the examples, 4 to 32) and there are `least_steps` of
-    them at least; both are the same with and without pretraining.
-
-    Parameters
-    ----------
-    data, test_data: sources of examples to draw from and to judge by; what is in both is judged by only.
-    shots: numbers of examples, of each label where examples have labels.
-    seeds: how many times each is measured; a seed draws examples, fresh weights and batches, the same for all methods.
-    tuning: which weights of the pretrained model are trained; without pretraining it is always all of them.
-    epochs, least_steps: steps are as many as the greater of both gives.
-    """
-
-    task: str
-    model: str
-    data: str
-    test_data: str
-    fields: dict[str, str] = Field(default={})
-    encoding: str = "auto"
-    html: Html = "auto"
-    on_error: OnError = "stop"
-    shots: tuple[int, ...] = Field(default=(8, 32, 128, 512), min_length=1)
-    seeds: int = Field(default=3, ge=1)
-    tuning: Literal["full", "lora", "head"] = "full"
-    epochs: float = Field(default=3.0, gt=0)
-    least_steps: int = Field(default=150, ge=1)
-    max_length: int | None = Field(default=None, ge=8)
-    device: str = "auto"
-    precision: Precision = "auto"
-
-    def finetuning(self, examples: int, seed: int) -> FinetuneConfig:
-        """Return how a model is tuned on so many examples."""
-        size = min(32, max(4, examples // 8))
-        loop = FinetuneConfig.model_fields["loop"].default
-        assert isinstance(loop, LoopConfig)
-        steps = max(self.least_steps, math.ceil(self.epochs * math.ceil(examples / size)))
-        # Without patience the last weights stay.
-        plain = {**dict(loop), "patience": None, "evaluations": 1, "max_steps": steps, "seed": seed}
-        return FinetuneConfig(
-            task=self.task,
-            model=self.model,
-            data=self.data,
-            validation_data=self.test_data,
-            fields=self.fields,
-            encoding=self.encoding,
-            html=self.html,
-            on_error=self.on_error,
-            test=0.0,
-            tuning=self.tuning,
-            max_length=self.max_length,
-            batch_size=size,
-            device=self.device,
-            precision=self.precision,
-            loop=LoopConfig(**plain),
-        )
 
 
 class Point(BaseModel, frozen=True):

@@ -27,6 +27,7 @@ from lucidlm.tokenize.embedding_rows import padding
 from lucidlm.tokenize.tokenizer import Tokenizer
 from lucidlm.train.finetune.config import FinetuneConfig
 
+C = TypeVar("C", bound=FinetuneConfig)
 E = TypeVar("E", bound=Example)
 Batch = TypeVar("Batch")
 
@@ -34,7 +35,7 @@ MEGABATCH = 50
 """Batches that are sorted by length together: enough for little padding, few enough that batches differ between epochs."""
 
 
-class TaskObjective(ABC, Generic[E, Batch]):
+class TaskObjective(ABC, Generic[C, E, Batch]):
     """The training objective of a task; satisfies `lucidlm.train.loop.Objective`.
 
     Parameters
@@ -52,7 +53,7 @@ class TaskObjective(ABC, Generic[E, Batch]):
 
     def __init__(
         self,
-        config: FinetuneConfig,
+        config: C,
         task: Task[Any, Any],
         examples: dict[Split, list[E]],
         model: Model,
@@ -90,7 +91,7 @@ class TaskObjective(ABC, Generic[E, Batch]):
     @abstractmethod
     def build(
         cls,
-        config: FinetuneConfig,
+        config: C,
         task: Any,
         loaded: LoadedModel,
         examples: dict[Split, list[E]],

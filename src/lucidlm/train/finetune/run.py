@@ -23,6 +23,7 @@ from lucidlm.tasks.base.task import Task, tasks, unknown_to
 from lucidlm.tasks.base.text_generation import TextGeneration
 from lucidlm.tasks.question_answering import QuestionAnswering
 from lucidlm.tasks.text_classification import TextClassification
+from lucidlm.train.config import LoopConfig
 from lucidlm.train.finetune.classification_objective import ClassificationObjective
 from lucidlm.train.finetune.config import FinetuneConfig, pretrained_here
 from lucidlm.train.finetune.contrastive_objective import ContrastiveObjective
@@ -30,9 +31,9 @@ from lucidlm.train.finetune.objective import TaskObjective
 from lucidlm.train.finetune.span_objective import SpanObjective
 from lucidlm.train.finetune.text_objective import SequenceObjective
 from lucidlm.train.finetune.tuning import apply_tuning, finish_tuning
-from lucidlm.train.loop import Loop, LoopConfig, Outcome, describe_outcome
+from lucidlm.train.loop import Loop, Outcome, describe_outcome
 
-OBJECTIVES: dict[type[Task[Any, Any]], type[TaskObjective[Any, Any]]] = {
+OBJECTIVES: dict[type[Task[Any, Any]], type[TaskObjective[Any, Any, Any]]] = {
     TextClassification: ClassificationObjective,
     TextGeneration: SequenceObjective,
     QuestionAnswering: SpanObjective,
@@ -103,7 +104,7 @@ def build_objective(
     loaded: LoadedModel,
     parts: dict[Split, list[Any]],
     device: torch.device,
-) -> TaskObjective[Any, Any]:
+) -> TaskObjective[Any, Any, Any]:
     """Return what `task` is learned by, with the model to be trained on `device`.
 
     Raises

@@ -21,7 +21,7 @@ from lucidlm.predict.span_reader import EncodedQuestion, SpanReader, Window, all
 from lucidlm.tasks.question_answering import QuestionAnswering
 from lucidlm.train.finetune.backbone import backbone_config, pretrained_backbone
 from lucidlm.train.finetune.cloze import ClozeQuestions
-from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.config import QuestionAnsweringConfig
 from lucidlm.train.finetune.objective import TaskObjective
 
 ELSEWHERE = 0.1
@@ -45,7 +45,7 @@ class SpanBatch:
     ends: Tensor
 
 
-class SpanObjective(TaskObjective[Question, SpanBatch]):
+class SpanObjective(TaskObjective[QuestionAnsweringConfig, Question, SpanBatch]):
     """Cross-entropy of the first and the last token of an answer, over the allowed positions.
 
     Training reads a random window of a context that is longer than the model's, usually one that holds the answer, and
@@ -59,7 +59,7 @@ class SpanObjective(TaskObjective[Question, SpanBatch]):
     @classmethod
     def build(
         cls,
-        config: FinetuneConfig,
+        config: QuestionAnsweringConfig,
         task: QuestionAnswering,
         loaded: LoadedModel,
         examples: dict[Split, list[Question]],

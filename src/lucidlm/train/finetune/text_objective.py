@@ -21,7 +21,7 @@ from lucidlm.predict.text_generator import Lengths, SequenceWriter, TeacherForci
 from lucidlm.tasks.base.text_generation import TextGeneration
 from lucidlm.tokenize.prompts import TokenizedExample
 from lucidlm.train.finetune.backbone import language_model, pretrained_backbone
-from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.config import TextGenerationConfig
 from lucidlm.train.finetune.objective import TaskObjective
 
 JUDGED = 200
@@ -36,7 +36,7 @@ class SequenceBatch:
     mask: Tensor | None
 
 
-class SequenceObjective(TaskObjective[Example, SequenceBatch]):
+class SequenceObjective(TaskObjective[TextGenerationConfig, Example, SequenceBatch]):
     """Cross-entropy of the target tokens.
 
     With `attention: bidirectional` the tokens before the first target attend to each other (a prefix language model).
@@ -48,7 +48,7 @@ class SequenceObjective(TaskObjective[Example, SequenceBatch]):
     @classmethod
     def build(
         cls,
-        config: FinetuneConfig,
+        config: TextGenerationConfig,
         task: TextGeneration[Any],
         loaded: LoadedModel,
         examples: dict[Split, list[Any]],

@@ -6,16 +6,15 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lucidlm.checkpoint.directory import save_model
-from lucidlm.core.config import CONFIG, Config
-from lucidlm.core.devices import Compute, Precision, choose_compute, describe_machine
+from lucidlm.core.config import CONFIG
+from lucidlm.core.devices import Compute, choose_compute, describe_machine
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import require_vacant, sha256
 from lucidlm.core.matmul import fast_matmul
@@ -24,62 +23,14 @@ from lucidlm.core.seeds import torch_generator
 from lucidlm.data.corpus.cards import CARD
 from lucidlm.data.corpus.loader import BatchLoader, TokenCorpus
 from lucidlm.inference.held_out import validate
-from lucidlm.model.config import ModelConfig
 from lucidlm.model.flops import count_parameters, flops_per_token
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.loss import IGNORE_INDEX
 from lucidlm.tokenize.tokenizer import Tokenizer
-from lucidlm.train.compilation import Compile, compile_blocks
-from lucidlm.train.loop import Loop, LoopConfig, Outcome, describe_outcome
+from lucidlm.train.compilation import compile_blocks
+from lucidlm.train.loop import Loop, Outcome, describe_outcome
+from lucidlm.train.pretrain.config import PretrainConfig
 from lucidlm.train.pretrain.sizing import choose_depth, model_of_depth
-
-
-class ShapeConfig(Config):
-    """Sizes set by hand; those left out follow from the depth. See `ModelConfig`."""
-
-    embedding_dim: int | None = None
-    num_heads: int | None = None
-    ff_dim: int | None = None
-    num_layers: int | None = None
-    num_kv_heads: int | None = None
-    dropout: float | None = None
-
-
-class PretrainConfig(Config):
-    """A pretraining run, whole: saved as `config.yaml` beside what it makes, it can be replayed.
-
-    Parameters
-    ----------
-    data: prepared directories and the share of samples drawn from each; shares need not sum to one.
-    objective: "causal" predicts the next token, "masked" the hidden ones; "hybrid" does both with the same weights, half
-        of the samples each way (Charpentier and Samuel 2024, "GPT or BERT: why not both?", arXiv:2410.24159): a causal
-        model that fine-tuning may let see both ways.
-    depth: the dial that sets all sizes: layers, and with them width (64 a layer) and heads; None: what the machine can
-        train to good use in the time given.
-    shape: sizes set by hand.
-    model: the exact shape that follows from them, filled in when the run starts.
-    context_length: tokens a sample; the model is made for as many.
-    batch_size: samples a step, over all micro-batches.
-    micro_batch: samples taken at once, where memory is short; None: all.
-    mask_rate: share of tokens hidden from a masked model; 30 % serves better than BERT's 15 % (Wettig et al. 2022,
-        arXiv:2202.08005).
-    validation_tokens: how many held-out tokens the evaluations on the way read; the last one reads them all.
-    """
-
-    data: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(min_length=1)
-    objective: Literal["causal", "masked", "hybrid"] = "causal"
-    depth: int | None = Field(default=None, ge=1, le=100)
-    shape: ShapeConfig = ShapeConfig()
-    model: ModelConfig | None = None
-    context_length: int = Field(default=256, ge=2)
-    batch_size: int = Field(default=16, ge=1)
-    micro_batch: int | None = Field(default=None, ge=1)
-    mask_rate: float = Field(default=0.3, gt=0, lt=1)
-    validation_tokens: int = Field(default=50_000, ge=1)
-    device: str = "auto"
-    precision: Precision = "auto"
-    compile: Compile = "auto"
-    loop: LoopConfig = LoopConfig()
 
 
 @dataclass
