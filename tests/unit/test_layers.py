@@ -28,12 +28,16 @@ LAYERS = (
     {"explain"},
     {"report"},
     {"demo", "recipe", "big_language_model"},
+    {"api"},
     {"cli"},
     {"__main__"},
 )
 """From the bottom up; those of a layer do not import each other."""
 EAGER = {"lucidlm.core.errors", "lucidlm.version"}
 LAZY = {
+    "lucidlm.api.judging",
+    "lucidlm.api.models",
+    "lucidlm.api.training",
     "lucidlm.big_language_model",
     "lucidlm.tokenize.tokenizer",
     "lucidlm.model.config",
