@@ -25,20 +25,25 @@ def flat_names(kind: type[Config], names: Mapping[str, str] | None = None) -> di
 
     Parameters
     ----------
+    kind: its class; the fields of the classes made from it are its too.
     names: paths by the names that fields have instead of, or beside, their own.
     """
     found = dict(names or {})
     seen = set(found)
-    level: list[tuple[str, type[BaseModel]]] = [("", kind)]
+    level: list[tuple[str, type[BaseModel]]] = [("", one) for one in (kind, *kind.__subclasses__())]
     while level:
-        fields = [(name, prefix + name, field) for prefix, group in level for name, field in group.model_fields.items()]
-        alike = Counter(name for name, _, _ in fields)
-        found |= {name: path for name, path, _ in fields if alike[name] == 1 and name not in seen}
+        fields = {
+            prefix + name: (name, field.annotation)
+            for prefix, group in level
+            for name, field in group.model_fields.items()
+        }
+        alike = Counter(name for name, _ in fields.values())
+        found |= {name: path for path, (name, _) in fields.items() if alike[name] == 1 and name not in seen}
         seen |= alike.keys()
         level = [
-            (f"{path}.", field.annotation)
-            for _, path, field in fields
-            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+            (f"{path}.", inner)
+            for path, (_, inner) in fields.items()
+            if isinstance(inner, type) and issubclass(inner, BaseModel)
         ]
     return found
 

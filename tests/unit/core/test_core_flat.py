@@ -42,6 +42,15 @@ def test_the_outer_field_has_the_name_and_of_equals_none() -> None:
     assert flat_names(Bird, {"wing": "wing.name"})["wing"] == "wing.name"
 
 
+class Owl(Bird):
+    stare: int = 1
+
+
+def test_what_only_some_kinds_have_is_known_too() -> None:
+    assert flat_names(Bird)["stare"] == "stare"
+    assert "wing" in flat_names(Owl)
+
+
 def test_values_go_where_their_fields_are() -> None:
     bird = resolve(Bird, None, paths_of(Bird, {"length": 3.0, "seed": 1, "wing": {"name": "right"}}))
     assert bird == Bird(seed=1, wing=Wing(name="right", length=3.0))
