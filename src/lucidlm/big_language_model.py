@@ -12,7 +12,9 @@ import torch
 from lucidlm.checkpoint.directory import load_model, save_model
 from lucidlm.checkpoint.sizes import refuse_other, sizes_of
 from lucidlm.checkpoint.weights import check_fit, load_weights
+from lucidlm.core.arguments import require_count, require_text
 from lucidlm.core.errors import InputError
+from lucidlm.core.flat import require_known
 from lucidlm.core.io import require_vacant
 from lucidlm.inference.decode import generate, stream
 from lucidlm.inference.sampler import SamplingConfig
@@ -65,6 +67,7 @@ class BigLanguageModel(LanguageModel):
             "num_layers": num_layers,
             **fields,
         }
+        require_known(fields, ModelConfig.model_fields)
         config = ModelConfig(**chosen)
         if not config.causal:
             raise InputError("a BigLanguageModel writes text, so it is causal", where="causal", fix="Leave it out.")
@@ -143,16 +146,22 @@ class BigLanguageModel(LanguageModel):
         ------
         InputError: there is no tokenizer, a field is wrong, or the prompt is longer than the model's context.
         """
-        config = SamplingConfig(length=length, **sampling)
-        tokenizer = self._need_tokenizer()
-        prompt = tokenizer.encode_prompt(start_string, special=special)
+        config, tokenizer = _sampling(length, sampling), self._need_tokenizer()
+        prompt = tokenizer.encode_prompt(require_text(start_string, "start_string"), special=special)
         return start_string + generate(self, tokenizer, [prompt], config)[0].text
 
     def stream(self, start_string: str, length: int = 50, *, special: bool = False, **sampling: Any) -> Iterator[str]:
         """Yield what `generate` returns in pieces, as they come: the start string first."""
-        config, tokenizer = SamplingConfig(length=length, **sampling), self._need_tokenizer()
-        prompt = tokenizer.encode_prompt(start_string, special=special)
+        config, tokenizer = _sampling(length, sampling), self._need_tokenizer()
+        prompt = tokenizer.encode_prompt(require_text(start_string, "start_string"), special=special)
         return chain([start_string], stream(self, tokenizer, prompt, config))
+
+    def __repr__(self) -> str:
+        size = self.config
+        return (
+            f"BigLanguageModel({size.num_layers} layers, {size.embedding_dim:,} wide, vocabulary of {size.vocab_size:,}; "
+            f"{sum(parameter.numel() for parameter in self.parameters()) / 1e6:,.1f} M parameters)"
+        )
 
     def _need_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
@@ -162,3 +171,9 @@ class BigLanguageModel(LanguageModel):
                 "directory with load_weights or from_pretrained.",
             )
         return self.tokenizer
+
+
+def _sampling(length: int, fields: dict[str, Any]) -> SamplingConfig:
+    """Return the settings of a call, checked."""
+    require_known(fields, SamplingConfig.model_fields)
+    return SamplingConfig(length=require_count(length, "length"), **fields)

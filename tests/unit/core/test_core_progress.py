@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import io
+import sys
 import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -99,3 +105,52 @@ def test_of_tasks_within_tasks_the_outer_one_has_the_bar(monkeypatch: pytest.Mon
     assert lines.count("fetching: 10 of 10 MB") == 2  # said, where the bars are drawn
     assert "reading" in lines
     assert "fetching \x1b" not in lines
+
+
+WIDGETS = """
+class Output:
+    shown = []
+    def __enter__(self): return self
+    def __exit__(self, *error): pass
+    def clear_output(self, wait=False): Output.shown.append("cleared")
+    def close(self): pass
+"""
+DISPLAY = "shown = []\ndef display(thing): shown.append(thing)\n"
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Any]]:
+    """A console as rich makes it in a notebook, and all that is displayed there; the widgets are not installed."""
+    (tmp_path / "IPython").mkdir()
+    (tmp_path / "IPython" / "__init__.py").write_text("")
+    (tmp_path / "IPython" / "display.py").write_text(DISPLAY)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("IPython", "IPython.display", "ipywidgets"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(
+        progress, "console", Console(file=io.StringIO(), width=100, force_jupyter=True, highlight=False)
+    )
+    found = importlib.import_module("IPython.display").shown
+    yield found
+    for name in ("IPython", "IPython.display", "ipywidgets"):
+        sys.modules.pop(name, None)
+
+
+def test_a_notebook_with_widgets_gets_a_bar(notebook: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "ipywidgets.py").write_text(WIDGETS)
+    importlib.invalidate_caches()
+    assert progress.draws_bars()
+    with progress.ProgressBar("training", 8, "steps") as task:
+        task.advance(8)
+    output = importlib.import_module("ipywidgets").Output
+    assert any(isinstance(thing, output) for thing in notebook)
+    assert output.shown
+
+
+@pytest.mark.skipif(find_spec("ipywidgets") is not None, reason="the widgets are installed here")
+def test_a_notebook_without_widgets_gets_lines(notebook: list[Any], clock: Clock) -> None:
+    assert not progress.draws_bars()
+    with progress.ProgressBar("training", 8, "steps") as task:
+        clock.now += 2
+        task.advance(8)
+    assert "training: 8 of 8 steps" in repr([vars(thing) for thing in notebook])

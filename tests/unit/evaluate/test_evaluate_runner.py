@@ -13,6 +13,7 @@ import pytest
 
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.data.examples.records import ClassPrediction, GeneratedText, LabelledText, Pair
+from lucidlm.evaluate import answers
 from lucidlm.evaluate.answers import PARTIAL
 from lucidlm.evaluate.comparison import compare_evaluations, holm
 from lucidlm.evaluate.record import EVALUATION, PREDICTIONS, STATISTICS, Evaluation, read_evaluation, read_statistics
@@ -142,7 +143,7 @@ def test_baselines_may_learn_from_another_spelling_of_the_labels(tmp_path: Path)
 
 
 def test_it_goes_on_where_it_stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lucidlm.evaluate.answers.CHARACTERS", 300)
+    monkeypatch.setattr(answers, "CHARACTERS", 300)
     whole = judged(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         judged(tmp_path / "stopped", WordCounter(patience=2))
@@ -161,7 +162,7 @@ def test_it_goes_on_where_it_stood(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_answers_of_another_model_or_to_other_data_are_thrown_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("lucidlm.evaluate.answers.CHARACTERS", 300)
+    monkeypatch.setattr(answers, "CHARACTERS", 300)
     with pytest.raises(KeyboardInterrupt):
         judged(tmp_path, WordCounter(patience=2))
     model = WordCounter()
