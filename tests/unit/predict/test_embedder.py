@@ -53,9 +53,9 @@ def test_a_short_texts_vector_is_what_the_backbone_says(embedder: TextEmbedder, 
 def test_long_texts_are_read_whole_in_windows_that_weigh_by_length(embedder: TextEmbedder, pooling: str) -> None:
     narrow = TextEmbedder(embedder.model, embedder.tokenizer, pooling, 16)  # pyright: ignore[reportArgumentType]
     (ids,) = narrow.encode([TEXTS[0]])
-    assert len(ids) > 2 * narrow.room
+    assert len(ids) > 2 * narrow.max_tokens
     assert narrow.long([ids]) == 1
-    parts = np.array_split(ids, -(-len(ids) // narrow.room))
+    parts = np.array_split(ids, -(-len(ids) // narrow.max_tokens))
     expected = np.zeros(32)
     for part in parts:
         window = torch.from_numpy(narrow.window(part).astype(np.int64))[None]
