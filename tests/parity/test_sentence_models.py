@@ -173,7 +173,7 @@ def test_prompts_lower_case_and_length(backbone: Path, tmp_path: Path) -> None:
     save_model(loaded.model, tmp_path / "ours", loaded.tokenizer)
     for copy in ("theirs", "ours"):
         embedder = TextEmbedder.from_pretrained(tmp_path / copy)
-        assert (embedder.max_length, embedder.room) == (12, 10)
+        assert (embedder.max_length, embedder.max_tokens) == (12, 10)
         for purpose, prompt in (("query", "wonderful "), ("document", "dull "), (None, "plot ")):
             right = expected(path, [prompt + TEXTS[0], prompt + "dull"], "mean", normalize=True)
             found = embedder.embed([TEXTS[0], "dull"], purpose=purpose)  # pyright: ignore[reportArgumentType]

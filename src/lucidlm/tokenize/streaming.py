@@ -1,4 +1,4 @@
-"""Token ids as text while they arrive, one at a time: the pieces joined are what decoding at once gives."""
+"""Streaming decoders: text from ids that arrive one at a time, together the same as decoding all at once."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class ContextDecoder:
 
     @cached_property
     def _word(self) -> list[int]:
-        """Any token that can stand before others: which one it is makes no difference."""
+        """Any token to decode after; which one makes no difference."""
         tokenizer = self._tokenizer
         shown = [index for index in range(self._vocab_size) if tokenizer.shows(index)]
         words = (index for byte in (False, True) for index in shown if tokenizer.is_byte(index) is byte)

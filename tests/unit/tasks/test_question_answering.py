@@ -188,7 +188,7 @@ def test_a_long_question_is_cut_to_half_of_the_room_and_counted(
     read = reader(tokenizer, 32)
     asked = question(asked="When was the lighthouse built? " * 9)
     (encoded,) = read.encode([asked])
-    assert len(encoded.question) == read.room // 2
+    assert len(encoded.question) == read.max_tokens // 2
     assert len(encoded.question) + encoded.cut == len(tokenizer.encode(asked.question))
     read.predict([asked, question()], label="reading")
     assert "1 question is longer than 14 tokens" in capsys.readouterr().err

@@ -403,7 +403,7 @@ def test_validation_writes_and_measures(tmp_path: Path) -> None:
     found = objective.evaluate(objective.model.eval())
     assert {"validation_perplexity", "validation_bits_per_byte", "validation_repetition", "validation_loss"} <= {*found}
     assert np.log(found["validation_perplexity"]) == pytest.approx(found["validation_loss"], rel=1e-4)
-    assert objective.measure == "validation_perplexity"
+    assert objective.monitor == "validation_perplexity"
     assert any("stretches" in line for line in objective.report())
     batch = objective.collate(np.array([0, 1]), numpy_generator(0))
     assert batch.inputs.tokens.shape == (2, 24)

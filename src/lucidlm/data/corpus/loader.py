@@ -1,6 +1,6 @@
-"""From shards to batches: which tokens stand in which row of which step, as a pure function.
+"""From shards to batches: which tokens are in which row of which step, as a pure function.
 
-- Nothing is shuffled in memory and no position is kept: sample number `step * batch_size + row` is mapped to a window
+- The shuffle needs no memory and no saved state: sample number `step * batch_size + row` is mapped to a window
   of the corpus by a seeded permutation that is computed for that sample alone. So training resumes at any step at once,
   and the batches do not depend on the number of ranks or of prefetching threads.
 - Each epoch has a permutation of its own, and cuts the corpus into windows at another place.
@@ -149,11 +149,6 @@ class BatchLoader:
                     fix="Prepare it again with --tokenizer-from the other one.",
                 )
         self._block = lru_cache(maxsize=4)(self._mix_block)
-
-    @property
-    def tokens_per_step(self) -> int:
-        """How many tokens are predicted in a step, over all ranks."""
-        return self.batch_size * self.context
 
     def batch(self, step: int) -> Tensor:
         """Return this rank's rows of step `step`: int64 (batch_size / ranks, context + 1), the same whenever asked."""
