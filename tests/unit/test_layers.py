@@ -34,8 +34,9 @@ LAYERS = (
 )
 """From the bottom up; those of a layer do not import each other."""
 DATA = (
+    {"scripts"},
     {"cleaning"},
-    {"document", "scripts", "split"},
+    {"document", "split"},
     {"formats"},
     {"examples"},
     {"sources"},
