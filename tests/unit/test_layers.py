@@ -35,9 +35,9 @@ LAYERS = (
 )
 """From the bottom up; those of a layer do not import each other."""
 DATA = (
-    {"scripts", "split"},
+    {"scripts"},
     {"cleaning"},
-    {"document"},
+    {"document", "split"},
     {"formats"},
     {"examples"},
     {"sources"},
