@@ -43,7 +43,10 @@ def demo(
     directory, file = out or Path(f"demo-{lang.value}"), BUILT_IN / f"demo-{lang.value}.yaml"
     recipe = load_recipe(file, data)
     assert recipe.budget is not None
-    recipe = recipe.changed(seed=seed, budget=recipe.budget.changed(minutes=minutes))
+    if minutes is not None:
+        recipe = recipe.changed(budget=recipe.budget.changed(minutes=minutes))
+    if seed is not None:
+        recipe = recipe.changed(seed=seed)
     if data is not None:  # the vocabulary is that of the reviews; other data may not support as many tokens
         recipe = recipe.changed(prepare={**(recipe.prepare or {}), "vocab_size": "auto"})
     try:

@@ -36,7 +36,8 @@ def backbone_config(shape: ModelConfig, config: FinetuneConfig, *, bidirectional
     """
     auto = shape.causal and not bidirectional
     causal = auto if config.attention == "auto" else config.attention == "causal"
-    return shape.changed(dropout=config.dropout, causal=causal)
+    dropout = shape.dropout if config.dropout is None else config.dropout
+    return shape.changed(dropout=dropout, causal=causal)
 
 
 def language_model(loaded: LoadedModel, shape: ModelConfig) -> LanguageModel:

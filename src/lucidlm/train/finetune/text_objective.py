@@ -67,7 +67,7 @@ class SequenceObjective(TaskObjective[TextGenerationConfig, Example, SequenceBat
                 where=config.model,
                 fix="Pass a causal one.",
             )
-        shape = backbone.config.changed(dropout=config.dropout)
+        shape = backbone.config if config.dropout is None else backbone.config.changed(dropout=config.dropout)
         model = language_model(loaded, shape)
         tokenizer = task.prepare_tokenizer(tokenizer)
         max_tokens = config.max_length or shape.context_length
