@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lucidlm.data.corpus.loader import TokenCorpus, sequential_windows
 from lucidlm.model.heads import LanguageModel
-from lucidlm.model.loss import IGNORE_INDEX, token_losses
+from lucidlm.model.loss import IGNORE_INDEX
 
 BATCH = 16
 
@@ -40,8 +40,9 @@ def validate(
             else:
                 tokens, targets = hide(windows, f"validation-{number}")
             hidden = model.model(tokens.to(device))
-            total, count = token_losses(*model.readout(hidden), targets.to(device))
-            nats, counted, read = nats + total.item(), counted + int(count), read + tokens.numel()
+            total, _ = model.cross_entropy(hidden, targets.to(device))
+            nats, read = nats + total.item(), read + tokens.numel()
+            counted += int((targets != IGNORE_INDEX).sum())
             if read >= limit / len(corpora):
                 break
     loss = nats / max(counted, 1)
