@@ -150,11 +150,6 @@ class BatchLoader:
                 )
         self._block = lru_cache(maxsize=4)(self._mix_block)
 
-    @property
-    def tokens_per_step(self) -> int:
-        """How many tokens are predicted in a step, over all ranks."""
-        return self.batch_size * self.context
-
     def batch(self, step: int) -> Tensor:
         """Return this rank's rows of step `step`: int64 (batch_size / ranks, context + 1), the same whenever asked."""
         rows = self.batch_size // self.ranks
