@@ -34,7 +34,7 @@ STRETCH = 50
 
 
 class TaskObjective(ABC, Generic[E, Batch]):
-    """The training objective of a task; satisfies `lucidlm.train.loop.Objective`.
+    """The training objective of a task; satisfies `lucidlm.train.step.Objective`.
 
     Parameters
     ----------
