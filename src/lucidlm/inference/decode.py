@@ -1,7 +1,7 @@
 """Continue prompts with a causal language model, several at once.
 
-- After the prompts are read (`prompts.PromptBatch`), each step reads one new token a row; the rest is in the cache.
-- A row that has ended leaves the batch, so the last ones do not wait for company they no longer have.
+- After the prompts are read (`prompt_batch.PromptBatch`), each step reads one new token a row; the rest is in the cache.
+- A row that has ended leaves the batch, so the last rows do not pay for those that are done.
 - A row's randomness comes from the seed and its own prompt: what else is in the batch does not change its text.
 """
 

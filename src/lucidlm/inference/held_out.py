@@ -29,7 +29,7 @@ def validate(
 
     For causal models every token is predicted once from what its window holds before it, and the figures are
     `validation_loss` (nats a token), `perplexity`, and `bits_per_byte`, which can be compared across tokenizers. For
-    masked ones `hide` chooses what is to be told, the same at every call; a loss over hidden tokens has no bits per byte.
+    masked ones `hide` chooses the targets, the same at every call; a loss over masked tokens has no bits per byte.
     """
     nats, counted = 0.0, 0  # summed in float64 on the host: a corpus has more tokens than fp32 can count
     for corpus in corpora:

@@ -1,4 +1,4 @@
-"""What is put on top of the Transformer: next or masked token, sequence class, answer span."""
+"""The Transformer with a head: language model, sequence classifier, span extractor."""
 
 from __future__ import annotations
 

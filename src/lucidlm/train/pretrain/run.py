@@ -61,7 +61,7 @@ class PretrainConfig(Config):
     context_length: tokens a sample; the model is made for as many.
     batch_size: samples a step, over all micro-batches.
     micro_batch: samples taken at once, where memory is short; None: all.
-    mask_rate: share of tokens hidden from a masked model; 30 % serves better than BERT's 15 % (Wettig et al. 2022,
+    mask_rate: share of tokens that a masked model predicts; 30 % serves better than BERT's 15 % (Wettig et al. 2022,
         arXiv:2202.08005).
     validation_tokens: how many held-out tokens the evaluations on the way read; the last one reads them all.
     """
