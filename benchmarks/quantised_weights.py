@@ -18,7 +18,6 @@ import numpy as np
 
 from lucidlm.checkpoint.directory import load_model, save_model
 from lucidlm.checkpoint.quantize import DTYPES, Dtype
-from lucidlm.checkpoint.sizes import require_causal
 from lucidlm.core.io import require_free_space
 from lucidlm.data.examples.records import Passage
 from lucidlm.inference.scorer import Scorer
@@ -44,7 +43,7 @@ def cost(directory: str | Path, passages: list[Passage]) -> np.ndarray:
     """Return bits and bytes of each passage, (N, 2)."""
     loaded = load_model(directory)
     assert loaded.tokenizer is not None
-    foresight = PerplexityPredictor(Scorer(require_causal(loaded.model, directory)), loaded.tokenizer)
+    foresight = PerplexityPredictor(Scorer(loaded.require_causal()), loaded.tokenizer)
     metric = bits_per_byte(lambda passage: passage.text)
     return metric.statistics(passages, foresight.predict(passages, str(directory)))
 

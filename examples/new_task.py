@@ -9,10 +9,8 @@ MODEL is what `lucidlm pretrain` made. For `lucidlm finetune title …` put this
 """
 
 import sys
-from pathlib import Path
 
-import torch
-
+from lucidlm import load_model
 from lucidlm.data.examples.records import Pair
 from lucidlm.metrics.text_metrics import summarization_metrics
 from lucidlm.tasks.base.task import tasks
@@ -34,7 +32,5 @@ if __name__ == "__main__":
 
     model, articles, out = sys.argv[1:]
     finetune(FinetuneConfig(task="title", model=model, data=articles), out)
-    [answer] = TITLE.predictor(Path(out), torch.device("cpu")).predict(
-        [Pair("Rain fell on the city all day.", "", (), "")]
-    )
+    [answer] = TITLE.predictor(load_model(out)).predict([Pair("Rain fell on the city all day.", "", (), "")])
     print(answer.text)

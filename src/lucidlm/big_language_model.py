@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lucidlm.checkpoint.directory import load_model, save_model
-from lucidlm.checkpoint.sizes import refuse_other, require_causal, sizes_of
+from lucidlm.checkpoint.sizes import refuse_other, sizes_of
 from lucidlm.checkpoint.weights import check_fit, load_weights
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import require_vacant
@@ -21,6 +21,9 @@ from lucidlm.interop.keras.weights import load_h5
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
 from lucidlm.tokenize.tokenizer import Tokenizer
+
+OPEN = "Open it with lucidlm.load_model."
+"""What to do with a model that does not continue text."""
 
 
 class BigLanguageModel(LanguageModel):
@@ -78,7 +81,7 @@ class BigLanguageModel(LanguageModel):
         InputError: it is none, it is damaged, or it holds a model of another kind.
         """
         loaded = load_model(directory)
-        written = require_causal(loaded.model, directory)
+        written = loaded.require_causal(OPEN)
         config = written.config
         with torch.device("meta"):
             model = cls(**config.model_dump(), tokenizer=loaded.tokenizer, seed=None)
@@ -110,7 +113,7 @@ class BigLanguageModel(LanguageModel):
         path = whole(Path(path))
         if path.is_dir():
             loaded = load_model(path)
-            model = require_causal(loaded.model, path)
+            model = loaded.require_causal(OPEN)
             refuse_other(model.config.model_dump(), self.config, self._chosen, path)
             device = self.head.device
             self.config, self.model, self.lm_head = model.config, model.model, model.lm_head

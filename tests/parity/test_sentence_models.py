@@ -21,7 +21,7 @@ from lucidlm.core.errors import InputError
 from lucidlm.interop.hf import export_hf
 from lucidlm.model.heads import LanguageModel
 from lucidlm.predict.embedder import TextEmbedder
-from lucidlm.predict.vector_index import Item, SearchIndex, model_fingerprint
+from lucidlm.predict.vector_index import Item, SearchIndex
 from lucidlm.train.finetune.config import FinetuneConfig
 from lucidlm.train.finetune.run import finetune
 from lucidlm.train.loop import LoopConfig
@@ -173,7 +173,7 @@ def test_prompts_lower_case_and_length(backbone: Path, tmp_path: Path) -> None:
     save_model(loaded.model, tmp_path / "ours", loaded.tokenizer)
     for copy in ("theirs", "ours"):
         embedder = TextEmbedder.from_pretrained(tmp_path / copy)
-        assert (embedder.max_length, embedder.room) == (12, 10)
+        assert (embedder.max_length, embedder.max_tokens) == (12, 10)
         for purpose, prompt in (("query", "wonderful "), ("document", "dull "), (None, "plot ")):
             right = expected(path, [prompt + TEXTS[0], prompt + "dull"], "mean", normalize=True)
             found = embedder.embed([TEXTS[0], "dull"], purpose=purpose)  # pyright: ignore[reportArgumentType]
@@ -268,7 +268,8 @@ def test_in_an_archive(backbone: Path, tmp_path: Path, monkeypatch: pytest.Monke
         found = TextEmbedder.from_pretrained(tmp_path / "m.tar.gz").embed(TEXTS)
         assert np.abs(found - expected(path, TEXTS, "cls", normalize=True)).max() < 1e-5
     other = sentence_model(backbone, tmp_path / "other", flags("mean"))
-    assert model_fingerprint(tmp_path / "m.tar.gz") == model_fingerprint(path) != model_fingerprint(other)
+    packed, plain, different = (load_model(place).fingerprint for place in (tmp_path / "m.tar.gz", path, other))
+    assert packed == plain != different
 
 
 def test_tuning_keeps_the_models_own_pooling(backbone: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a classifier has to beat: a guess, the commonest label, and a linear model over counted n-grams.
+"""Baselines for classification: the majority class, and logistic regression over TF-IDF of n-grams.
 
 The linear model is as strong as this standard recipe gets without a search: TF-IDF of word 1–2-grams, logarithmic
 term frequency, n-grams that occur in two texts or more, and logistic regression with C = 10. Where a script does not
@@ -13,35 +13,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Self
 
-import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from lucidlm.core.errors import InputError
-from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples.records import ClassPrediction, LabelledText
 from lucidlm.data.scripts import FEW, separates_no_words
 
 
-class UniformRandom:
-    """Gives every text another label, all labels equally often."""
-
-    name = "random label"
-
-    def fit(self, training: Sequence[LabelledText]) -> Self:
-        """Note the labels."""
-        self.labels = tuple(sorted({example.label for example in training}))
-        return self
-
-    def predict(self, examples: Sequence[LabelledText]) -> list[ClassPrediction]:
-        """Return a certain answer to each, drawn by chance; the same at every call."""
-        drawn = numpy_generator(0, "random label").integers(len(self.labels), size=len(examples))
-        return [ClassPrediction(self.labels, tuple(row)) for row in np.eye(len(self.labels))[drawn].tolist()]
-
-
 class MajorityClass:
-    """Predicts the shares the labels have in the training data, whatever the text: the commonest label always wins."""
+    """Predicts the label frequencies of the training data for every text, so the commonest label always wins."""
 
     name = "majority class"
 

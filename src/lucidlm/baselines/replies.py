@@ -1,4 +1,4 @@
-"""What a reply has to beat: the commonest one, and the one to the most similar turn of the training data.
+"""Baselines for dialogue: the commonest reply, and the reply to the most similar turn of the training data.
 
 A conversation's last turn is its reply, the turn before is what it answers; in training every turn of the assistant is.
 """
@@ -38,7 +38,7 @@ class MostCommonReply:
 
 
 class NearestReply:
-    """The reply to the turn that is most like the one to be answered, by the cosine of TF-IDF vectors."""
+    """The reply to the most similar turn of the training data, by the cosine of TF-IDF vectors."""
 
     name = "reply to the most similar turn (TF-IDF)"
 

@@ -1,6 +1,6 @@
-"""What a search or a recommendation has to beat: TF-IDF, chance, and what everybody chooses.
+"""Baselines for search and recommendation: TF-IDF, random order and popularity.
 
-All rank the items of the examples that they are asked about, as a model does.
+Like a model, all rank the items of the examples that they are given.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class TfidfSearch:
 
     Parameters
     ----------
-    again: whether an item may be found that is among the texts it is sought with.
+    again: whether the texts of a query may be found as items too.
     """
 
     name = "TF-IDF"
@@ -77,7 +77,7 @@ class RandomOrder:
 
 
 class Popularity:
-    """Items by how often anybody chose them in the training data, whoever asks; those that he has stand last."""
+    """Items by how often they occur in the training data; those of the history are ranked last."""
 
     name = "popularity"
 
@@ -99,7 +99,7 @@ class Popularity:
 def rank(similarity: np.ndarray, items: Sequence[str], examples: Sequence[Match], again: bool) -> list[Ranking]:
     """Return each example's best `items` by `similarity` (examples, items), best first; of equal ones the first.
 
-    Without `again` those that an example is sought with are left out.
+    Without `again` the texts of an example's query are left out.
     """
     if not again:
         places, similarity = {item: place for place, item in enumerate(items)}, similarity.copy()

@@ -1,4 +1,4 @@
-"""What a choice between two sentences has to beat."""
+"""Baseline for minimal pairs: the shorter sentence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lucidlm.data.examples.records import MinimalPair, Preference
 
 
 class ShorterSentence:
-    """Prefers the sentence with fewer characters, as anything that sums over tokens is inclined to."""
+    """Prefers the sentence with fewer characters, as any sum of log-probabilities over tokens tends to."""
 
     name = "the shorter sentence"
 

@@ -1,4 +1,4 @@
-"""What a reader has to beat: the sentence of the context that has most of the question's words."""
+"""Baseline for extractive question answering: the sentence that shares most words with the question."""
 
 from __future__ import annotations
 

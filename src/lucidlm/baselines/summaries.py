@@ -1,4 +1,4 @@
-"""What a summary has to beat: the beginning of the text, and its longest turn or sentence."""
+"""Baselines for summarization: the beginning of the text, and its longest turn or sentence."""
 
 from __future__ import annotations
 

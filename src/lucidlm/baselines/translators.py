@@ -1,4 +1,4 @@
-"""What a translation has to beat: the source as it is, and a dictionary learnt from the pairs, word for word."""
+"""Baselines for translation: the source itself, and a word-by-word dictionary learned from the pairs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from lucidlm.data.examples.records import GeneratedText, Pair
 from lucidlm.data.scripts import joined, tokens
 
 ROUNDS = 5
-"""Of expectation maximisation; what is likeliest hardly changes after them."""
+"""Rounds of expectation maximisation; the likeliest translations hardly change after them."""
 PAIRS = 30_000
-"""The dictionary is learnt from so many at most, evenly taken, which takes half a minute where sentences are short."""
+"""Most pairs that the dictionary is learned from, evenly spaced: half a minute with short sentences."""
 LONGEST = 100
 """Words of a side that are looked at."""
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from lucidlm.checkpoint.family import Family, ModelKind
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.checkpoint.peft import CONFIG, WEIGHTS, Adapter, put_on, read_adapter
 from lucidlm.checkpoint.source import REPOSITORY
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log
 from lucidlm.model.lora import merge
-
-if TYPE_CHECKING:
-    from lucidlm.checkpoint.directory import LoadedModel
 
 KINDS: dict[str | None, ModelKind | None] = {
     "CAUSAL_LM": "language",
@@ -117,10 +115,11 @@ def open_adapted(path: Path, open_base: Callable[[str, Tuned], LoadedModel]) -> 
     put_on(loaded.model, adapter)
     merge(loaded.model)
     log(f"{path}: adapters, merged into {adapter.base}")
-    provenance = {**loaded.record["provenance"], "adapter": str(path)}
-    return replace(
-        loaded, model=loaded.model.eval().requires_grad_(True), record=loaded.record | {"provenance": provenance}
-    )
+    # The base's checksum is not this model's.
+    record = {name: value for name, value in loaded.record.items() if name != "checksum"}
+    record["provenance"] = {**record["provenance"], "adapter": str(path)}
+    model = loaded.model.eval().requires_grad_(True)
+    return replace(loaded, model=model, record=record, paths=(path, *loaded.paths))
 
 
 def _kind(adapter: Adapter) -> ModelKind | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from lucidlm.checkpoint.families import family_named, family_of
 from lucidlm.checkpoint.family import HEADS, Family, kind_of
 from lucidlm.checkpoint.generation_config import GENERATION_CONFIG, read_generation_defaults
 from lucidlm.checkpoint.hf_config import read_hf_config
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.checkpoint.quantize import FLOATS, QUANTIZATION_CONFIG, Dtype, check_storable, compress
 from lucidlm.checkpoint.record import RECORD, read_record, sealed
 from lucidlm.checkpoint.sentence_files import (
@@ -54,19 +55,12 @@ OWN = "lucidlm"
 """The `model_type` of arrangements that belong to no family."""
 
 
-@dataclass
-class LoadedModel:
-    """What a model directory holds: the model, in evaluation mode, its tokenizer if it has one, and `lucidlm.json`."""
-
-    model: Model
-    tokenizer: Tokenizer | None
-    record: dict[str, Any]
-
-
 Reader = Callable[[Path], LoadedModel]
 
 readers: Registry[Reader] = Registry("reader")
-"""What opens model files that are no directory of ours, by the ending of their names."""
+"""What opens model files that are no directory of ours, by the ending of their names.
+
+Ours for GGUF and Keras lie above, in `interop`, so they are found as other packages' are: by their entry points."""
 
 
 def save_model(
@@ -220,7 +214,13 @@ def _may_end_text(token: int, tokenizer: Tokenizer) -> bool:
     return token in tokenizer.suffix or added is None or not added.special
 
 
-def load_model(source: str | Path, *, verify: bool = True) -> LoadedModel:
+def load_model(
+    source: str | Path,
+    *,
+    verify: bool = True,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> LoadedModel:
     """Open a model: a directory of ours or of transformers' in a family we know, or a file for which there is a reader.
 
     Parameters
@@ -229,24 +229,43 @@ def load_model(source: str | Path, *, verify: bool = True) -> LoadedModel:
         fetched or unpacked first (see `lucidlm.checkpoint.source`). A directory of PEFT's with adapters alone is opened as
         the model that it names, with them merged into its matrices.
     verify: check every file against the checksums recorded when it was saved.
+    device: where the weights go; None: the CPU.
+    dtype: what they are computed in; None: fp32.
 
     Raises
     ------
     InputError: it is no model, of a newer format or an unknown family, damaged, or holds pickled weights only.
     """
     path, origin = resolve_source(source)
+    dtype = dtype or torch.float32
     if is_adapter_directory(path):
-        loaded = open_adapted(path, lambda base, tuned: _open(resolve_source(base).path, base, verify, tuned))
+        # Adapters are merged in fp32, whatever the sum is stored in.
+        loaded = open_adapted(path, lambda base, tuned: _open(resolve_source(base).path, base, verify, tuned=tuned))
         # Who tunes a model may have given it a tokenizer, or tokens, of their own.
         loaded = replace(loaded, tokenizer=_tokenizer(path) or loaded.tokenizer)
     else:
-        loaded = _open(path, source, verify, None)
+        loaded = _open(path, source, verify, dtype)
+    _place(loaded.model, torch.device(device or "cpu"), dtype)
+    record = loaded.record
     if origin is not None:
-        loaded.record["provenance"] = {**loaded.record["provenance"], "imported_from": origin}
-    return loaded
+        record = record | {"provenance": {**record["provenance"], "imported_from": origin}}
+    return replace(loaded, record=record, source=str(source))
 
 
-def _open(path: Path, source: str | Path, verify: bool, tuned: Tuned | None) -> LoadedModel:
+def _place(model: Model, device: torch.device, dtype: torch.dtype) -> None:
+    """Move and cast the weights; what is computed from the configuration (rotary frequencies) stays in fp32."""
+    state = {name: value.to(device, dtype) for name, value in model.state_dict().items()}
+    model.load_state_dict(state, assign=True)
+    model.to(device)
+
+
+def _open(
+    path: Path,
+    source: str | Path,
+    verify: bool,
+    dtype: torch.dtype = torch.float32,
+    tuned: Tuned | None = None,
+) -> LoadedModel:
     """Open what is at `path`, as the kind of model and with the weights in place of its own that `tuned` says."""
     if is_adapter_directory(path):
         raise InputError("holds adapters, not a model that others could belong to", where=source)
@@ -257,27 +276,30 @@ def _open(path: Path, source: str | Path, verify: bool, tuned: Tuned | None) -> 
     if (file := _only_file(path)) is not None:
         return _read_file(file)
     whole, path = path, transformer_folder(path)
-    if not (path / RECORD).exists() and not (path / "config.json").exists():
+    own, described = (path / RECORD).exists(), path / "config.json"
+    if not own and not described.exists():
         raise InputError(
             f"is not a model directory (it has neither {RECORD} nor config.json)",
             where=path,
             fix="Pass what --out named when the model was trained.",
         )
-    record = read_record(path, verify) if (path / RECORD).exists() else read_hf_config(path / "config.json")
+    record = read_record(path, verify) if own else {}
+    fields = read_json(described)
+    if not own:
+        record = read_hf_config(fields, described)
     config = ModelConfig.parse(record["model"], where=path / RECORD)
-    fields = read_json(path / "config.json")
     named = fields.get("model_type")
-    family = None if named == OWN else family_named(named, str(path / "config.json"))
+    family = None if named == OWN else family_named(named, str(described))
     if tuned is not None:
         record = tuned.record(record, family)
-    model = _read_weights(record, config, family, path, {} if tuned is None else tuned.tensors)
+    model = _read_weights(record, config, family, path, dtype, {} if tuned is None else tuned.tensors)
     if isinstance(model, LanguageModel):
         model.sentence = read_sentence_settings(whole)
         if config.causal:
             model.generation = read_generation_defaults(path, fields)
     if isinstance(model, SequenceClassifier):
-        model.pad_id = _pad_id(fields, path / "config.json")
-    return LoadedModel(model.eval(), _tokenizer(path), record)
+        model.pad_id = _pad_id(fields, described)
+    return LoadedModel(model.eval(), _tokenizer(path), record, paths=(whole,))
 
 
 def _tokenizer(path: Path) -> Tokenizer | None:
@@ -302,7 +324,7 @@ def _read_file(path: Path) -> LoadedModel:
             where=path,
             fix=f"Pass a model directory, or a file that ends in {', '.join(f'.{name}' for name in readers)}.",
         )
-    return readers.get(ending)(path)
+    return replace(readers.get(ending)(path), paths=(path,))
 
 
 def _empty(record: dict[str, Any], config: ModelConfig) -> Model:
@@ -314,12 +336,17 @@ def _empty(record: dict[str, Any], config: ModelConfig) -> Model:
 
 
 def _read_weights(
-    record: dict[str, Any], config: ModelConfig, family: Family | None, directory: Path, tuned: Mapping[str, Tensor]
+    record: dict[str, Any],
+    config: ModelConfig,
+    family: Family | None,
+    directory: Path,
+    dtype: torch.dtype,
+    tuned: Mapping[str, Tensor],
 ) -> Model:
     """Build the model around the tensors in its files, and those of `tuned` in place of theirs.
 
-    They are compared with the model before any is read. What is in fp32 stays memory-mapped; the rest becomes fp32 one
-    tensor after another.
+    They are compared with the model before any is read. What is stored in `dtype` stays memory-mapped; the rest is cast
+    one tensor after another.
     """
     ignored = None if family is None else family.ignored
     shapes = weight_shapes(directory, ignored)
@@ -342,7 +369,7 @@ def _read_weights(
 
     check_fit(needed, complete(shapes), directory)
     tensors = complete(load_weights(directory, ignored))
-    model.load_state_dict({name: tensors.pop(name).float() for name in list(tensors)}, assign=True)
+    model.load_state_dict({name: tensors.pop(name).to(dtype) for name in list(tensors)}, assign=True)
     return model
 
 

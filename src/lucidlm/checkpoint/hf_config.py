@@ -9,7 +9,6 @@ from typing import Any
 from lucidlm.checkpoint.families import family_named
 from lucidlm.checkpoint.family import Family, ModelKind
 from lucidlm.core.errors import InputError
-from lucidlm.core.io import read_json
 from lucidlm.core.progress import log
 
 ENDINGS: dict[str, ModelKind] = {
@@ -26,14 +25,14 @@ MOST_CLASSES = 1_000_000
 """More than any classifier has: names are made for as many as a file says."""
 
 
-def read_hf_config(path: Path) -> dict[str, Any]:
-    """Return the record of a model whose config.json is at `path`.
+def read_hf_config(fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the record of a model by the `fields` of its config.json, which lies at `path`.
 
     Raises
     ------
     InputError: a field is wrong, or asks for a family, a head or a feature that there is none of here.
     """
-    fields, where = read_json(path), str(path)
+    where = str(path)
     family = family_named(fields.get("model_type"), where)
     kind = _kind(fields.get("architectures"), family, where)
     config = family.to_config(fields, where)

@@ -6,27 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lucidlm.core.errors import InputError
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.heads import LanguageModel
-
-
-def require_causal(model: nn.Module, where: str | Path) -> LanguageModel:
-    """Return `model`, which was read from `where`, if it continues text.
-
-    Raises
-    ------
-    InputError: it does not.
-    """
-    if not isinstance(model, LanguageModel) or not model.config.causal:
-        raise InputError(
-            "holds a model that does not continue text (a masked one, or a classifier)",
-            where=where,
-            fix="Open it with lucidlm.load_model.",
-        )
-    return model
 
 
 def sizes_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:

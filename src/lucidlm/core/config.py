@@ -43,8 +43,8 @@ class Config(BaseModel):
         return own
 
     def changed(self, **fields: Any) -> Self:
-        """Return a copy in which the given fields have new, checked values; a value of None leaves its field alone."""
-        return type(self)(**{**dict(self), **{name: value for name, value in fields.items() if value is not None}})
+        """Return a copy in which the given fields have new, checked values."""
+        return type(self)(**{**dict(self), **fields})
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

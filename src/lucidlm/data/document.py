@@ -18,7 +18,8 @@ OnError = Literal["stop", "skip"]
 class Document:
     """A text, where it was read (`file` or `file:line`), its label if it has one, and the row's other fields.
 
-    `plain` says that no HTML is to be looked for in the text any more: it is that of a page.
+    `plain` says that no HTML is to be looked for in the text any more: it is that of a page. `revision` is the commit
+    that it was read at, where the source has commits.
     """
 
     text: str
@@ -26,6 +27,7 @@ class Document:
     label: str | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     plain: bool = False
+    revision: str | None = None
 
 
 @dataclass(frozen=True)

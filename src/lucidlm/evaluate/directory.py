@@ -1,8 +1,7 @@
-"""Judge what a model directory holds: on the examples of a task, or a language model on prepared tokens."""
+"""Judge a model on the examples of a task, or a language model on prepared tokens."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -11,10 +10,10 @@ import torch
 from pydantic import Field
 
 from lucidlm.checkpoint.directory import RECORD, load_model
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.config import Config
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError
-from lucidlm.core.io import read_json, sha256
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.core.progress import log
 from lucidlm.core.seeds import numpy_generator
@@ -26,7 +25,6 @@ from lucidlm.evaluate.leakage import Leak, fine_tuning_leak, pretraining_leak
 from lucidlm.evaluate.record import Evaluation
 from lucidlm.evaluate.runner import evaluate_task
 from lucidlm.inference.held_out import validate
-from lucidlm.model.heads import LanguageModel
 from lucidlm.tasks.base.parts import Parts, TunedOn, as_judged, read_parts
 from lucidlm.tasks.base.shots import draw_shots, labels_of
 from lucidlm.tasks.base.task import Task, read_examples, tasks
@@ -75,7 +73,14 @@ class Suite(Config):
 def evaluate_directory(
     directory: str | Path, config: EvaluateConfig, out: str | Path | None = None, *, resume: bool = True
 ) -> Evaluation:
-    """Judge the model in `directory` on the examples of a task, and write what was found into `out`.
+    """Load the model in `directory` and judge it as `evaluate_model` does; for several evaluations load it once."""
+    return evaluate_model(load_model(directory), config, out, resume=resume)
+
+
+def evaluate_model(
+    loaded: LoadedModel, config: EvaluateConfig, out: str | Path | None = None, *, resume: bool = True
+) -> Evaluation:
+    """Judge a model on the examples of a task, and write what was found into `out`. The model moves to `config.device`.
 
     Parameters
     ----------
@@ -86,12 +91,12 @@ def evaluate_directory(
     ------
     InputError: model or data cannot be used, a label is unknown, or the part asked for is empty.
     """
-    directory = Path(directory)
     task = tasks.get(config.task)
-    tuned, bounds = _fine_tuning(directory, task)
+    tuned, bounds = _fine_tuning(loaded, task)
     compute = choose_compute(config.device)
-    predictor = task.predictor(directory, compute.device)
-    examples, training, part = _examples(task, config, tuned, bounds, directory)
+    loaded.model.to(compute.device)
+    predictor = task.predictor(loaded)
+    examples, training, part = _examples(task, config, tuned, bounds, loaded.source)
     leakage: list[Leak] = []
     if config.leakage:
         if tuned is not None and training is not None:
@@ -99,26 +104,26 @@ def evaluate_directory(
         elif tuned is not None:
             reason = f"{tuned.data} cannot be read any more"
             leakage.append(Leak(against="fine-tuning", checked=False, reason=reason))
-        leakage.append(pretraining_leak(task, examples, directory))
+        leakage.append(pretraining_leak(task, examples, loaded))
     with fast_matmul(compute.device):
         return evaluate_task(
             task,
             predictor,
             examples,
-            name=directory.resolve().name,
+            name=Path(loaded.source).resolve().name,
             data=f"{config.data} ({part})",
             training=(training or ()) if config.baselines else (),
             leakage=leakage,
-            out=directory if out is None else out,
-            fingerprint=_fingerprint(directory),
+            out=loaded.source if out is None else out,
+            fingerprint=loaded.fingerprint,
             resume=resume,
-            settings={"model": str(directory), **config.model_dump(mode="json"), "split": part},
+            settings={"model": loaded.source, **config.model_dump(mode="json"), "split": part},
             seed=config.seed,
         )
 
 
 def _examples(
-    task: Task[Any, Any], config: EvaluateConfig, tuned: TunedOn | None, bounds: Bounds, directory: Path
+    task: Task[Any, Any], config: EvaluateConfig, tuned: TunedOn | None, bounds: Bounds, model: str
 ) -> tuple[list[Any], list[Any] | None, str]:
     """Return the examples to judge on, those that the model learned from, if they can be had, and the part's name."""
     own = tuned is not None and _same_source(config.data, tuned.data)
@@ -126,7 +131,7 @@ def _examples(
     if tuned is None and part != "all":
         raise InputError(
             f"was not fine-tuned for {task.name}, so nothing says how data are split",
-            where=directory,
+            where=model,
             fix="Judge it on all of a file: --split all.",
         )
     how = {
@@ -188,31 +193,22 @@ def _same_source(one: str, other: str) -> bool:
     return one == other or (os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other))
 
 
-def _fine_tuning(directory: Path, task: Task[Any, Any]) -> tuple[TunedOn | None, Bounds]:
-    """Return what the model in `directory` was fine-tuned for `task` on, None if it was not, and the bounds of its parts.
+def _fine_tuning(loaded: LoadedModel, task: Task[Any, Any]) -> tuple[TunedOn | None, Bounds]:
+    """Return what a model was fine-tuned for `task` on, None if it was not, and the bounds of the parts.
 
     Raises
     ------
     InputError: it was fine-tuned for something else, and `task` is one that models are fine-tuned for.
     """
-    record = directory / RECORD
-    provenance = read_json(record).get("provenance", {}) if record.exists() else {}
+    provenance = loaded.record["provenance"]
     made_for = provenance.get("task")
     if made_for == task.name:
         # Models that record no bounds were tuned by the text's hash alone.
-        tuned = TunedOn.from_run(provenance["config"], where=record)
+        tuned = TunedOn.from_run(provenance["config"], where=Path(loaded.source) / RECORD)
         return tuned, {label: (tested, held_out) for label, (tested, held_out) in provenance.get("bounds", {}).items()}
     if made_for in set(tasks) and task.tunable:
-        raise InputError(f"was fine-tuned for {made_for}, not for {task.name}", where=directory)
+        raise InputError(f"was fine-tuned for {made_for}, not for {task.name}", where=loaded.source)
     return None, {}
-
-
-def _fingerprint(directory: Path) -> str:
-    """Return what tells this model from any other: the checksum of its record, which has those of its files."""
-    if (directory / RECORD).exists():
-        return str(read_json(directory / RECORD)["checksum"])
-    files = sorted(directory.glob("*.safetensors"))
-    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
 
 
 def evaluate_language_model(
@@ -224,21 +220,17 @@ def evaluate_language_model(
     ------
     InputError: the model is of another kind, or the data were made with another tokenizer.
     """
-    loaded = load_model(directory)
-    if not isinstance(loaded.model, LanguageModel) or not loaded.model.config.causal:
-        raise InputError("is not a causal language model", where=directory, fix="Pass --task to judge a classifier.")
-    if loaded.tokenizer is None or loaded.tokenizer.fingerprint != Tokenizer.load(data).fingerprint:
+    target = choose_compute(device).device
+    model, tokenizer = load_model(directory, device=target).causal_lm(fix="Pass --task to judge a classifier.")
+    if tokenizer.fingerprint != Tokenizer.load(data).fingerprint:
         raise InputError(
             "was prepared with another tokenizer than the model's",
             where=data,
             fix=f"Prepare it again with --tokenizer-from {directory}.",
         )
-    target = choose_compute(device).device
     corpus = TokenCorpus.open(data, part)
     with torch.inference_mode(), fast_matmul(target):
-        found = validate(
-            loaded.model.to(target), [corpus], loaded.model.config.context_length, corpus.tokens, target, None
-        )
+        found = validate(model, [corpus], model.config.context_length, corpus.tokens, target, None)
     names = {"validation_loss": "loss"}
     return {
         "data": str(data),

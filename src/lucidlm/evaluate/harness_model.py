@@ -15,11 +15,12 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 
+from lucidlm.checkpoint.directory import load_model
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.progress import ProgressBar, log
 from lucidlm.inference.decode import Generation, generate
 from lucidlm.inference.sampler import SamplingConfig
-from lucidlm.inference.scorer import open_scorer
+from lucidlm.inference.scorer import Scorer
 
 WRITTEN = 256
 """Tokens to write where a task does not say how many."""
@@ -49,8 +50,9 @@ class HarnessModel(TemplateLM):
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        self.scorer, self.words = open_scorer(pretrained, choose_compute(device or "auto", "fp32").device)
-        self.model, self.name = self.scorer.model, str(pretrained)
+        target = choose_compute(device or "auto", "fp32").device
+        self.model, self.words = load_model(pretrained, device=target).causal_lm()
+        self.scorer, self.name = Scorer(self.model), str(pretrained)
         self._bos = self.words.named("bos_token")
 
     @property

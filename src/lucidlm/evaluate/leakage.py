@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from lucidlm.checkpoint.directory import RECORD
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.io import read_json, sha256
 from lucidlm.core.progress import track
 from lucidlm.data.cleaning.overlap import SKETCH, NgramSketch, ngram_hashes
@@ -72,33 +73,34 @@ def fine_tuning_leak(task: Task[Any, Any], examples: Sequence[Any], training: Se
     return _leak("fine-tuning", task, examples, [sketch], copies)
 
 
-def pretraining_leak(task: Task[Any, Any], examples: Sequence[Any], directory: str | Path) -> Leak:
-    """Look for `examples` in the texts that the model in `directory`, or the one it was made from, was pretrained on."""
-    sketches, reason = pretraining_sketches(Path(directory))
+def pretraining_leak(task: Task[Any, Any], examples: Sequence[Any], loaded: LoadedModel) -> Leak:
+    """Look for `examples` in the texts that a model, or the one it was tuned from, was pretrained on."""
+    sketches, reason = pretraining_sketches(loaded)
     if not sketches:
         return Leak(against="pretraining", checked=False, reason=reason)
     return _leak("pretraining", task, examples, sketches, [False] * len(examples))
 
 
-def pretraining_sketches(directory: Path) -> tuple[list[NgramSketch], str]:
+def pretraining_sketches(loaded: LoadedModel) -> tuple[list[NgramSketch], str]:
     """Return the sketches of the data a model was pretrained on, or none and the reason.
 
     They are looked for in the model's directory, in that of the model it was fine-tuned from, and in the prepared data
     that those name, which must be as they were then.
     """
+    directory, provenance = Path(loaded.source), loaded.record["provenance"]
     seen: set[Path] = set()
     while True:
         if (directory / SKETCH).exists():
             return [NgramSketch.load(directory)], ""
-        if directory in seen or not (directory / RECORD).exists():
+        if directory in seen or not provenance:
             return [], f"no sketch of the data in {directory}, nor a record of what it was trained on"
         seen.add(directory)
-        provenance = read_json(directory / RECORD).get("provenance", {})
         if isinstance(data := provenance.get("data"), dict):
             break
         if not isinstance(base := provenance.get("config", {}).get("model"), str):
             return [], f"{directory} does not say what it was trained on"
         directory = Path(base)
+        provenance = read_json(directory / RECORD).get("provenance") if (directory / RECORD).exists() else None
     sketches = []
     for place, checksum in data.items():
         card = Path(place) / CARD

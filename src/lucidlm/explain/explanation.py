@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.explain.faithfulness import Faithfulness, faithfulness

@@ -1,8 +1,7 @@
 """What is explained: the log-probability of a target, as a function of the tokens that a model reads.
 
-A causal model reads the text as it does when it continues it: behind what its tokenizer begins texts with, if that is
-anything. Where it is nothing, the first piece also serves as the place where attention rests (Xiao et al. 2023,
-arXiv:2309.17453), and is credited with that too.
+A causal model reads the text as in generation: after the tokenizer's beginning-of-text tokens, if it has any. Without
+them the first piece is also the attention sink (Xiao et al. 2023, arXiv:2309.17453), which adds to its attribution.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.explain.pieces import Piece, cut
 from lucidlm.inference.decode import suppressed_tokens
@@ -47,8 +46,8 @@ class Prediction:
     Parameters
     ----------
     kind, target: what is predicted ("next token", "label"), and its name.
-    ids: (T,) int64, what the model reads; `pieces` are the stretches of the text among them.
-    blank: the token that stands where nothing is said, and how it is shown.
+    ids: (T,) int64, what the model reads; `pieces` are the parts of the text in them.
+    blank, blank_text: the baseline token that replaces pieces, and how it is shown.
     embedding: what maps tokens to vectors.
     """
 
@@ -110,7 +109,7 @@ def predict(
         raise InputError("the model has no tokenizer.json", where="MODEL", fix="Restore it beside the weights.")
     loaded.model.to(device or torch.device("cpu"))
     if isinstance(loaded.model, SequenceClassifier):
-        return _label(TextClassifier.of(loaded, "MODEL", device), text, target)
+        return _label(TextClassifier.of(loaded), text, target)
     if isinstance(loaded.model, LanguageModel) and loaded.model.config.causal:
         return _next_token(loaded.model, loaded.tokenizer, text, target)
     raise InputError(

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lucidlm.checkpoint.directory import load_model
 from lucidlm.core.errors import InputError
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.core.progress import ProgressBar
@@ -24,7 +22,6 @@ from lucidlm.inference.kv_cache import KeyValueCache
 from lucidlm.inference.prefix_tree import Tree, merge
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.loss import CHUNK
-from lucidlm.tokenize.tokenizer import Tokenizer
 
 TOKENS_PER_BATCH = 4096
 """How many tokens, padding included, are read at once."""
@@ -180,21 +177,6 @@ class _Asked:
         self.rows = rows
         self.states = states[order]
         self.targets, self.owners = np.concatenate(tokens)[order], np.concatenate(owners)[order]
-
-
-def open_scorer(directory: str | Path, device: torch.device) -> tuple[Scorer, Tokenizer]:
-    """Open a model directory to score texts with.
-
-    Raises
-    ------
-    InputError: it holds no causal language model, or no tokenizer.
-    """
-    loaded = load_model(directory)
-    if not isinstance(loaded.model, LanguageModel) or not loaded.model.config.causal:
-        raise InputError("is not a causal language model", where=directory, fix="Pass one that continues texts.")
-    if loaded.tokenizer is None:
-        raise InputError("has no tokenizer.json", where=directory, fix="Restore it beside the weights.")
-    return Scorer(loaded.model.to(device)), loaded.tokenizer
 
 
 def rolling(ids: Sequence[int], prefix: int, length: int) -> Iterator[Request]:

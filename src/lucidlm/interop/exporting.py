@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.registry import Registry
 
 Exporter = Callable[[LoadedModel, Path, str | None], None]
@@ -17,4 +17,13 @@ Exporter = Callable[[LoadedModel, Path, str | None], None]
 It raises an `InputError` if the software has no place for such a model or format, before anything is written.
 """
 
-exporters: Registry[Exporter] = Registry("exporter")
+exporters: Registry[Exporter] = Registry(
+    "exporter",
+    {
+        "hf": "lucidlm.interop.hf:export_hf",
+        "gguf": "lucidlm.interop.gguf.write:export_gguf",
+        "keras": "lucidlm.interop.keras.directory:export_keras",
+        "onnx": "lucidlm.interop.onnx:export_onnx",
+        "saved-model": "lucidlm.interop.keras.saved_model:export_saved_model",
+    },
+)

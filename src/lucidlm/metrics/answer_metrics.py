@@ -1,4 +1,4 @@
-"""What answers found in a context are judged by: exact match and F1, as SQuAD's script computes them.
+"""Metrics of extractive question answering: exact match and F1, as SQuAD's script computes them.
 
 Answers are compared in lower case, without punctuation, articles and superfluous spaces; the best of several right
 answers counts (Rajpurkar et al. 2016). In other scripts MLQA's script is followed (Lewis et al. 2020): punctuation of all

@@ -1,4 +1,4 @@
-"""How well labels are told: accuracy, macro-F1, Matthews' correlation and calibration, all from sums over examples."""
+"""Metrics of classification: accuracy, macro-F1, Matthews' correlation and calibration, all from sums over examples."""
 
 from __future__ import annotations
 

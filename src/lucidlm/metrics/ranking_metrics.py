@@ -1,4 +1,4 @@
-"""What rankings are judged by: how far up the one right item stands.
+"""Metrics of rankings with one right item.
 
 With one right item, recall at k is the share of queries that have it among their first k, and nDCG at k is one over the
 binary logarithm of its place plus one (Järvelin and Kekäläinen 2002: the ideal ranking has a gain of 1).

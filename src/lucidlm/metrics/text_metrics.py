@@ -44,11 +44,6 @@ def summarization_metrics(examples: Sequence[Writable]) -> list[Metric]:
     return [longest, first, second, chrf(examples), perplexity()]
 
 
-def reply_metrics(examples: Sequence[Writable]) -> list[Metric]:
-    """Return what free answers and replies are judged by: chrF++, BLEU, ROUGE-L, exact match, perplexity, distinct-2."""
-    return [chrf(examples), bleu(examples), rouge("rougeL", examples), exact_match(), perplexity(), distinct(2)]
-
-
 def references_of(example: Writable) -> tuple[str, ...]:
     """Return all texts that would be right: a pair's references, or what the last turn of a conversation says."""
     return example.references if isinstance(example, Pair) else (example.messages[-1].text,)

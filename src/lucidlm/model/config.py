@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from lucidlm.core.config import Config
 
@@ -63,8 +63,8 @@ class ModelConfig(Config):
     num_heads: int = Field(ge=1, le=10_000)
     ff_dim: int = Field(ge=1, le=4_000_000)
     num_layers: int = Field(ge=1, le=10_000)
-    num_kv_heads: int = Field(default=0, ge=1, le=10_000)
-    head_dim: int = Field(default=0, ge=1, le=1_000_000)
+    num_kv_heads: int = Field(default=0, ge=1)
+    head_dim: int = Field(default=0, ge=2, le=1_000_000)
     context_length: int = Field(default=1024, ge=1, le=100_000_000)
     causal: bool = True
     norm: Literal["rms", "layer"] = "rms"
@@ -82,24 +82,24 @@ class ModelConfig(Config):
     tied_embeddings: bool = True
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
-    @model_validator(mode="before")
+    @field_validator("num_kv_heads", "head_dim", mode="wrap")
     @classmethod
-    def _derive_heads(cls, fields: Any) -> Any:
-        """Fill in what follows from `num_heads` and `embedding_dim`."""
-        try:
-            heads, width = int(fields["num_heads"]), int(fields["embedding_dim"])
-        except (KeyError, TypeError, ValueError):
-            heads = width = 2  # whatever they are, their own check refuses it
-        found = {name: value for name, value in fields.items() if value is not None}
-        if "head_dim" not in found and heads > 0 and width % heads:
-            raise ValueError(
-                f"embedding_dim ({width}) is not divisible by num_heads ({heads}); "
-                f"the nearest widths that are: {width // heads * heads or heads} and {(width // heads + 1) * heads}"
-            )
-        return {"num_kv_heads": max(1, heads), "head_dim": max(1, width // max(1, heads)), **found}
+    def _none_is_derived(cls, value: Any, check: ValidatorFunctionWrapHandler) -> int:
+        return 0 if value is None else check(value)
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Self:
+        if not self.head_dim and self.embedding_dim % self.num_heads:
+            raise ValueError(
+                f"embedding_dim ({self.embedding_dim}) is not divisible by num_heads ({self.num_heads}); "
+                f"the nearest widths that are: {self.embedding_dim // self.num_heads * self.num_heads or self.num_heads} "
+                f"and {(self.embedding_dim // self.num_heads + 1) * self.num_heads}"
+            )
+        derived = {"num_kv_heads": self.num_heads, "head_dim": self.embedding_dim // self.num_heads}
+        for name, value in derived.items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, value)
+                self.model_fields_set.discard(name)  # so that `changed` derives it anew
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads ({self.num_heads}) is not a multiple of num_kv_heads ({self.num_kv_heads})")
         if self.position == "rotary" and self.head_dim % 2:
@@ -109,6 +109,11 @@ class ModelConfig(Config):
         if self.head_transform and self.causal:
             raise ValueError("head_transform is for masked models; a causal one reads its next token off the states")
         return self
+
+    def changed(self, **fields: Any) -> Self:
+        """Return a copy in which the given fields have new, checked values, and what follows from them too."""
+        derived = {"num_kv_heads", "head_dim"} - self.model_fields_set
+        return super().changed(**{**dict.fromkeys(derived), **fields})
 
     @classmethod
     def masked(cls, **fields: object) -> ModelConfig:

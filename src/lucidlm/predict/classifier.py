@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lucidlm.checkpoint.directory import LoadedModel, load_model
+from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.devices import tokens_at_once
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import track
@@ -42,31 +43,29 @@ class TextClassifier:
             raise InputError(f"{max_length} tokens have no room for a text", where="max_length", fix="Pass 16, say.")
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path, device: torch.device | None = None) -> TextClassifier:
-        """Open a model directory that fine-tuning left.
+    def from_pretrained(cls, source: str | Path, device: torch.device | None = None) -> TextClassifier:
+        """Open a model directory that fine-tuning left, or whatever else `load_model` opens.
 
         Raises
         ------
-        InputError: it is not a model directory, or not a classifier's.
+        InputError: it is no model, or no classifier.
         """
-        return cls.of(load_model(directory), directory, device)
+        return cls.of(load_model(source, device=device))
 
     @classmethod
-    def of(cls, loaded: LoadedModel, where: str | Path, device: torch.device | None = None) -> TextClassifier:
-        """Likewise for a model that was opened already, from `where`."""
+    def of(cls, loaded: LoadedModel) -> TextClassifier:
+        """Likewise for a model that is loaded already; it stays on its device."""
         if not isinstance(loaded.model, SequenceClassifier):
             raise InputError(
                 f"holds a {loaded.record['kind']} model, not a classifier",
-                where=where,
+                where=loaded.source,
                 fix="Fine-tune it first: lucidlm finetune TASK --model … --data … --out ….",
             )
-        if loaded.tokenizer is None:
-            raise InputError("has no tokenizer.json", where=where, fix="Restore it beside the weights.")
         provenance = loaded.record["provenance"]
         length = provenance.get("config", {}).get("max_length") or loaded.model.config.context_length
         # Those tuned here read an end of text, those tuned elsewhere what their own tokenizer puts there.
-        tokenizer = loaded.tokenizer.with_end() if "task" in provenance else loaded.tokenizer
-        return cls(loaded.model.to(device or torch.device("cpu")), tokenizer, length)
+        tokenizer = loaded.require_tokenizer()
+        return cls(loaded.model, tokenizer.with_end() if "task" in provenance else tokenizer, length)
 
     @property
     def labels(self) -> list[str]:

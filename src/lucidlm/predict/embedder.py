@@ -17,6 +17,7 @@ import torch
 
 from lucidlm.checkpoint.directory import load_model
 from lucidlm.checkpoint.families import family_of
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.checkpoint.sentence_files import MODULES, PROMPTS, write_sentence_settings
 from lucidlm.core.errors import InputError
 from lucidlm.core.matmul import fast_matmul
@@ -75,28 +76,32 @@ class TextEmbedder:
             )
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path, device: torch.device | None = None) -> TextEmbedder:
-        """Open a model directory: a pretrained language model, or one tuned on pairs of texts, here or elsewhere.
+    def from_pretrained(cls, source: str | Path, device: torch.device | None = None) -> TextEmbedder:
+        """Open a model: a pretrained language model, or one tuned on pairs of texts, here or elsewhere.
 
         Raises
         ------
-        InputError: it is not a model directory, or not a language model's with its tokenizer; its texts pass a module of
-            sentence-transformers that there is none of here.
+        InputError: it is no model, no language model with its tokenizer, or needs a module of sentence-transformers that
+            is not supported.
         """
-        loaded = load_model(directory)
+        return cls.of(load_model(source, device=device))
+
+    @classmethod
+    def of(cls, loaded: LoadedModel) -> TextEmbedder:
+        """Likewise for a model that is loaded already; it stays on its device."""
         if not isinstance(loaded.model, LanguageModel) or loaded.tokenizer is None:
             kind = "no tokenizer" if loaded.tokenizer is None else f"a {loaded.record['kind']} model"
             raise InputError(
                 f"holds {kind}: texts are embedded by a language model with its tokenizer",
-                where=directory,
+                where=loaded.source,
                 fix="Pass a pretrained model, or one tuned for semantic-search or recommendation.",
             )
-        model = loaded.model.to(device or torch.device("cpu"))
-        config, said = loaded.record["provenance"].get("config", {}), loaded.model.sentence
+        model = loaded.model
+        config, said = loaded.record["provenance"].get("config", {}), model.sentence
         if config.get("pooling") is not None or said is None:
             return cls(model, loaded.tokenizer, config.get("pooling") or "mean", config.get("max_length"))
         if said.refused is not None:
-            raise InputError(said.refused, where=Path(directory) / MODULES, fix="Choose another model.")
+            raise InputError(said.refused, where=Path(loaded.source) / MODULES, fix="Choose another model.")
         length = min(said.max_length or model.config.context_length, model.config.context_length)
         return cls(model, loaded.tokenizer, max_length=length, sentence=said)
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.devices import tokens_at_once
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log, track
@@ -120,26 +121,28 @@ class SpanReader:
         self._begin, self._between = (np.array(ids or end, np.int32) for ids in (tokenizer.prefix, tokenizer.suffix))
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path, device: torch.device | None = None) -> SpanReader:
-        """Open a model directory that fine-tuning left.
+    def from_pretrained(cls, source: str | Path, device: torch.device | None = None) -> SpanReader:
+        """Open a model directory that fine-tuning left, or whatever else `load_model` opens.
 
         Raises
         ------
-        InputError: it is not a model directory, or not a reader's.
+        InputError: it is no model, or none that finds answers.
         """
-        loaded = load_model(directory)
+        return cls.of(load_model(source, device=device))
+
+    @classmethod
+    def of(cls, loaded: LoadedModel) -> SpanReader:
+        """Likewise for a model that is loaded already; it stays on its device."""
         if not isinstance(loaded.model, SpanExtractor):
             raise InputError(
                 f"holds a {loaded.record['kind']} model, not one that finds answers",
-                where=directory,
+                where=loaded.source,
                 fix="Fine-tune it first: lucidlm finetune question-answering --model … --data … --out ….",
             )
-        if loaded.tokenizer is None:
-            raise InputError("has no tokenizer.json", where=directory, fix="Restore it beside the weights.")
         provenance = loaded.record["provenance"]
         length = provenance.get("config", {}).get("max_length") or loaded.model.config.context_length
-        model = loaded.model.to(device or torch.device("cpu"))
-        return cls(model, loaded.tokenizer, length, provenance.get("threshold"), marks="task" in provenance)
+        tokenizer, threshold = loaded.require_tokenizer(), provenance.get("threshold")
+        return cls(loaded.model, tokenizer, length, threshold, marks="task" in provenance)
 
     @property
     def max_tokens(self) -> int:

@@ -15,15 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lucidlm.checkpoint.directory import RECORD
-from lucidlm.checkpoint.sentence_files import LENGTHS, MODULES, PROMPTS
-from lucidlm.checkpoint.source import resolve_source
 from lucidlm.core.errors import InputError
-from lucidlm.core.io import MANIFEST, atomic_path, require_vacant, sha256, verify_manifest, write_manifest, write_text
+from lucidlm.core.io import MANIFEST, atomic_path, require_vacant, verify_manifest, write_manifest, write_text
 from lucidlm.core.progress import log
 from lucidlm.data.document import Document
 from lucidlm.predict.embedder import TextEmbedder
-from lucidlm.tokenize.files import VOCABULARIES
 
 VECTORS = "vectors.npy"
 TEXTS = "texts.jsonl"
@@ -200,19 +196,4 @@ def fingerprint(items: Iterable[Item]) -> str:
     digest = hashlib.sha256()
     for item in items:
         digest.update(json.dumps([item.text, item.where]).encode())
-    return digest.hexdigest()
-
-
-def model_fingerprint(directory: str | Path) -> str:
-    """Return the SHA-256 of what decides a model's vectors: weights, shape, tokenizer, and how its states are pooled."""
-    directory, digest = resolve_source(directory).path, hashlib.sha256()
-    if directory.is_file():
-        return sha256(directory)
-    names = [RECORD, "config.json", "tokenizer.json"]
-    if not (directory / RECORD).is_file():
-        names += [*VOCABULARIES, "merges.txt", "tokenizer_config.json", MODULES, LENGTHS, PROMPTS]
-        names += sorted(str(path.relative_to(directory)) for path in directory.glob("*/config.json"))
-    weights = sorted(path.name for path in directory.glob("model*.safetensors*"))
-    for name in (name for name in dict.fromkeys([*names, *weights]) if (directory / name).is_file()):
-        digest.update(f"{name} {sha256(directory / name)}\n".encode())
     return digest.hexdigest()

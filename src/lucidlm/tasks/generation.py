@@ -12,7 +12,7 @@ from lucidlm.metrics.statistics import Metric
 from lucidlm.metrics.text_metrics import bits_per_byte, distinct, perplexity, repetition
 from lucidlm.tasks.base.task import Baseline, tasks
 from lucidlm.tasks.base.text_generation import TextGeneration
-from lucidlm.tokenize.prompts import TokenizedExample, tokenize
+from lucidlm.tokenize.prompts import TokenizedExample, join_parts
 from lucidlm.tokenize.tokenizer import Tokenizer
 
 
@@ -53,7 +53,7 @@ class Continuation(TextGeneration[Passage]):
         found = []
         for ids in tokenizer.encode_batch([example.text for example in examples]):
             half = min(len(ids), max_tokens) // 2
-            found.append(tokenize([(begin, False), (ids[:half], True), ([*ids[half:], *end], True)], prompt=2))
+            found.append(join_parts([(begin, False), (ids[:half], True), ([*ids[half:], *end], True)], prompt=2))
         return found
 
 

@@ -1,4 +1,4 @@
-"""Minimal pairs: does a language model find a right sentence likelier than one that differs in what makes it wrong?
+"""Minimal pairs: does a language model prefer a grammatical sentence to one that differs only in the error?
 
 That measures grammar without any tuning (BLiMP: Warstadt et al. 2020, arXiv:1912.00582). A coin is right half of the
 time.
@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from lucidlm.baselines.sentence_pairs import ShorterSentence
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.data.examples.records import MinimalPair, Preference, Row
-from lucidlm.inference.scorer import Scorer, open_scorer
+from lucidlm.inference.scorer import Scorer
 from lucidlm.metrics.statistics import Metric
 from lucidlm.tasks.base.task import Baseline, Predictor, Task, tasks
 from lucidlm.tokenize.tokenizer import Tokenizer
@@ -68,9 +67,10 @@ class MinimalPairs(Task[MinimalPair, Preference]):
         """Return the choice of the shorter sentence."""
         return [ShorterSentence()]
 
-    def predictor(self, directory: Path, device: torch.device) -> Predictor[MinimalPair, Preference]:
-        """Open a causal language model."""
-        return Sampler(*open_scorer(directory, device))
+    def predictor(self, loaded: LoadedModel) -> Predictor[MinimalPair, Preference]:
+        """Return what scores with a causal language model."""
+        model, tokenizer = loaded.causal_lm()
+        return Sampler(Scorer(model), tokenizer)
 
     def show(self, example: MinimalPair, prediction: Preference) -> dict[str, Any]:
         """Return the sentences, what tells them apart, and how much likelier the right one is, in nats."""

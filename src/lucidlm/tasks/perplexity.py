@@ -1,4 +1,4 @@
-"""Perplexity: how well a language model foresees texts, without any tuning.
+"""Perplexity: how well a language model predicts texts, without fine-tuning.
 
 Texts are read whole, each from its beginning, in windows that fill the model's context. Perplexities a word and bits a
 byte can be compared between tokenizers, perplexities a token within one.
@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.data.examples.records import GeneratedText, Passage, Row
 from lucidlm.data.scripts import separates_no_words
-from lucidlm.inference.scorer import Scorer, open_scorer
+from lucidlm.inference.scorer import Scorer
 from lucidlm.metrics.statistics import Metric
 from lucidlm.metrics.text_metrics import bits_per_byte, perplexity
 from lucidlm.tasks.base.task import Baseline, Predictor, Task, tasks
@@ -24,13 +23,13 @@ from lucidlm.tokenize.tokenizer import Tokenizer
 
 
 class PerplexityPredictor:
-    """A language model that says what texts cost it."""
+    """A language model that returns the negative log-likelihood of texts."""
 
     def __init__(self, scorer: Scorer, tokenizer: Tokenizer) -> None:
         self.scorer, self.tokenizer = scorer, tokenizer
 
     def predict(self, examples: Sequence[Passage], label: str | None = None) -> list[GeneratedText]:
-        """Return the cost of each text in nats, and its tokens; shows progress if given a `label` for it."""
+        """Return each text's negative log-likelihood in nats, and its tokens; shows progress if given a `label` for it."""
         encoded = self.tokenizer.encode_batch([example.text for example in examples])
         found = self.scorer.score_texts(encoded, self.tokenizer.begin_id, label)
         return [GeneratedText("", -logprob, len(ids)) for logprob, ids in zip(found, encoded, strict=True)]
@@ -38,7 +37,7 @@ class PerplexityPredictor:
 
 @dataclass(frozen=True)
 class Perplexity(Task[Passage, GeneratedText]):
-    """Plain texts, and what they cost a language model."""
+    """Plain texts, evaluated by their negative log-likelihood."""
 
     answer: ClassVar[type] = GeneratedText
     tunable: ClassVar[bool] = False
@@ -66,9 +65,10 @@ class Perplexity(Task[Passage, GeneratedText]):
         """Return none: other models are what perplexity is compared with."""
         return []
 
-    def predictor(self, directory: Path, device: torch.device) -> Predictor[Passage, GeneratedText]:
-        """Open a causal language model."""
-        return PerplexityPredictor(*open_scorer(directory, device))
+    def predictor(self, loaded: LoadedModel) -> Predictor[Passage, GeneratedText]:
+        """Return what scores with a causal language model."""
+        model, tokenizer = loaded.causal_lm()
+        return PerplexityPredictor(Scorer(model), tokenizer)
 
     def show(self, example: Passage, prediction: GeneratedText) -> dict[str, Any]:
         """Return the text's beginning, its cost and its tokens."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from lucidlm.baselines.classifiers import MajorityClass, TfidfLogisticRegression
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.data.examples.records import ClassPrediction, LabelledText, Row
 from lucidlm.metrics.label_metrics import classification_metrics
@@ -62,9 +61,9 @@ class TextClassification(Task[LabelledText, ClassPrediction]):
         """Return the commonest label, and a linear model over counted n-grams."""
         return [MajorityClass(), TfidfLogisticRegression()]
 
-    def predictor(self, directory: Path, device: torch.device) -> Predictor[LabelledText, ClassPrediction]:
-        """Open a classifier."""
-        return TextClassifier.from_pretrained(directory, device)
+    def predictor(self, loaded: LoadedModel) -> Predictor[LabelledText, ClassPrediction]:
+        """Return a classifier."""
+        return TextClassifier.of(loaded)
 
     def show(self, example: LabelledText, prediction: ClassPrediction) -> dict[str, Any]:
         """Return the text, its label, the one predicted and all probabilities."""

@@ -1,9 +1,9 @@
-"""The tokens that are named beside a vocabulary, found in a text before it is cut: control tokens and words of a field.
+"""Added tokens, which are matched in a text before it is split: special tokens and terms of a domain.
 
 They are named in up to five places: `added_tokens_decoder`, `*_token` and `additional_special_tokens` (or
 `extra_special_tokens`) of `tokenizer_config.json`, the same of `special_tokens_map.json`, `added_tokens.json`, and
-`tokenizer.json` itself. Which of them count, in what order, and so which ids tokens get that the vocabulary has not, is
-as in transformers 5.
+`tokenizer.json` itself. Which of them count, in what order, and so the ids of those that the vocabulary lacks, is as in
+transformers 5.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tokenizers
 from tokenizers import AddedToken
 
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-"""The parts that a control token can play, in the order in which transformers adds those that are not there."""
+"""The roles of special tokens, in the order in which transformers adds those that are missing."""
 
 LISTS = ("extra_special_tokens", "additional_special_tokens")
 """What further control tokens are listed under, now and formerly."""
@@ -67,7 +67,7 @@ def add_tokens(
     settings: see `merged`.
     listed: what `added_tokens.json` says.
     own: what `tokenizer.json` lists, by id.
-    names: whether tokens that nothing but a part to play names are added even where the vocabulary has them not.
+    names: whether tokens that only a role names are added even if the vocabulary lacks them.
     """
     roles = {name: token for name, token in settings.items() if name.endswith("_token") and content(token)}
     roles = {name: roles[name] for name in (*NAMES, *roles) if name in roles}

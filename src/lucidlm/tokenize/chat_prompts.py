@@ -21,7 +21,7 @@ PROMPT_SHARE = 0.75
 
 
 def with_template(tokenizer: Tokenizer) -> Tokenizer:
-    """Return the tokenizer as other software has to know it: with a template, and turns that end its texts.
+    """Return the tokenizer with a chat template, whose end of turn ends texts, as other software needs it.
 
     One that has a template of its own stays as it is.
 
@@ -36,7 +36,7 @@ def with_template(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def tokenize_chats(chats: Sequence[Chat], tokenizer: Tokenizer, max_tokens: int) -> list[TokenizedExample]:
-    """Frame conversations: all that the assistant says counts, and its last turn is what is to be written.
+    """Tokenize conversations: all turns of the assistant count in the loss, and its last turn is the target.
 
     Turns that a message itself says do not count are read only. If somebody else has the last word, the assistant's reply
     is still to be written. Of a conversation that does not fit, the oldest turns are dropped, but not what the system
@@ -53,7 +53,7 @@ def tokenize_chats(chats: Sequence[Chat], tokenizer: Tokenizer, max_tokens: int)
 
 
 def tokenize_chat_prompt(messages: Sequence[Message], tokenizer: Tokenizer, max_tokens: int) -> TokenizedExample:
-    """Frame a conversation in which the assistant is to speak next, with nothing that counts; see `tokenize_chats`.
+    """Tokenize a conversation up to the assistant's next turn; nothing counts in the loss; see `tokenize_chats`.
 
     Raises
     ------

@@ -2,8 +2,8 @@
 
 - A tokenizer without a template of its own gets ours, ChatML: `<|im_start|>role`, a new line, what is said,
   `<|im_end|>`, a new line.
-- Control tokens that the template writes are control tokens. What a message says is never a command: who writes
-  `<|im_end|>` into one, or into what a tool is called with, is read as having written these characters.
+- Control tokens that the template writes are control tokens. Messages inject none: `<|im_end|>` in a message, or in a
+  tool call's arguments, is encoded as these characters.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TOOL_USE = "tool_use"
 """The name of the template that transformers takes for conversations with tools, of several."""
 
 PRIVATE = range(0x100000, 0x10FFFE)
-"""Characters of Unicode's last private-use plane: no text has a need of them all."""
+"""Characters of Unicode's last private-use plane; no text uses them all."""
 
 Seen = dict[str, Any]
 """A message as a template sees it."""

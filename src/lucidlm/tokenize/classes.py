@@ -144,7 +144,7 @@ def _xlm_roberta(core: tokenizers.Tokenizer, settings: Settings) -> None:
 
 
 def _between(before: str, after: str) -> Callable[[tokenizers.Tokenizer, Settings], processors.PostProcessor]:
-    """Return what puts the tokens with these parts to play before and after a text."""
+    """Return the post-processor that adds the special tokens with these roles before and after a text."""
 
     def frame(core: tokenizers.Tokenizer, settings: Settings) -> processors.PostProcessor:
         first, last = (str(content(settings[role])) for role in (before, after))

@@ -1,9 +1,9 @@
-"""Which of a tokenizer's added tokens are commands, and how a text that spells one out is kept from being read as one.
+"""Which of a tokenizer's added tokens are control tokens, and how a text that spells one out is kept from injecting it.
 
-Tokens are added to a vocabulary for two reasons: to command a model (a text ends here, the user speaks now), and to be
-found in texts (a word of the field, a mark around a name). What a text says is never a command, whoever wrote it, so the
-first kind enters a sequence by id only; the second is found as the tokenizer finds it. Files call tokens "special", which
-is a hint, no more: some that chat templates write are not called so, and some that mark names in a text are.
+Tokens are added to a vocabulary for two reasons: to control a model (end of text, start of a user's turn), and to be
+matched in texts (a term of the domain, a mark around a name). A text never injects the first kind, which enters a sequence
+by id only; the second is matched as the tokenizer does it. The flag "special" is only a hint: some tokens that chat
+templates write lack it, and some that mark names in a text have it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROLES = {
     "mask_token": (MASK, "[MASK]", "<mask>"),
     "unk_token": (UNKNOWN, "[UNK]", "<unk>"),
 }
-"""The control tokens with a part to play, and what they are where a tokenizer's settings do not name them."""
+"""Roles of special tokens, and the tokens looked for where a tokenizer's settings do not name them."""
 
 MARKED = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
 """How control tokens are written by most who make them."""
@@ -40,11 +40,11 @@ SAID = "\U0010fffd"
 
 
 def control_ids(core: tokenizers.Tokenizer, config: Mapping[str, Any], around: Collection[int]) -> frozenset[int]:
-    """Return the ids of the added tokens that are commands.
+    """Return the ids of the added tokens that are control tokens.
 
-    These have a part to play (they begin or end texts, pad, mask), or the chat template writes them. Others that are
-    called special are commands too, but not where they are to be found in texts: where they are listed as additional
-    ones, or the tokenizer is an encoder's, which writes nothing; unless they look like commands.
+    These have a role (BOS, EOS, padding, mask), or the chat template writes them. Other special tokens are control tokens
+    too, unless they are to be matched in texts: those listed as additional, and those of an encoder, which generates
+    nothing. What looks like `<|…|>` counts as control in any case.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def control_ids(core: tokenizers.Tokenizer, config: Mapping[str, Any], around: C
 
 
 def _written(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what the chat templates quote, and what they make of conversations: some put tokens together from parts."""
+    """Yield the literals of the chat templates, and what they render: some put tokens together from parts."""
     from lucidlm.tokenize.template_sandbox import Sandbox  # loads jinja2, which few have a need of
 
     named = {name: token for name in NAMES if (token := content(config.get(name))) is not None}
@@ -100,7 +100,7 @@ def _templates(found: Any) -> Iterator[str]:
 
 
 def reader(core: tokenizers.Tokenizer, control: Collection[int]) -> tokenizers.Tokenizer:
-    """Return the tokenizer as it reads texts: the tokens `control` are not found in them, all other added ones are."""
+    """Return the tokenizer for plain text: the tokens `control` are not matched in it, all other added ones are."""
     added = core.get_added_tokens_decoder()
     if any(token.special != (index in control) for index, token in added.items()):
         state = json.loads(core.to_str())

@@ -1,4 +1,4 @@
-"""Tokens that a model has no row of its embedding for: some tokenizers were given more than their model learned."""
+"""Tokens without a row in the model's embedding: some tokenizers have more tokens than their model has rows."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def refuse_beyond(ids: Iterable[int], vocab_size: int, tokenizer: Tokenizer, whe
 
 
 def padding(tokenizer: Tokenizer, vocab_size: int) -> int:
-    """Return a token to fill up short rows with, where nothing looks at it: the tokenizer's, if the model has a row."""
+    """Return the padding token, or 0 if the model has no row for it; attention masks it out."""
     return tokenizer.pad_id if tokenizer.pad_id < vocab_size else 0

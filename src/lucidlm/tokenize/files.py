@@ -1,7 +1,7 @@
 """The files that tokenizers come in: `tokenizer.json`, or the vocabularies of models older than that; and their settings.
 
 A tokenizer of a model made elsewhere becomes what transformers 5 makes of the same files: by its class
-(`tokenizer_classes`), its settings, and the tokens that are named beside its vocabulary (`added_tokens`). A directory of
+(`classes`), its settings, and the tokens that are named beside its vocabulary (`added_tokens`). A directory of
 ours holds in `tokenizer.json` all that there is to know.
 
 A `tokenizer.model` of SentencePiece alone is not read: it is a protocol buffer, which transformers turns into
@@ -116,7 +116,7 @@ def _made(
         cls, vocabulary, merges = _vocabulary(directory, declared, model_type)
         config = {**cls.defaults, **config}
         core = cls.build(vocabulary, merges, config, None)
-    # Without a word on whose tokenizer it is, a part to play makes no token.
+    # Where no class is named, a role alone adds no token.
     special = add_tokens(core, config, _object(directory / ADDED), own, names=bool(declared or model_type))
     if cls is not None and cls.insists:
         core.add_tokens([AddedToken(token, special=True) for token in special])

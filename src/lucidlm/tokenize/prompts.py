@@ -1,4 +1,4 @@
-"""An example as a language model reads and writes it: token ids, which of them it is to predict, where it takes over."""
+"""An example as token ids: which of them count in the loss, and where the prompt ends."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lucidlm.tokenize.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenizedExample:
-    """A prompt and what is to be written after it.
+    """A prompt and its target.
 
     Parameters
     ----------
-    ids: (T,) int32, prompt and answer.
-    counted: (T,) bool, the tokens that the model is to predict.
-    prompt: how many of the tokens stand before what it writes when it is asked.
+    ids: (T,) int32, prompt and target.
+    counted: (T,) bool, the tokens that count in the loss.
+    prompt: how many of the tokens are the prompt.
     left_out: how many tokens (or, of a conversation, turns) were left out for want of room.
     """
 
@@ -29,20 +29,20 @@ class TokenizedExample:
 
     @property
     def prefix(self) -> int:
-        """How many tokens stand before the first one to be predicted: these may all see each other."""
+        """How many tokens are before the first that counts; with prefix attention these all attend to each other."""
         return int(self.counted.argmax()) if self.counted.any() else self.prompt
 
     def window(self, start: int, size: int) -> TokenizedExample:
-        """Return a stretch of so many tokens, or fewer at the end, without a prompt."""
+        """Return `size` tokens from `start`, or fewer at the end, without a prompt."""
         return TokenizedExample(self.ids[start : start + size], self.counted[start : start + size], 0)
 
 
-def tokenize(
+def join_parts(
     parts: Sequence[tuple[Sequence[int], bool]], prompt: int | None = None, left_out: int = 0
 ) -> TokenizedExample:
-    """Join stretches of ids, each with whether the model is to predict them.
+    """Join stretches of ids, each with whether they count in the loss.
 
-    `prompt` is how many of the *parts* make up the prompt; None: those before the first that is to be predicted.
+    `prompt` is how many of the *parts* make up the prompt; None: those before the first that counts.
     """
     if prompt is None:
         prompt = next((place for place, (_, counts) in enumerate(parts) if counts), len(parts))
@@ -60,9 +60,9 @@ def tokenize_pairs(
     between: str = "",
     source_share: float = 0.5,
 ) -> list[TokenizedExample]:
-    """Frame sources and targets: `before`, source, `between`, target, end of text; an empty target is left to write.
+    """Tokenize pairs: `before`, source, `between`, target, end of text; an empty target is left to be generated.
 
-    Before all of it stands what the tokenizer begins texts with, if it does.
+    The tokenizer's `prefix` comes first.
 
     Parameters
     ----------
@@ -82,5 +82,5 @@ def tokenize_pairs(
         answer = [*target, tokenizer.eos_id] if target else []
         # The last token is predicted but never read, so it may stand just past the room.
         parts = [(prompt, False), (answer[: max_tokens + 1 - len(prompt)], True)]
-        found.append(tokenize(parts, 1, max(0, len(source) - most)))
+        found.append(join_parts(parts, 1, max(0, len(source) - most)))
     return found

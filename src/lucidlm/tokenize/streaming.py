@@ -1,23 +1,32 @@
-"""Token ids as text while they arrive, one at a time: the pieces joined are what decoding at once gives."""
+"""Streaming decoders: text from ids that arrive one at a time, together the same as decoding all at once."""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from lucidlm.tokenize.tokenizer import Tokenizer
+from typing import Protocol
 
 UNFINISHED = "\ufffd"
 """What stands for bytes that are no character, or not one yet."""
 
 
+class Decoding(Protocol):
+    """What decoding token by token needs of a `Tokenizer`."""
+
+    def token_bytes(self, token_id: int) -> bytes: ...
+
+    def read_out(self, ids: Iterable[int]) -> str: ...
+
+    def shows(self, token_id: int) -> bool: ...
+
+    def is_byte(self, token_id: int) -> bool: ...
+
+
 class ByteDecoder:
     """For tokens that stand for bytes wherever they stand: holds back a character until all its bytes are there."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Decoding) -> None:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
@@ -37,11 +46,11 @@ class ContextDecoder:
     them is taken together, and if it is no UTF-8, none of it is, so it is held back until it ends.
     """
 
-    def __init__(self, tokenizer: Tokenizer, context: Sequence[int]) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Decoding, context: Sequence[int], *, vocab_size: int, cleans: bool) -> None:
+        self._tokenizer, self._vocab_size = tokenizer, vocab_size
         self._begun = bool(tokenizer.read_out(context))
         self._held = [] if self._begun else [token for token in context if tokenizer.shows(token)]
-        self._cleaner = Cleaner() if tokenizer.cleans else None
+        self._cleaner = Cleaner() if cleans else None
 
     def push(self, token_id: int) -> str:
         """Return the text that `token_id` makes certain, which may be empty."""
@@ -70,9 +79,9 @@ class ContextDecoder:
 
     @cached_property
     def _word(self) -> list[int]:
-        """Any token that can stand before others: which one it is makes no difference."""
+        """Any token to decode after; which one makes no difference."""
         tokenizer = self._tokenizer
-        shown = [index for index in range(tokenizer.vocab_size) if tokenizer.shows(index)]
+        shown = [index for index in range(self._vocab_size) if tokenizer.shows(index)]
         words = (index for byte in (False, True) for index in shown if tokenizer.is_byte(index) is byte)
         return next(([index] for index in words if tokenizer.read_out([index])), [])
 

@@ -2,8 +2,12 @@
 
 Jinja's own sandbox keeps a template from Python's inside and from changing what it is given. It does not keep it from
 looping or growing without end: here all that a template makes, and every round of a loop, is paid for from one budget,
-and what could grow otherwise (`format`, `center`, `indent` …) is not there. What is there otherwise is what transformers
-offers to templates.
+and what could grow otherwise (`format`, `center`, `indent` …) is not there. All else that transformers gives to templates is
+there.
+
+MiniJinja, whose instructions are limited too, was tried in its place (3.1): a namespace that holds itself ends the
+process when it is written, templates change the messages they are given, and it knows neither `{% generation %}` nor
+all of Python's methods of strings.
 """
 
 from __future__ import annotations

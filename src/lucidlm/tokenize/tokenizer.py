@@ -5,10 +5,10 @@ Unigram and SentencePiece's BPE too.
   2019 for the bytes) starts from the 256 bytes, so any string encodes and decodes back unchanged. Characters are such
   a BPE too, whose merges put together the characters of the corpus and stop there: others are spelt in bytes.
 - Before merging, text is cut by `byte_level.PIECES`, so that no token spans two words, or Chinese and Latin script.
-- What a text says is never a command: the characters `<|endoftext|>` in a document are encoded as the characters they
-  are. Control tokens enter a sequence by id only, or where it is asked for (`control_tokens` says which they are).
-- What a tokenizer puts around a text, `prefix` and `suffix`, is its own to say: nothing if it was trained here, [CLS]
-  and [SEP] for BERT, a token that begins texts for Llama.
+- Text never injects control tokens: `<|endoftext|>` in a document is encoded as plain characters. Control tokens enter a
+  sequence by id only, or where it is asked for (`control_tokens` says which they are).
+- `prefix` and `suffix` are the special tokens that a tokenizer adds around a text: none if it was trained here, [CLS] and
+  [SEP] for BERT, BOS for Llama.
 - Saved as `tokenizer.json` + `tokenizer_config.json`, which `transformers.AutoTokenizer` opens.
 """
 
@@ -154,7 +154,7 @@ class Tokenizer:
         return self.core.decode(shown, skip_special_tokens=False)
 
     def encode_prompt(self, text: str, *, special: bool = False) -> list[int]:
-        """Return the ids of a text that a model is to continue: what begins texts, if the tokenizer has that, and its own.
+        """Return the ids of a prompt: `prefix`, and those of the text.
 
         An empty text is the beginning of a document. If `special`, control tokens may be spelt out, and what begins texts
         is not doubled.
@@ -183,7 +183,9 @@ class Tokenizer:
 
     def stream_decoder(self, context: Sequence[int] = ()) -> ByteDecoder | ContextDecoder:
         """Return a decoder that takes ids one at a time, those that follow `context`, and gives out whole characters."""
-        return ByteDecoder(self) if self.kind in ("bpe", "characters") else ContextDecoder(self, context)
+        if self.kind in ("bpe", "characters"):
+            return ByteDecoder(self)
+        return ContextDecoder(self, context, vocab_size=self.vocab_size, cleans=self.cleans)
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes that a token stands for: none for a special token, perhaps a part of a character.
@@ -198,7 +200,7 @@ class Tokenizer:
 
     @cached_property
     def _spelt(self) -> Callable[[int], bytes]:
-        """What returns the bytes of a token, and remembers them."""
+        """The bytes of a token, cached."""
 
         @cache
         def spelt(token_id: int) -> bytes:
@@ -228,19 +230,24 @@ class Tokenizer:
 
     @cached_property
     def control(self) -> frozenset[int]:
-        """The added tokens that are commands; see `control_tokens.control_ids`."""
+        """The ids of control tokens; see `control_tokens.control_ids`."""
         return control_ids(self.core, self.config, [*self.prefix, *self.suffix])
 
     @cached_property
     def obeying(self) -> tokenizers.Tokenizer:
-        """The tokenizer with an ear for commands: what a text spells out is the control token."""
+        """The tokenizer that parses control tokens in a text, as chat templates and prompts with `special` need it."""
         core = tokenizers.Tokenizer.from_str(self.core.to_str())
-        core.encode_special_tokens = False
+        core.encode_special_tokens = self.splits_special
         return core
 
     @cached_property
+    def splits_special(self) -> bool:
+        """Whether special tokens in a text are split like any other text, as transformers' setting of this name says."""
+        return bool(self.config.get("split_special_tokens"))
+
+    @cached_property
     def cleans(self) -> bool:
-        """Whether spaces before marks and endings are taken out of what is decoded; of BPE's texts they never are."""
+        """Whether decoding removes spaces before punctuation and contractions; with BPE it never does."""
         return bool(self.config.get("clean_up_tokenization_spaces")) and not isinstance(self.core.model, models.BPE)
 
     def shows(self, token_id: int, skip_special: bool = True) -> bool:
@@ -248,7 +255,7 @@ class Tokenizer:
         return int(token_id) in self._tokens and not (skip_special and int(token_id) in self._special)
 
     def is_byte(self, token_id: int) -> bool:
-        """Return whether a token stands for a byte of a character that the vocabulary has not."""
+        """Return whether a token stands for a byte of a character that the vocabulary lacks."""
         return int(token_id) in self._bytes
 
     @cached_property
@@ -258,17 +265,17 @@ class Tokenizer:
 
     @cached_property
     def prefix(self) -> list[int]:
-        """The tokens before a whole text."""
+        """The special tokens before a whole text."""
         return self._around[0]
 
     @cached_property
     def suffix(self) -> list[int]:
-        """The tokens after a whole text."""
+        """The special tokens after a whole text."""
         return self._around[1]
 
     @cached_property
     def begin_id(self) -> int:
-        """The token after which a text begins: one that is for that, or the one that ends the text before."""
+        """BOS, or, without one, the token that ends the text before."""
         begin = self.find("bos_token")
         return self.prefix[-1] if self.prefix else self.eos_id if begin is None else begin
 
@@ -279,13 +286,13 @@ class Tokenizer:
 
     @cached_property
     def pad_id(self) -> int:
-        """The token that fills up short rows, where nothing looks at it; without one of its own, the end of text."""
+        """The padding token, which attention masks out; the end of text where the tokenizer has none."""
         pad = self.find("pad_token")
         return self.eos_id if pad is None else pad
 
     @cached_property
     def mask_id(self) -> int:
-        """The token that hides another, for masked language models."""
+        """The mask token, for masked language models."""
         return self._id("mask_token")
 
     @cached_property
@@ -294,13 +301,13 @@ class Tokenizer:
         return None if self.byte_level else self.find("unk_token")
 
     def named(self, role: str) -> str | None:
-        """Return what `tokenizer_config.json` calls the control token with a part to play; None if it does not say."""
+        """Return the special token that `tokenizer_config.json` names for a role, one of `ROLES`, or None."""
         token = self.config.get(role)
         token = token.get("content") if isinstance(token, dict) else token
         return token if isinstance(token, str) else None
 
     def find(self, role: str) -> int | None:
-        """Return the id of the control token with a part to play, one of `ROLES`; None if there is none."""
+        """Return the id of the special token with a role, one of `ROLES`; None if there is none."""
         if (named := self._named(role)) is not None:
             return self.core.token_to_id(named)
         found = (self.core.token_to_id(token) for token in ROLES[role])
@@ -343,8 +350,8 @@ class Tokenizer:
 
     @cached_property
     def _reader(self) -> tokenizers.Tokenizer:
-        """The tokenizer proper as it reads texts."""
-        return reader(self.core, self.control)
+        """The tokenizer for plain text; see `control_tokens.reader`."""
+        return reader(self.core, self.control | self._special if self.splits_special else self.control)
 
     @cached_property
     def _around(self) -> tuple[list[int], list[int]]:
@@ -369,7 +376,7 @@ class Tokenizer:
 
 
 def _config(core: tokenizers.Tokenizer) -> dict[str, Any]:
-    """Return what `transformers` has to be told about a tokenizer made here."""
+    """Return the `tokenizer_config.json` of a tokenizer trained here."""
     unknown = {"unk_token": UNKNOWN} if core.token_to_id(UNKNOWN) is not None else {}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -15,6 +15,7 @@ from lucidlm.checkpoint.directory import load_model, save_model
 from lucidlm.checkpoint.families import families, family_of
 from lucidlm.checkpoint.hf_config import read_hf_config
 from lucidlm.core.errors import InputError
+from lucidlm.core.io import read_json
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel, SequenceClassifier
 
@@ -38,8 +39,9 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 def adopted(path: Path, family: str, **changes: Any) -> dict[str, Any]:
     """Return the record of a directory whose config.json is a usual one of this family but for `changes`."""
-    (path / "config.json").write_text(json.dumps({"model_type": family, **FIELDS[family], **changes}))
-    return read_hf_config(path / "config.json")
+    fields = {"model_type": family, **FIELDS[family], **changes}
+    (path / "config.json").write_text(json.dumps(fields))
+    return read_hf_config(read_json(path / "config.json"), path / "config.json")
 
 
 def config_of(path: Path, family: str, **changes: Any) -> ModelConfig:

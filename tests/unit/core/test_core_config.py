@@ -19,6 +19,7 @@ class Outer(Config):
     name: str
     rate: float = Field(default=0.5, gt=0)
     inner: Inner = Inner()
+    limit: int | None = None
 
 
 def test_an_unknown_field_is_named() -> None:
@@ -58,9 +59,11 @@ def test_a_configuration_does_not_change() -> None:
         config.name = "b"
 
 
-def test_changed_checks_and_leaves_alone_what_is_none() -> None:
-    config = Outer(name="a")
-    assert config.changed(rate=2, name=None) == Outer(name="a", rate=2)
+def test_changed_checks_what_it_sets_none_too() -> None:
+    config = Outer(name="a", limit=3)
+    assert config.changed(rate=2, limit=None) == Outer(name="a", rate=2)
+    with pytest.raises(InputError, match="name: "):
+        config.changed(name=None)
     assert config.rate == 0.5
     with pytest.raises(InputError):
         config.changed(rate=0)

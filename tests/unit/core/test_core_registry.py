@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,11 @@ def test_entry_points_of_other_packages(tmp_path: Path, monkeypatch: pytest.Monk
     assert "hexagons" not in sys.modules  # listed, but not imported before it is asked for
     assert shapes.get("hexagon") == "six sides"
     monkeypatch.delitem(sys.modules, "hexagons")
+
+
+def test_what_is_built_in_is_imported_when_it_is_asked_for() -> None:
+    registry: Registry[object] = Registry("thing", {"numbers": "fractions:Fraction", "gone": "no_such_module:x"})
+    assert list(registry) == ["gone", "numbers"]
+    assert registry.get("numbers") is Fraction
+    with pytest.raises(ModuleNotFoundError):
+        registry.get("gone")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lucidlm.data.cleaning.clean import CleanConfig, Cleaner
-from lucidlm.data.cleaning.units import is_unspaced
+from lucidlm.data.scripts import is_unspaced
 
 
 @pytest.mark.parametrize(

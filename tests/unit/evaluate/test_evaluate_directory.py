@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,18 +134,17 @@ def test_shared_wording_is_found_and_short_texts_accuse_nobody() -> None:
 def test_the_sketch_of_the_pretraining_data_is_found_or_its_lack_said(
     judge: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    assert len(pretraining_sketches(judge)[0]) == 1  # by way of the model it was made from
+    assert len(pretraining_sketches(load_model(judge))[0]) == 1  # by way of the model it was made from
     lost = tmp_path / "lost"
     shutil.copytree(tiny_model, lost)
-    record = json.loads((lost / "lucidlm.json").read_text())
-    record["provenance"]["data"] = {str(tmp_path / "gone"): "0"}
-    (lost / "lucidlm.json").write_text(json.dumps(record))
-    sketches, reason = pretraining_sketches(lost)
+    record = {**load_model(lost).record, "provenance": {"data": {str(tmp_path / "gone"): "0"}}}
+    model = replace(load_model(lost), record=record)
+    sketches, reason = pretraining_sketches(model)
     assert sketches == []
     assert "no sketch" in reason
     NgramSketch.of(["some text of eight words or even more"]).save(lost)
     assert (lost / SKETCH).exists()
-    assert len(pretraining_sketches(lost)[0]) == 1
+    assert len(pretraining_sketches(model)[0]) == 1
 
 
 def test_fields_may_have_other_names(judge: Path, tmp_path: Path) -> None:

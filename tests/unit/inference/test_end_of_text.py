@@ -26,7 +26,7 @@ from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.heads import LanguageModel
 from lucidlm.predict.text_generator import Lengths, SequenceWriter
 from lucidlm.tokenize.chat_template import CHATML
-from lucidlm.tokenize.prompts import frame
+from lucidlm.tokenize.prompts import join_parts
 from lucidlm.tokenize.tokenizer import Tokenizer
 
 END, PAD, MASK, IM_START, IM_END = range(5)
@@ -118,12 +118,12 @@ def test_each_ends_a_text_though_it_pads(end: int, tokenizer: Tokenizer, word: i
 @pytest.mark.parametrize("beams", [1, 3])
 def test_each_ends_an_answer(end: int, beams: int, tokenizer: Tokenizer, word: int) -> None:
     model = saying(word, DOG, end, ends=(IM_END, END))
-    prompt = frame([(tokenizer.encode("the"), False)])
+    prompt = join_parts([(tokenizer.encode("the"), False)])
     writer = SequenceWriter(
         model,
         tokenizer,
         lambda examples: [prompt for _ in examples],
-        room=96,
+        max_tokens=96,
         end=IM_END,
         lengths=Lengths(1.0, 5),
         beams=beams,

@@ -18,7 +18,6 @@ from gguf.quants import dequantize, quantize
 from tests.gguf_models import ARRANGEMENTS, Parts, tiny, trained_tokenizer
 
 from lucidlm.checkpoint.directory import LoadedModel, load_model
-from lucidlm.checkpoint.sizes import explicit
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.interop.gguf.header import TensorInfo, read_header
 from lucidlm.interop.gguf.read import load_gguf
@@ -144,7 +143,7 @@ def refused(loaded: LoadedModel, out: Path, message: str, dtype: str | None = No
 
 
 def test_what_llama_cpp_has_no_place_for(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    out, sizes = tmp_path / "model.gguf", explicit(tiny(tokenizer).model.config)
+    out, sizes = tmp_path / "model.gguf", tiny(tokenizer).model.config.model_dump()
     refused(tiny(tokenizer), out, "'q4_k' is not offered", dtype="q4_k")
     refused(tiny(tokenizer, activation="relu2"), out, "no model of this arrangement")
     refused(tiny(tokenizer, norm="layer"), out, "no model of this arrangement")

@@ -86,6 +86,22 @@ def test_a_model_with_more_tokens_than_its_tokenizer(tmp_path: Path) -> None:
     assert Parts(tmp_path / "model.gguf").metadata["tokenizer.ggml.token_type"][298:].tolist() == [1, 1, *[5] * 10]
 
 
+def test_added_tokens_that_the_model_has_no_row_for_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    core = trained_tokenizer().core
+    rows = core.get_vocab_size()
+    core.add_tokens([AddedToken("<tool>", normalized=False), AddedToken("<b>", special=True)])
+    read = through(Tokenizer(core), tmp_path, vocab_size=rows)
+    assert "left out tokens that the model has no row for: '<tool>', '<b>'" in capsys.readouterr().err
+    assert read.vocab_size == rows
+    assert read.encode_batch(TEXTS) == trained_tokenizer().encode_batch(TEXTS)
+    assert read.decode(read.encode("<tool> <b>")) == "<tool> <b>"
+    ending = Tokenizer(core, {"eos_token": "<b>"})
+    with pytest.raises(InputError, match=r"302 tokens, the model 300.*begin, end and pad nothing"):
+        through(ending, tmp_path, vocab_size=rows)
+
+
 @pytest.mark.parametrize("pre", PRE_TOKENIZERS, ids=lambda pre: pre.names[0])
 def test_every_way_to_cut_text_keeps_its_name(pre: PreTokenizer, tmp_path: Path) -> None:
     tokenizer = Tokenizer(byte_level(pre.build(), ignore_merges=pre.ignore_merges))

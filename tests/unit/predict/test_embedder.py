@@ -11,12 +11,12 @@ import pytest
 import torch
 from tests.conftest import made_up_reviews
 
-from lucidlm.checkpoint.directory import save_model
+from lucidlm.checkpoint.directory import load_model, save_model
 from lucidlm.core.errors import InputError
 from lucidlm.data.document import Document
 from lucidlm.model.heads import SequenceClassifier
 from lucidlm.predict.embedder import TextEmbedder
-from lucidlm.predict.vector_index import Item, SearchIndex, collect_items, model_fingerprint, open_index
+from lucidlm.predict.vector_index import Item, SearchIndex, collect_items, open_index
 
 TEXTS = [row["text"] for row in made_up_reviews(12)] + ["ok", "好看！"]
 
@@ -53,9 +53,9 @@ def test_a_short_texts_vector_is_what_the_backbone_says(embedder: TextEmbedder, 
 def test_long_texts_are_read_whole_in_windows_that_weigh_by_length(embedder: TextEmbedder, pooling: str) -> None:
     narrow = TextEmbedder(embedder.model, embedder.tokenizer, pooling, 16)  # pyright: ignore[reportArgumentType]
     (ids,) = narrow.encode([TEXTS[0]])
-    assert len(ids) > 2 * narrow.room
+    assert len(ids) > 2 * narrow.max_tokens
     assert narrow.long([ids]) == 1
-    parts = np.array_split(ids, -(-len(ids) // narrow.room))
+    parts = np.array_split(ids, -(-len(ids) // narrow.max_tokens))
     expected = np.zeros(32)
     for part in parts:
         window = torch.from_numpy(narrow.window(part).astype(np.int64))[None]
@@ -195,5 +195,5 @@ def test_damaged_and_foreign_directories_are_named(embedder: TextEmbedder, tmp_p
 def test_the_models_fingerprint_is_that_of_its_files(embedder: TextEmbedder, tmp_path: Path) -> None:
     for name, pooling in (("a", "mean"), ("b", "mean"), ("c", "last")):
         save_model(embedder.model, tmp_path / name, embedder.tokenizer, provenance={"config": {"pooling": pooling}})
-    one, same, other = (model_fingerprint(tmp_path / name) for name in "abc")
+    one, same, other = (load_model(tmp_path / name).fingerprint for name in "abc")
     assert one == same != other

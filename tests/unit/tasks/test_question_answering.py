@@ -188,7 +188,7 @@ def test_a_long_question_is_cut_to_half_of_the_room_and_counted(
     read = reader(tokenizer, 32)
     asked = question(asked="When was the lighthouse built? " * 9)
     (encoded,) = read.encode([asked])
-    assert len(encoded.question) == read.room // 2
+    assert len(encoded.question) == read.max_tokens // 2
     assert len(encoded.question) + encoded.cut == len(tokenizer.encode(asked.question))
     read.predict([asked, question()], label="reading")
     assert "1 question is longer than 14 tokens" in capsys.readouterr().err
@@ -329,7 +329,7 @@ def test_a_small_model_learns_real_questions_by_heart(tmp_path: Path, shared_dat
     opened = load_model(tmp_path / "out")
     assert isinstance(opened.model, SpanExtractor)
     assert not opened.model.config.causal
-    answers = task().predictor(tmp_path / "out", torch.device("cpu")).predict(examples)
+    answers = task().predictor(load_model(tmp_path / "out")).predict(examples)
     exact = sum(a.text == e.answers[0].text for a, e in zip(answers, examples, strict=True)) / len(examples)
     assert exact >= 0.9
 
@@ -342,7 +342,7 @@ def test_the_threshold_is_fitted_where_some_questions_have_no_answer(pretrained:
     assert isinstance(kept, float)
     for threshold in (-1e9, 0.0, 1e9):
         goal.reader.threshold = threshold
-        assert goal.judged(goal.reader.predict(asked))["validation_f1"] <= figures["validation_f1"] + 1e-9
+        assert goal.score(asked, goal.reader.predict(asked))["validation_f1"] <= figures["validation_f1"] + 1e-9
     assert objective(pretrained, [question()], asked).provenance() == {"threshold": None}
 
 

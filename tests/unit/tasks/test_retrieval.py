@@ -21,7 +21,7 @@ from lucidlm.predict.embedder import TextEmbedder
 from lucidlm.tasks import read_examples, tasks
 from lucidlm.tasks.base.retrieval import Ranker, Retrieval
 from lucidlm.train.finetune.config import FinetuneConfig
-from lucidlm.train.finetune.contrastive_objective import HISTORY, MatchObjective
+from lucidlm.train.finetune.contrastive_objective import HISTORY, ContrastiveObjective
 from lucidlm.train.finetune.run import finetune
 from lucidlm.train.loop import LoopConfig
 
@@ -47,9 +47,9 @@ def config(model: Path, **fields: Any) -> FinetuneConfig:
     return FinetuneConfig(**{**base, "max_length": 64, "loop": loop, **fields})
 
 
-def objective(model: Path, examples: list[Match], name: str = "semantic-search", **fields: Any) -> MatchObjective:
+def objective(model: Path, examples: list[Match], name: str = "semantic-search", **fields: Any) -> ContrastiveObjective:
     parts: Any = {"train": examples, "validation": [], "test": []}
-    return MatchObjective.build(
+    return ContrastiveObjective.build(
         config(model, task=name, **fields), task(name), load_model(model), parts, torch.device("cpu")
     )
 
@@ -104,7 +104,7 @@ def test_items_are_ranked_by_cosine_and_each_once(tiny_model: Path) -> None:
 def test_recommendations_leave_out_the_history_in_models_and_in_tfidf(tiny_model: Path) -> None:
     texts = [row["text"] for row in made_up_reviews(8)]
     examples = [match((texts[place - 1], texts[place - 2]), texts[place]) for place in range(8)]
-    ranker = task("recommendation").predictor(tiny_model, torch.device("cpu"))
+    ranker = task("recommendation").predictor(load_model(tiny_model))
     baseline = TfidfSearch(again=False).fit([])
     for rankings in (ranker.predict(examples), baseline.predict(examples)):
         for example, ranking in zip(examples, rankings, strict=True):
@@ -113,7 +113,7 @@ def test_recommendations_leave_out_the_history_in_models_and_in_tfidf(tiny_model
 
 def test_a_person_is_shown_the_place_and_the_first_items(tiny_model: Path) -> None:
     examples = [match("a", text) for text in ("b", "c", "d")]
-    prediction = task().predictor(tiny_model, torch.device("cpu")).predict(examples)[0]
+    prediction = task().predictor(load_model(tiny_model)).predict(examples)[0]
     shown = task().show(examples[0], prediction)
     assert shown["query"] == "a"
     assert shown["found"][shown["place"] - 1] == "b"
@@ -175,7 +175,7 @@ def test_one_example_a_batch_teaches_nothing(tiny_model: Path, count: int, size:
 
 def recall_at_1(model: Path, name: str, examples: list[Match]) -> float:
     metric = next(metric for metric in task(name).metrics(examples) if metric.name == "recall@1")
-    return metric(examples, task(name).predictor(model, torch.device("cpu")).predict(examples))
+    return metric(examples, task(name).predictor(load_model(model)).predict(examples))
 
 
 def test_contrast_teaches_real_translations_to_find_each_other(
@@ -231,7 +231,7 @@ def test_contrast_teaches_readers_topics(tiny_model: Path, tmp_path: Path) -> No
     held_out = read_examples(task("recommendation"), write(tmp_path / "others.jsonl", readers(80, 120)))
 
     def same_kind(model: Path) -> float:
-        rankings = task("recommendation").predictor(model, torch.device("cpu")).predict(held_out)
+        rankings = task("recommendation").predictor(load_model(model)).predict(held_out)
         good = set(kinds[0])
         pairs = zip(held_out, rankings, strict=True)
         return float(

@@ -380,7 +380,7 @@ def test_a_small_model_learns_pairs_by_heart(shared_data: Path, tmp_path: Path, 
     finetune(config, tmp_path / "out")
     task = known("translation")
     examples = read_examples(task, str(data))
-    writer = task.predictor(tmp_path / "out", torch.device("cpu"))
+    writer = task.predictor(load_model(tmp_path / "out"))
     assert isinstance(writer, SequenceWriter)
     assert writer.bidirectional == (attention == "bidirectional")
     answers = writer.predict(examples)
@@ -401,7 +401,7 @@ def test_validation_writes_and_measures(tmp_path: Path) -> None:
     found = objective.evaluate(objective.model.eval())
     assert {"validation_perplexity", "validation_bits_per_byte", "validation_repetition", "validation_loss"} <= {*found}
     assert np.log(found["validation_perplexity"]) == pytest.approx(found["validation_loss"], rel=1e-4)
-    assert objective.measure == "validation_perplexity"
+    assert objective.monitor == "validation_perplexity"
     assert any("stretches" in line for line in objective.report())
     batch = objective.collate(np.array([0, 1]), numpy_generator(0))
     assert batch.inputs.tokens.shape == (2, 24)
@@ -410,11 +410,10 @@ def test_validation_writes_and_measures(tmp_path: Path) -> None:
 
 def test_a_pretrained_model_continues_texts_and_does_nothing_else(tmp_path: Path) -> None:
     base = tiny(tmp_path / "model", [TEXT * 3])
-    device = torch.device("cpu")
-    [answer] = known("generation").predictor(base, device).predict([Passage(TEXT, "")])
+    [answer] = known("generation").predictor(load_model(base)).predict([Passage(TEXT, "")])
     assert answer.tokens
     with pytest.raises(InputError, match="no model that was tuned to write"):
-        known("translation").predictor(base, device)
+        known("translation").predictor(load_model(base))
 
 
 def test_masked_models_do_not_write(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lucidlm.checkpoint.directory import save_model
+from lucidlm.checkpoint.directory import load_model, save_model
 from lucidlm.core.errors import InputError
 from lucidlm.data.examples.records import GeneratedText, MinimalPair, Passage, Preference
 from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory
@@ -68,7 +68,7 @@ def test_a_pair_of_equals_is_refused(tmp_path: Path) -> None:
 
 def test_perplexity_is_what_the_whole_text_costs(directory: Path) -> None:
     task = tasks.get("perplexity")
-    predictor = task.predictor(directory, CPU)
+    predictor = task.predictor(load_model(directory))
     text = "The cats sleep. Who did she see? " * 3
     (found,) = predictor.predict([Passage(text, "f:1")])
     assert found.tokens > 16  # several windows
@@ -101,5 +101,5 @@ def test_a_masked_model_is_refused(tmp_path: Path) -> None:
         qk_norm=False,
     )
     save_model(LanguageModel(shape), tmp_path)
-    with pytest.raises(InputError, match="not a causal language model"):
-        tasks.get("perplexity").predictor(tmp_path, CPU)
+    with pytest.raises(InputError, match="not a causal language model: a masked model does not continue text"):
+        tasks.get("perplexity").predictor(load_model(tmp_path))

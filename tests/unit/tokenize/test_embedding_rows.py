@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from tests.conftest import made_up_reviews
 from tokenizers import AddedToken
 from typer.testing import CliRunner
@@ -128,6 +127,6 @@ def test_tuning(task: str, model: Path, tmp_path: Path) -> None:
 def test_evaluation_names_the_example(model: Path) -> None:
     task = tasks.get("generation")
     assert isinstance(task, Continuation)
-    predictor = task.predictor(model, torch.device("cpu"))
+    predictor = task.predictor(load_model(model))
     with pytest.raises(InputError, match="f:7: " + REFUSED):
         predictor.predict([Passage("one ☃", "f:7")])

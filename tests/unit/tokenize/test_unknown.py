@@ -108,8 +108,10 @@ def test_preparing_with_a_given_tokenizer(tmp_path: Path, capsys: pytest.Capture
     card = prepare(config, tmp_path / "data")
     found = (card.tokenizer.unknown, card.tokenizer.characters, card.tokenizer.first_unknown)
     assert found == (87, sum(map(len, texts)), "🧿")
-    assert "87 of 1," in capsys.readouterr().err
-    assert "unknown to the tokenizer: 87 characters, first: 🧿" in card.summary()
+    said = " ".join(capsys.readouterr().err.split())
+    assert "87 of 1," in said
+    assert f"first: 🧿 at {source}:1" in said
+    assert f"unknown to the tokenizer: 87 characters, first: 🧿 at {source}:1" in card.summary()
 
 
 def test_training_and_judging_say_it_and_the_report_shows_it(

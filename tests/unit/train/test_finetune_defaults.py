@@ -131,16 +131,16 @@ def objective_of(config: FinetuneConfig) -> TaskObjective[Any, Any]:
 
 def test_accuracy_decides_where_labels_are_balanced(tiny_model: Path, reviews_csv: Path) -> None:
     objective = objective_of(configured(tiny_model, reviews_csv))
-    assert objective.measure == "validation_accuracy"
+    assert objective.monitor == "validation_accuracy"
     assert not any("--monitor" in line for line in objective.report())
 
 
 def test_macro_f1_decides_where_they_are_not(tiny_model: Path, unbalanced: Path, reviews_csv: Path) -> None:
     objective = objective_of(configured(tiny_model, unbalanced))
-    assert (objective.measure, objective.higher_is_better) == ("validation_macro_f1", True)
+    assert (objective.monitor, objective.higher_is_better) == ("validation_macro_f1", True)
     assert any("best weights are chosen by validation macro f1 (--monitor)" in line for line in objective.report())
     weighted = objective_of(configured(tiny_model, reviews_csv, class_weights="balanced"))
-    assert weighted.measure == "validation_macro_f1"
+    assert weighted.monitor == "validation_macro_f1"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_macro_f1_decides_where_they_are_not(tiny_model: Path, unbalanced: Path,
 )
 def test_monitor_sets_what_decides(tiny_model: Path, unbalanced: Path, monitor: str, higher: bool) -> None:
     objective = objective_of(configured(tiny_model, unbalanced, monitor=monitor))
-    assert (objective.measure, objective.higher_is_better) == (f"validation_{monitor}", higher)
+    assert (objective.monitor, objective.higher_is_better) == (f"validation_{monitor}", higher)
 
 
 def test_a_figure_that_is_not_measured_is_refused(tiny_model: Path, reviews_csv: Path) -> None:

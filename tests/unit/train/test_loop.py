@@ -31,7 +31,7 @@ Batch = tuple[Tensor, Tensor]
 class Line:
     """Fit a line to noisy points: a batch is inputs (B, 3) and outputs (B,)."""
 
-    measure = "validation_loss"
+    monitor = "validation_loss"
     higher_is_better = False
 
     def __init__(self, figures: Sequence[float] = (), at_step: Callable[[int], None] = lambda step: None) -> None:
@@ -72,7 +72,7 @@ class Line:
 class Figures(Line):
     """Likewise, judged by figures made up beforehand, of which the greater is the better, with losses beside them."""
 
-    measure = "validation_bleu"
+    monitor = "validation_bleu"
     higher_is_better = True
 
     def __init__(self, figures: Sequence[float], losses: Sequence[float]) -> None:

@@ -95,9 +95,10 @@ def evaluate(
     """
     import json
 
+    from lucidlm.checkpoint.directory import load_model
     from lucidlm.cli.options import given, renamed, required
     from lucidlm.core.errors import InputError
-    from lucidlm.evaluate.directory import evaluate_directory, evaluate_language_model
+    from lucidlm.evaluate.directory import evaluate_language_model, evaluate_model
     from lucidlm.report.run import report_run
 
     if lm_eval is not None:
@@ -141,8 +142,9 @@ def evaluate(
     asked = _asked(config, task or [], data or [], given(flags))
     top = out or model
     folders = [top / name for name in asked] if len(asked) > 1 else [top]
+    loaded = load_model(model)
     for folder, settings in zip(folders, asked.values(), strict=True):
-        evaluation = evaluate_directory(model, settings, folder, resume=resume)
+        evaluation = evaluate_model(loaded, settings, folder, resume=resume)
         print(table(evaluation))
     parts = [model, *(folder for folder in folders if folder != model)]
     report_run(parts, top / "report.html")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -33,23 +34,37 @@ def demo(
       lucidlm demo --data my-reviews.csv --out my-demo
     """
     from lucidlm.cli.judging.evaluate import table
-    from lucidlm.cli.options import given
+    from lucidlm.core.errors import InputError
     from lucidlm.core.progress import log
-    from lucidlm.demo import run_demo
-    from lucidlm.train.loop import Outcome
+    from lucidlm.evaluate.record import EVALUATION, read_evaluation
+    from lucidlm.recipe import BUILT_IN, load_recipe, run_in
 
-    directory = out or Path(f"demo-{lang.value}")
-    result = run_demo(directory, lang.value, **given({"data": data, "minutes": minutes, "seed": seed}))
-    if isinstance(result, Outcome):
+    began = time.monotonic()
+    directory, file = out or Path(f"demo-{lang.value}"), BUILT_IN / f"demo-{lang.value}.yaml"
+    recipe = load_recipe(file, data)
+    assert recipe.budget is not None
+    recipe = recipe.changed(seed=seed, budget=recipe.budget.changed(minutes=minutes))
+    if data is not None:  # the vocabulary is that of the reviews; other data may not support as many tokens
+        recipe = recipe.changed(prepare={**(recipe.prepare or {}), "vocab_size": "auto"})
+    try:
+        stopped = run_in(directory, recipe, where=file)
+    except InputError as error:
+        if data is not None or not str(error.where).startswith("pypi:"):
+            raise
+        advice = "Or pass labelled texts of your own: lucidlm demo --data FILE (csv or jsonl with text and label)."
+        raise InputError(error.what, where=error.where, fix=f"{error.fix or ''} {advice}".strip()) from error
+    if stopped is not None:
         log("stopped; the same command goes on from here")
-        raise typer.Exit(128 + (result.stopped_by or 0))
-    print(table(result))
+        raise typer.Exit(128 + (stopped.stopped_by or 0))
+    log(f"done in {(time.monotonic() - began) / 60:.1f} minutes")
+    model, judge = (directory / name for name in (recipe.folders.pretrained, recipe.folders.tuned))
+    print(table(read_evaluation(judge / EVALUATION)))
     log(
         f"\nThe report: {directory / 'report.html'}\n\nWhat to try next:\n"
-        f'  lucidlm generate {directory / "model"} "{PROMPTS[lang]}"\n'
+        f'  lucidlm generate {model} "{PROMPTS[lang]}"\n'
         f"  lucidlm data prepare YOUR-TEXTS --out data && lucidlm pretrain --data data --out model --minutes 30\n"
-        f"  lucidlm finetune sentiment --model {directory / 'model'} --data YOUR-LABELS.csv --out judge\n"
-        f"  lucidlm evaluate {directory / 'judge'} --task sentiment --data YOUR-LABELS.csv"
+        f"  lucidlm finetune sentiment --model {model} --data YOUR-LABELS.csv --out judge\n"
+        f"  lucidlm evaluate {judge} --task sentiment --data YOUR-LABELS.csv"
     )
 
 

@@ -70,12 +70,8 @@ def open_writer(source: str, device: str | None) -> tuple[LanguageModel, Tokeniz
     """
     from lucidlm.checkpoint.directory import load_model
     from lucidlm.core.devices import choose_compute
-    from lucidlm.model.heads import LanguageModel
 
-    loaded = load_model(source)
-    if not isinstance(loaded.model, LanguageModel) or loaded.tokenizer is None or not loaded.model.config.causal:
-        raise InputError("cannot write: it is not a causal language model with its tokenizer", where=source)
-    return loaded.model.to(choose_compute(device or "auto").device), loaded.tokenizer
+    return load_model(source, device=choose_compute(device or "auto").device).causal_lm()
 
 
 def text_given(text: str, where: str) -> str:

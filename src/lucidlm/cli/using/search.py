@@ -51,20 +51,22 @@ def search(
     from collections import Counter
     from dataclasses import asdict
 
+    from lucidlm.checkpoint.directory import load_model
     from lucidlm.core.devices import choose_compute
     from lucidlm.core.errors import InputError
     from lucidlm.core.progress import log
     from lucidlm.data.sources.read import read_documents
     from lucidlm.model.pooling import PROMPTS_FOR
     from lucidlm.predict.embedder import TextEmbedder
-    from lucidlm.predict.vector_index import SearchIndex, collect_items, model_fingerprint, open_index
+    from lucidlm.predict.vector_index import SearchIndex, collect_items, open_index
 
     if bool(queries) == bool(like):
         what = "are given both" if queries else "are missing, one of them is needed"
         raise InputError(what, where="QUERY and --like", fix="Pass what is sought, or items to recommend by.")
     if any(not text.strip() for text in queries or like or ()):
         raise InputError("is empty", where="QUERY" if queries else "--like", fix="Say what is sought.")
-    embedder = TextEmbedder.from_pretrained(model, choose_compute(device or "auto").device)
+    loaded = load_model(model, device=choose_compute(device or "auto").device)
+    embedder = TextEmbedder.of(loaded)
     for purpose in PROMPTS_FOR:
         if prompt := embedder.sentence.prompt(purpose):
             log(f"{model}: before every {purpose} stands {prompt!r}")
@@ -80,9 +82,9 @@ def search(
         items = collect_items(documents, source)
         for reason, count in skipped.items():
             log(f"{source}: {count:,} skipped: {reason}")
-        found = open_index(embedder, model_fingerprint(model), items, index)
+        found = open_index(embedder, loaded.fingerprint, items, index)
     elif index is not None:
-        found = SearchIndex.load(index, embedder, model_fingerprint(model))
+        found = SearchIndex.load(index, embedder, loaded.fingerprint)
     else:
         raise InputError("is needed", where="--in", fix="Pass the texts to search, or an --index made before.")
     answers: list[tuple[str | list[str], list[Hit]]] = [(like, found.recommend(like, top))] if like else []

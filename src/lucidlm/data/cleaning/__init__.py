@@ -1,1 +1,1 @@
-"""What becomes of a text before it is learned from: repaired, deduplicated, masked, or left out."""
+"""Texts repaired, deduplicated, masked or left out before training."""

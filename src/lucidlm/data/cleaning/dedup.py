@@ -1,4 +1,4 @@
-"""Leaving out what was there before: exact copies by digest, near copies by MinHash and locality-sensitive hashing.
+"""Deduplication: exact copies by digest, near copies by MinHash and locality-sensitive hashing.
 
 What has been seen is kept in a temporary SQLite file with a bounded cache, so memory does not grow with the corpus.
 
@@ -21,7 +21,7 @@ from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
 
 from lucidlm.core.errors import LucidError
 from lucidlm.core.io import disk_errors
-from lucidlm.data.cleaning.units import is_unspaced
+from lucidlm.data.scripts import is_unspaced
 
 PERMUTATIONS = 128
 """Values in a signature: the standard error of a similarity of 0.8 is 0.035."""

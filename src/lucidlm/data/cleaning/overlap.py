@@ -17,7 +17,7 @@ import numpy as np
 
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import atomic_path
-from lucidlm.data.cleaning.units import is_unspaced
+from lucidlm.data.scripts import is_unspaced
 
 WORDS, CHARACTERS = 8, 13
 SKETCH = "ngrams.npy"

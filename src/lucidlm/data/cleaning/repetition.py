@@ -1,4 +1,4 @@
-"""Whether a text repeats itself too much to learn from: menus, logs, spam, a page that says one thing a hundred times.
+"""Whether a text is too repetitive for training: menus, logs, spam, a page that says one thing a hundred times.
 
 The measures and limits are those of Rae et al. 2021 ("Scaling Language Models: Methods, Analysis & Insights from
 Training Gopher", table A1; a finer form of C4's rule on repeated sentences, Raffel et al. 2020), with these choices:
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lucidlm.data.cleaning.units import is_unspaced
+from lucidlm.data.scripts import is_unspaced
 
 SHORTEST = 100
 """Words."""

@@ -31,9 +31,13 @@ class Record(BaseModel):
 
 
 class SourceRecord(Record):
-    """Where documents came from. `sha256` is over the texts as they were read, so it tells whether a source changed."""
+    """Where documents came from. `sha256` is over the texts as they were read, so it tells whether a source changed.
+
+    `revision` is the commit of a repository on the hub.
+    """
 
     uri: str
+    revision: str | None = None
     licence: str | None = None
     documents: int
     bytes: int
@@ -59,6 +63,7 @@ class TokenizerRecord(Record):
     unknown: int = 0
     characters: int = 0
     first_unknown: str = ""
+    first_unknown_at: str = ""
 
 
 class SplitRecord(Record):
@@ -114,6 +119,7 @@ class DataCard(Record):
         if tokenizer.unknown:
             lines.append(
                 f"unknown to the tokenizer: {tokenizer.unknown:,} characters, first: {tokenizer.first_unknown}"
+                + (f" at {tokenizer.first_unknown_at}" if tokenizer.first_unknown_at else "")
             )
         return "\n".join(lines)
 

@@ -1,6 +1,6 @@
-"""From shards to batches: which tokens stand in which row of which step, as a pure function.
+"""From shards to batches: which tokens are in which row of which step, as a pure function.
 
-- Nothing is shuffled in memory and no position is kept: sample number `step * batch_size + row` is mapped to a window
+- The shuffle needs no memory and no saved state: sample number `step * batch_size + row` is mapped to a window
   of the corpus by a seeded permutation that is computed for that sample alone. So training resumes at any step at once,
   and the batches do not depend on the number of ranks or of prefetching threads.
 - Each epoch has a permutation of its own, and cuts the corpus into windows at another place.

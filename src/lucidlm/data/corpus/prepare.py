@@ -39,6 +39,7 @@ from lucidlm.data.document import OnError
 from lucidlm.data.sources.read import read_documents
 from lucidlm.data.split import Split, split_of
 from lucidlm.tokenize.tokenizer import Tokenizer
+from lucidlm.tokenize.unknown import count_unknown
 from lucidlm.version import __version__
 
 TOKENIZER_SAMPLE = 50_000_000
@@ -107,6 +108,8 @@ def prepare(config: PrepareConfig, out: str | Path) -> DataCard:
             total = spool.bytes.total()
             require_free_space(directory, total * dtype_for(tokenizer.vocab_size).itemsize)
             splits, unknown = pack(_documents(config, spool, split_by), tokenizer, directory, total_bytes=total)
+            if unknown.characters:
+                unknown = unknown.model_copy(update={"where": _first_place(spool, tokenizer)})
             NgramSketch.of(text for split, text in _documents(config, spool, split_by) if split == "train").save(
                 directory
             )
@@ -128,6 +131,7 @@ def prepare(config: PrepareConfig, out: str | Path) -> DataCard:
                 unknown=unknown.characters,
                 characters=unknown.of,
                 first_unknown=unknown.first,
+                first_unknown_at=unknown.where,
             ),
             splits=splits,
             settings=config.model_dump(mode="json"),
@@ -184,6 +188,7 @@ def _collect(config: PrepareConfig, spool: Spool, directory: Path) -> tuple[list
                 digest.update(len(encoded).to_bytes(8, "little") + encoded)
                 source.documents += 1
                 source.bytes += len(encoded)
+                source.revision = source.revision or document.revision
                 source.licence = source.licence or document.meta.get("licence")
                 task.advance(len(encoded) / 1e6)
                 if (text := clean(document.text, plain=document.plain)) is None:
@@ -193,7 +198,8 @@ def _collect(config: PrepareConfig, spool: Spool, directory: Path) -> tuple[list
                     held_back += 1
                 elif copies.is_new(text):
                     # The split is that of the text before masking, by which fine-tuning will know it.
-                    spool.write(masked(text) if masked else text, split_of(text, config.validation, config.test))
+                    split = split_of(text, config.validation, config.test)
+                    spool.write(masked(text) if masked else text, split, document.where)
             source.sha256 = digest.hexdigest()
             sources.append(source)
     read, left, kept = sum(source.documents for source in sources), cleaned - held_back, spool.documents.total()
@@ -294,6 +300,12 @@ def _train_tokenizer(config: PrepareConfig, spool: Spool, split_by: SplitBy) -> 
         return Tokenizer.train_bpe(sample, config.vocab_size)
     head = "".join(islice((text for _, text in spool), 1000))[:1_000_000]
     return Tokenizer.train_bpe(sample, choose_vocab_size(spool.bytes.total(), head), exact=False)
+
+
+def _first_place(spool: Spool, tokenizer: Tokenizer) -> str:
+    """Return where the first document with an unknown character was read; searched anew, as there is seldom one."""
+    found = (where for _, text, where in spool.located() if count_unknown(tokenizer, [text]).characters)
+    return next(found, "")
 
 
 def choose_vocab_size(corpus_bytes: int, sample: str) -> int:

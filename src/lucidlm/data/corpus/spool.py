@@ -10,7 +10,7 @@ from types import TracebackType
 
 from lucidlm.data.split import Split
 
-_RECORD = struct.Struct("<cI")
+_RECORD = struct.Struct("<cII")
 _CODES: dict[Split, bytes] = {"train": b"t", "validation": b"v", "test": b"e"}
 _SPLITS: dict[bytes, Split] = {b"t": "train", b"v": "validation", b"e": "test"}
 
@@ -37,17 +37,22 @@ class Spool:
         self._file.close()
         self._path.unlink()
 
-    def write(self, text: str, split: Split) -> None:
-        encoded = text.encode()
-        self._file.write(_RECORD.pack(_CODES[split], len(encoded)))
+    def write(self, text: str, split: Split, where: str) -> None:
+        encoded, place = text.encode(), where.encode()
+        self._file.write(_RECORD.pack(_CODES[split], len(encoded), len(place)))
         self._file.write(encoded)
+        self._file.write(place)
         self.documents[split] += 1
         self.bytes[split] += len(encoded)
         self.characters[split] += len(text)
 
     def __iter__(self) -> Iterator[tuple[Split, str]]:
+        return ((split, text) for split, text, _ in self.located())
+
+    def located(self) -> Iterator[tuple[Split, str, str]]:
+        """Yield each text with its split and where it was read."""
         self._file.flush()
         with self._path.open("rb") as file:
             while head := file.read(_RECORD.size):
-                code, size = _RECORD.unpack(head)
-                yield _SPLITS[code], file.read(size).decode()
+                code, size, width = _RECORD.unpack(head)
+                yield _SPLITS[code], file.read(size).decode(), file.read(width).decode()

@@ -1,4 +1,4 @@
-"""Conversations as people have them, read as messages: OpenAI's form, ShareGPT's, Alpaca's, transcripts of two speakers.
+"""Conversations in their published forms, read as messages: OpenAI's form, ShareGPT's, Alpaca's, and transcripts.
 
 What changes a conversation and is not understood is refused by name. Fields and keys that hold nothing (null, an empty
 list) are taken for missing, as tables fill up what a row lacks.
@@ -75,7 +75,7 @@ SPEAKERS = tuple(
 
 
 def read_chat(row: Row) -> Chat:
-    """Turn a row into a conversation that ends with what the assistant says last, of all that counts.
+    """Turn a row into a conversation, up to the last turn of the assistant that counts.
 
     Raises
     ------

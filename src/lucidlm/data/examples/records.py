@@ -129,7 +129,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A text and the one to be written for it; `references` are all that would be right, `target` the first of them."""
+    """A source text and its target; `references` are all accepted targets, `target` is the first of them."""
 
     source: str
     target: str
@@ -139,7 +139,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A plain text, to be continued."""
+    """A plain text, for language modelling."""
 
     text: str
     where: str
@@ -147,7 +147,7 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class MinimalPair:
-    """Two sentences that differ in as little as makes one of them wrong, and what that is an instance of."""
+    """An acceptable and an unacceptable sentence that differ minimally, and the phenomenon they test."""
 
     good: str
     bad: str
@@ -157,12 +157,12 @@ class MinimalPair:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Something sought with, and the text that should be found: a query's, or a user's next one.
+    """A query/positive pair for retrieval: a search and its relevant item, or a user's history and the next item.
 
     Parameters
     ----------
-    query: the texts sought with: one for a search, the items a user chose so far for a recommendation.
-    item: the text to be found among the items of all examples.
+    query: one text for a search, the items that a user chose so far for a recommendation.
+    item: the positive, to be ranked first among the items of all examples.
     """
 
     query: tuple[str, ...]
@@ -194,7 +194,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedText:
-    """A text that a model wrote, and what the reference cost it: nats in all over so many tokens (0: not measured)."""
+    """A generated text, and the loss on the reference: nats in all, over so many tokens (0: not measured)."""
 
     text: str
     nats: float = 0.0

@@ -59,6 +59,7 @@ def read_hub(specification: str, reading: Reading) -> Iterator[Document]:
         named = classes or _classes_in_parquet(place, path)
         with place.open("rb") as file:
             for document in read_file(file, f"hf:{repository.name}/{path}", reading):
+                document.revision = repository.commit
                 if licence:
                     document.meta.setdefault("licence", ", ".join(licence) if isinstance(licence, list) else licence)
                 if not named or _name_classes(document, named, reading):

@@ -2,7 +2,8 @@
 
 `pip download` would build a source distribution to learn its metadata, which runs the package's code. This asks pip's
 finder (so that the user's index, mirrors, proxies, certificates and credentials apply) and stops once the file is
-there. What it uses of pip's inside is the same from pip 23.1 to 26.
+there. What it uses of pip's inside is the same from pip 23.1 to 26. The library unearth finds files too, but reads neither
+pip.conf nor PIP_*: index, certificates, proxy and the like would have to be read and handed on here.
 
     python -P pip_client.py NAME VERSION-OR-"" FOLDER
 

@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGMLQuantizationType, GGUFValueType, Keys
 
 from lucidlm.core.errors import InputError
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-ALIGNMENT = 32
-"""Where the file does not say otherwise, tensors begin at multiples of this many bytes."""
 
 LARGEST_HEADER = 128 << 20
 """Bytes. Those of models with vocabularies of 260,000 tokens are below 16 MiB; lists grow some-fold in memory."""
@@ -35,19 +33,18 @@ LONGEST_TEXT = 1 << 22
 """Bytes; chat templates are the longest texts, at some 10,000."""
 MOST_DIMENSIONS = 4
 
-FLOAT32, BOOL, STRING, ARRAY = 6, 7, 8, 9
-NUMBERS = {
-    0: "<u1",
-    1: "<i1",
-    2: "<u2",
-    3: "<i2",
-    4: "<u4",
-    5: "<i4",
-    6: "<f4",
-    7: "<u1",
-    10: "<u8",
-    11: "<i8",
-    12: "<f8",
+NUMBERS: dict[int, str] = {
+    GGUFValueType.UINT8: "<u1",
+    GGUFValueType.INT8: "<i1",
+    GGUFValueType.UINT16: "<u2",
+    GGUFValueType.INT16: "<i2",
+    GGUFValueType.UINT32: "<u4",
+    GGUFValueType.INT32: "<i4",
+    GGUFValueType.FLOAT32: "<f4",
+    GGUFValueType.BOOL: "<u1",
+    GGUFValueType.UINT64: "<u8",
+    GGUFValueType.INT64: "<i8",
+    GGUFValueType.FLOAT64: "<f8",
 }
 """GGUF's numeric value types, as NumPy's; a bool is a byte."""
 
@@ -77,7 +74,10 @@ def bytes_of(shape: tuple[int, ...], kind: GGMLQuantizationType) -> int:
 
 @dataclass(frozen=True)
 class Header:
-    """What a GGUF file says before its tensors' data; lists of numbers are NumPy arrays."""
+    """What a GGUF file says before its tensors' data; lists of numbers are NumPy arrays.
+
+    Keys are those of `gguf.Keys`; `{arch}` in one stands for the file's architecture.
+    """
 
     path: Path
     metadata: dict[str, Any]
@@ -90,6 +90,7 @@ class Header:
         ------
         InputError: it is not of this `kind`.
         """
+        key = self._full(key)
         value = self.metadata.get(key)
         if value is None:
             return default
@@ -105,9 +106,12 @@ class Header:
         ------
         InputError: there is none, or it is not of this `kind`.
         """
-        if key not in self.metadata:
-            raise InputError(f"the metadata have no {key}", where=self.path, fix="The file is incomplete.")
+        if (full := self._full(key)) not in self.metadata:
+            raise InputError(f"the metadata have no {full}", where=self.path, fix="The file is incomplete.")
         return self.get(key, kind)
+
+    def _full(self, key: str) -> str:
+        return key.format(arch=self.metadata.get(Keys.General.ARCHITECTURE))
 
 
 def read_header(path: str | Path) -> Header:
@@ -149,7 +153,7 @@ class _HeaderReader:
             if key in metadata:
                 raise self.refuse(f"says {key} twice")
             metadata[key] = self.value(key)
-        alignment = metadata.get("general.alignment", ALIGNMENT)
+        alignment = metadata.get(Keys.General.ALIGNMENT, GGUF_DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or not 8 <= alignment <= 1 << 20 or alignment & (alignment - 1):
             raise self.refuse(f"has an alignment of {_shown(alignment)}, which is no power of two from 8 on")
         infos: dict[str, TensorInfo] = {}
@@ -205,18 +209,18 @@ class _HeaderReader:
 
     def value(self, key: str) -> Any:
         kind = self.number("<I", f"the type of {key}")
-        if kind == STRING:
+        if kind == GGUFValueType.STRING:
             return self.text(key)
-        if kind != ARRAY:
+        if kind != GGUFValueType.ARRAY:
             value = self.numbers(kind, 1, key)[0]
             # The shortest decimal that is the same float32: 1e-05, not 9.999999747378752e-06.
-            return float(str(value)) if kind == FLOAT32 else value.item()
+            return float(str(value)) if kind == GGUFValueType.FLOAT32 else value.item()
         kind = self.number("<I", f"the type of {key}")
-        if kind == STRING:
+        if kind == GGUFValueType.STRING:
             return [
                 self.text(f"an element of {key}") for _ in range(self.count("<Q", 8, MOST_ELEMENTS, f"texts of {key}"))
             ]
-        if kind == ARRAY:
+        if kind == GGUFValueType.ARRAY:
             raise self.refuse(f"{key} is a list of lists, which no metadata of a model are")
         return self.numbers(kind, self.number("<Q", f"the length of {key}"), key)
 
@@ -227,7 +231,7 @@ class _HeaderReader:
         self.need(count * form.itemsize, key)
         values = np.frombuffer(self.data, form, count, self.at).copy()
         self.at += values.nbytes
-        if kind == BOOL:
+        if kind == GGUFValueType.BOOL:
             if (values > 1).any():
                 raise self.refuse(f"{key} is neither true nor false")
             values = values.astype(bool)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from gguf import MODEL_TENSOR, TENSOR_NAMES
 
 from lucidlm.core.errors import InputError
 from lucidlm.interop.gguf.architectures import ROPE_FACTORS
 from lucidlm.interop.gguf.header import Header
 from lucidlm.model.config import ModelConfig
+
+QUERY_KEY_VALUE = (MODEL_TENSOR.ATTN_Q, MODEL_TENSOR.ATTN_K, MODEL_TENSOR.ATTN_V)
 
 
 @dataclass(frozen=True)
@@ -39,43 +42,46 @@ def layout(architecture: str, config: ModelConfig) -> dict[str, Stored]:
     queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     tensors: dict[str, Stored] = {}
 
-    def matrix(name: str, parts: dict[str, int], columns: int, bias: bool, heads: int = 0) -> None:
+    def matrix(tensor: MODEL_TENSOR, parts: dict[str, int], columns: int, bias: bool, heads: int = 0) -> None:
+        name = TENSOR_NAMES[tensor].format(bid=index)
         tensors[f"{name}.weight"] = Stored({f"{part}.weight": rows for part, rows in parts.items()}, columns, heads)
         if bias:
             tensors[f"{name}.bias"] = Stored({f"{part}.bias": rows for part, rows in parts.items()}, None, heads)
 
-    def norm(name: str, part: str, size: int = width) -> None:
+    def norm(tensor: MODEL_TENSOR, part: str, size: int = width) -> None:
+        name = TENSOR_NAMES[tensor].format(bid=index)
         tensors[f"{name}.weight"] = Stored({f"{part}.weight": size}, None)
         if config.norm == "layer" and config.bias:
             tensors[f"{name}.bias"] = Stored({f"{part}.bias": size}, None)
 
-    matrix("token_embd", {"model.embed_tokens": config.vocab_size}, width, bias=False)
+    index = 0  # of the layer whose tensors are listed; names outside of the layers have no place for it
+    matrix(MODEL_TENSOR.TOKEN_EMBD, {"model.embed_tokens": config.vocab_size}, width, bias=False)
     if config.position == "learned":
-        matrix("position_embd", {"model.embed_positions": config.context_length}, width, bias=False)
+        matrix(MODEL_TENSOR.POS_EMBD, {"model.embed_positions": config.context_length}, width, bias=False)
     for index in range(config.num_layers):
-        theirs, ours = f"blk.{index}", f"model.layers.{index}"
+        ours = f"model.layers.{index}"
         attention = {f"{ours}.self_attn.{part}_proj": queries if part == "q" else keys for part in "qkv"}
         with_bias = config.bias or config.qkv_bias
-        norm(f"{theirs}.attn_norm", f"{ours}.input_layernorm")
+        norm(MODEL_TENSOR.ATTN_NORM, f"{ours}.input_layernorm")
         if architecture == "gpt2":
-            matrix(f"{theirs}.attn_qkv", attention, width, with_bias)
+            matrix(MODEL_TENSOR.ATTN_QKV, attention, width, with_bias)
         else:
-            for part, (parameter, rows) in zip("qkv", attention.items(), strict=True):
+            for tensor, (parameter, rows) in zip(QUERY_KEY_VALUE, attention.items(), strict=True):
                 # Only llama.cpp's "llama" turns neighbouring dimensions of a head; the others turn halves, as we do.
-                turned = architecture == "llama" and part != "v"
-                matrix(f"{theirs}.attn_{part}", {parameter: rows}, width, with_bias, turned * rows // config.head_dim)
+                turned = architecture == "llama" and tensor != MODEL_TENSOR.ATTN_V
+                matrix(tensor, {parameter: rows}, width, with_bias, turned * rows // config.head_dim)
         if config.qk_norm:
-            norm(f"{theirs}.attn_q_norm", f"{ours}.self_attn.q_norm", config.head_dim)
-            norm(f"{theirs}.attn_k_norm", f"{ours}.self_attn.k_norm", config.head_dim)
-        matrix(f"{theirs}.attn_output", {f"{ours}.self_attn.o_proj": width}, queries, config.bias)
-        norm(f"{theirs}.ffn_norm", f"{ours}.post_attention_layernorm")
+            norm(MODEL_TENSOR.ATTN_Q_NORM, f"{ours}.self_attn.q_norm", config.head_dim)
+            norm(MODEL_TENSOR.ATTN_K_NORM, f"{ours}.self_attn.k_norm", config.head_dim)
+        matrix(MODEL_TENSOR.ATTN_OUT, {f"{ours}.self_attn.o_proj": width}, queries, config.bias)
+        norm(MODEL_TENSOR.FFN_NORM, f"{ours}.post_attention_layernorm")
         if config.activation == "swiglu":
-            matrix(f"{theirs}.ffn_gate", {f"{ours}.mlp.gate_proj": hidden}, width, config.bias)
-        matrix(f"{theirs}.ffn_up", {f"{ours}.mlp.up_proj": hidden}, width, config.bias)
-        matrix(f"{theirs}.ffn_down", {f"{ours}.mlp.down_proj": width}, hidden, config.bias)
-    norm("output_norm", "model.norm")
+            matrix(MODEL_TENSOR.FFN_GATE, {f"{ours}.mlp.gate_proj": hidden}, width, config.bias)
+        matrix(MODEL_TENSOR.FFN_UP, {f"{ours}.mlp.up_proj": hidden}, width, config.bias)
+        matrix(MODEL_TENSOR.FFN_DOWN, {f"{ours}.mlp.down_proj": width}, hidden, config.bias)
+    norm(MODEL_TENSOR.OUTPUT_NORM, "model.norm")
     if not config.tied_embeddings:
-        matrix("output", {"lm_head": config.vocab_size}, width, bias=False)
+        matrix(MODEL_TENSOR.OUTPUT, {"lm_head": config.vocab_size}, width, bias=False)
     return tensors
 
 

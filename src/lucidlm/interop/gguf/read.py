@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from gguf import Keys
 from torch import Tensor
 
-from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.interop.gguf.architectures import read_config, with_rope_factors
 from lucidlm.interop.gguf.header import Header, read_header
 from lucidlm.interop.gguf.names import Stored, check_tensors, our_order
@@ -18,19 +19,19 @@ from lucidlm.interop.gguf.tensors import load_tensor, open_tensors
 from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.heads import LanguageModel
 
-ENDS = ("eos", "eot", "eom")
+ENDS = (Keys.Tokenizer.EOS_ID, Keys.Tokenizer.EOT_ID, Keys.Tokenizer.EOM_ID)
 """What ends texts, turns and messages: to llama.cpp each is an end."""
 
 SAMPLING: dict[str, tuple[str, type]] = {
-    "temperature": ("temp", float),
-    "top_k": ("top_k", int),
-    "top_p": ("top_p", float),
-    "min_p": ("min_p", float),
-    "repetition_penalty": ("penalty_repeat", float),
+    "temperature": (Keys.General.SAMPLING_TEMP, float),
+    "top_k": (Keys.General.SAMPLING_TOP_K, int),
+    "top_p": (Keys.General.SAMPLING_TOP_P, float),
+    "min_p": (Keys.General.SAMPLING_MIN_P, float),
+    "repetition_penalty": (Keys.General.SAMPLING_PENALTY_REPEAT, float),
 }
-"""How models are to be sampled: transformers' words, and GGUF's with their types."""
+"""Recommended sampling: the fields of a generation_config.json, and GGUF's keys with their types."""
 
-PROVENANCE = ("general.name", "general.organization", "general.license", "general.source.url")
+PROVENANCE = (Keys.General.NAME, Keys.General.ORGANIZATION, Keys.General.LICENSE, Keys.General.SOURCE_URL)
 
 
 def load_gguf(path: Path) -> LoadedModel:
@@ -57,10 +58,10 @@ def load_gguf(path: Path) -> LoadedModel:
 
 def _generation(header: Header) -> GenerationDefaults:
     """Return the tokens that end texts, turns and messages, and how the file would have its model sampled."""
-    ends = (header.get(f"tokenizer.ggml.{name}_token_id", int) for name in ENDS)
+    ends = (header.get(key, int) for key in ENDS)
     fields: dict[str, Any] = {}
     for name, (key, kind) in SAMPLING.items():
-        if (value := header.get(f"general.sampling.{key}", kind)) is not None:
+        if (value := header.get(key, kind)) is not None:
             fields[name] = kind(str(np.float32(value))) if kind is float else value  # 0.8, not 0.800000011920929
     if fields:
         fields["do_sample"] = fields.get("temperature", 1.0) > 0

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import tokenizers
+from gguf import Keys, TokenType
 from tokenizers import AddedToken, decoders, models, normalizers, processors
 
 from lucidlm.core.errors import InputError
@@ -18,17 +19,14 @@ from lucidlm.interop.gguf.header import Header
 from lucidlm.interop.pre_tokenizers import BY_NAME
 from lucidlm.tokenize.tokenizer import Tokenizer
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-"""GGUF's types of tokens."""
-
 ROLES = {
-    "bos_token": "bos_token_id",
-    "eos_token": "eos_token_id",
-    "unk_token": "unknown_token_id",
-    "pad_token": "padding_token_id",
-    "mask_token": "mask_token_id",
+    "bos_token": Keys.Tokenizer.BOS_ID,
+    "eos_token": Keys.Tokenizer.EOS_ID,
+    "unk_token": Keys.Tokenizer.UNK_ID,
+    "pad_token": Keys.Tokenizer.PAD_ID,
+    "mask_token": Keys.Tokenizer.MASK_ID,
 }
-"""The names of tokens with a part to play: transformers', and GGUF's."""
+"""Special tokens by their names in transformers, and the keys of their ids."""
 
 LONGEST_TOKEN = 1024
 """Characters. Looking for the merges of a token takes the square of its length."""
@@ -45,7 +43,7 @@ def read_tokenizer(header: Header) -> Tokenizer:
     InputError: it is of a kind, or cuts text in a way, that is not known, or it contradicts itself.
     """
     tokens = _tokens(header)
-    kind = header.require("tokenizer.ggml.model", str)
+    kind = header.require(Keys.Tokenizer.MODEL, str)
     builders = {"gpt2": _byte_level, "llama": _sentence_piece, "t5": _characters}
     if kind not in builders:
         fix = "Known are gpt2 (byte-level BPE) and llama (SentencePiece BPE)."
@@ -53,9 +51,9 @@ def read_tokenizer(header: Header) -> Tokenizer:
     config = _config(header, tokens)
     try:
         core, begins = builders[kind](header, tokens)
-        _add_special(core, tokens, _numbers(header, "token_type", len(tokens), NORMAL))
+        _add_special(core, tokens, _numbers(header, Keys.Tokenizer.TOKEN_TYPE, len(tokens), TokenType.NORMAL))
         bos = config.get("bos_token")
-        if bos is not None and header.get("tokenizer.ggml.add_bos_token", bool, begins):
+        if bos is not None and header.get(Keys.Tokenizer.ADD_BOS, bool, begins):
             special = [(bos, core.token_to_id(bos))]
             core.post_processor = processors.TemplateProcessing(single=[bos, "$A"], special_tokens=special)
     except InputError:
@@ -66,7 +64,7 @@ def read_tokenizer(header: Header) -> Tokenizer:
 
 
 def _tokens(header: Header) -> list[str]:
-    tokens = header.require("tokenizer.ggml.tokens", list)
+    tokens = header.require(Keys.Tokenizer.LIST, list)
     # llama.cpp renames them so, too: several empty ones would be one and the same.
     tokens = [token or f"[EMPTY_{index}]" for index, token in enumerate(tokens)]
     if len(set(tokens)) < len(tokens):
@@ -80,11 +78,11 @@ def _tokens(header: Header) -> list[str]:
 
 def _numbers(header: Header, key: str, count: int, default: float | None) -> np.ndarray:
     """Return a list of as many numbers as there are tokens."""
-    if default is not None and f"tokenizer.ggml.{key}" not in header.metadata:
+    if default is not None and key not in header.metadata:
         return np.full(count, default)
-    numbers = header.require(f"tokenizer.ggml.{key}", np.ndarray)
+    numbers = header.require(key, np.ndarray)
     if len(numbers) != count:
-        raise InputError(f"tokenizer.ggml.{key} has {len(numbers):,} elements for {count:,} tokens", where=header.path)
+        raise InputError(f"{key} has {len(numbers):,} elements for {count:,} tokens", where=header.path)
     return numbers
 
 
@@ -96,31 +94,31 @@ def _config(header: Header, tokens: list[str]) -> dict[str, Any]:
         "model_input_names": ["input_ids", "attention_mask"],
     }
     for role, key in ROLES.items():
-        index = header.get(f"tokenizer.ggml.{key}", int)
+        index = header.get(key, int)
         if index is None:
             continue
         if not 0 <= index < len(tokens):
-            what = f"tokenizer.ggml.{key} is {index:,}, there are {len(tokens):,} tokens"
+            what = f"{key} is {index:,}, there are {len(tokens):,} tokens"
             raise InputError(what, where=header.path)
         config[role] = tokens[index]
     if "eos_token" not in config:
         raise InputError("names no token that ends a text (tokenizer.ggml.eos_token_id)", where=header.path)
     config.setdefault("pad_token", config["eos_token"])  # what pads is never looked at
-    if template := header.get("tokenizer.chat_template", str):
+    if template := header.get(Keys.Tokenizer.CHAT_TEMPLATE, str):
         config["chat_template"] = template
     return config
 
 
 def _byte_level(header: Header, tokens: list[str]) -> tuple[tokenizers.Tokenizer, bool]:
     """Return byte-level BPE, and whether its texts begin with BOS unless the file says otherwise."""
-    name = header.get("tokenizer.ggml.pre", str, "default")
+    name = header.get(Keys.Tokenizer.PRE, str, "default")
     if name not in BY_NAME:
         fix = f"Known are {', '.join(sorted(BY_NAME))}."
         raise InputError(f"its tokenizer cuts text the way {name!r}, which is not known", where=header.path, fix=fix)
     pre = BY_NAME[name]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     merges: dict[tuple[str, str], None] = {}  # of equal merges the first counts
-    for merge in header.require("tokenizer.ggml.merges", list):
+    for merge in header.require(Keys.Tokenizer.MERGES, list):
         left, _, right = merge[1:].partition(" ")  # the first character is never the space between the two
         merges[merge[:1] + left, right] = None
     core = tokenizers.Tokenizer(models.BPE(vocabulary, list(merges), ignore_merges=pre.ignore_merges))
@@ -132,8 +130,8 @@ def _byte_level(header: Header, tokens: list[str]) -> tuple[tokenizers.Tokenizer
 def _sentence_piece(header: Header, tokens: list[str]) -> tuple[tokenizers.Tokenizer, bool]:
     """Return SentencePiece's BPE as merges, as transformers' converter makes them, and that its texts begin with BOS."""
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    merges = merges_from_scores(vocabulary, _numbers(header, "scores", len(tokens), None))
-    unknown = header.get("tokenizer.ggml.unknown_token_id", int)
+    merges = merges_from_scores(vocabulary, _numbers(header, Keys.Tokenizer.SCORES, len(tokens), None))
+    unknown = header.get(Keys.Tokenizer.UNK_ID, int)
     core = tokenizers.Tokenizer(
         models.BPE(
             vocabulary,
@@ -143,7 +141,7 @@ def _sentence_piece(header: Header, tokens: list[str]) -> tuple[tokenizers.Token
             byte_fallback=True,
         )
     )
-    with_prefix = header.get("tokenizer.ggml.add_space_prefix", bool, True)
+    with_prefix = header.get(Keys.Tokenizer.ADD_PREFIX, bool, True)
     to_pieces = [normalizers.Prepend(SPACE)] if with_prefix else []
     core.normalizer = normalizers.Sequence([*to_pieces, normalizers.Replace(" ", SPACE)])
     stripped = [decoders.Strip(" ", 1, 0)] if with_prefix else []
@@ -155,10 +153,10 @@ def _sentence_piece(header: Header, tokens: list[str]) -> tuple[tokenizers.Token
 
 def _characters(header: Header, tokens: list[str]) -> tuple[tokenizers.Tokenizer, bool]:
     """Return a tokenizer of characters, made of a BPE without merges, and that its texts do not begin with BOS."""
-    types = _numbers(header, "token_type", len(tokens), NORMAL)
-    if any(len(tokens[index]) != 1 for index in (types == NORMAL).nonzero()[0]):
+    types = _numbers(header, Keys.Tokenizer.TOKEN_TYPE, len(tokens), TokenType.NORMAL)
+    if any(len(tokens[index]) != 1 for index in (types == TokenType.NORMAL).nonzero()[0]):
         raise InputError("has a Unigram tokenizer, of which only those of characters are read", where=header.path)
-    unknown = tokens[header.require("tokenizer.ggml.unknown_token_id", int)]
+    unknown = tokens[header.require(Keys.Tokenizer.UNK_ID, int)]
     vocabulary = {" " if token == SPACE else token: index for index, token in enumerate(tokens)}
     core = tokenizers.Tokenizer(models.BPE(vocabulary, [], unk_token=unknown))
     core.decoder = decoders.Fuse()
@@ -181,7 +179,7 @@ def merges_from_scores(vocabulary: dict[str, int], scores: np.ndarray) -> list[t
 
 def _add_special(core: tokenizers.Tokenizer, tokens: list[str], types: np.ndarray) -> None:
     """Tell the tokenizer which tokens are commands, and which are found in a text before it is cut."""
-    for special, kinds in ((True, (CONTROL, UNKNOWN)), (False, (USER_DEFINED,))):
+    for special, kinds in ((True, (TokenType.CONTROL, TokenType.UNKNOWN)), (False, (TokenType.USER_DEFINED,))):
         found = [
             AddedToken(tokens[index], special=special, normalized=False) for index in np.isin(types, kinds).nonzero()[0]
         ]

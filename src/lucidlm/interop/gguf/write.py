@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType
+from gguf import (
+    GGML_QUANT_SIZES,
+    GGML_QUANT_VERSION,
+    GGUF_DEFAULT_ALIGNMENT,
+    MODEL_TENSOR,
+    TENSOR_NAMES,
+    GGMLQuantizationType,
+    GGUFValueType,
+    GGUFWriter,
+    LlamaFileType,
+)
 from gguf.quants import dequantize, quantize
 from torch import Tensor
 
-from lucidlm.checkpoint.directory import LoadedModel
-from lucidlm.checkpoint.sizes import require_causal
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.io import atomic_path, require_free_space
 from lucidlm.core.progress import log
 from lucidlm.inference.end_of_text import end_of_turn, ends_of
 from lucidlm.inference.sampler import sampling_of
-from lucidlm.interop.gguf.architectures import ROPE_FACTORS, architecture_of, metadata_of, rope_factors
-from lucidlm.interop.gguf.header import ALIGNMENT, bytes_of
+from lucidlm.interop.gguf.architectures import ROPE_FACTORS, architecture_of, rope_factors, write_config
+from lucidlm.interop.gguf.header import bytes_of
 from lucidlm.interop.gguf.names import Stored, layout, their_order
 from lucidlm.interop.gguf.read import ENDS, PROVENANCE, SAMPLING
 from lucidlm.interop.gguf.tensors import CHUNK
-from lucidlm.interop.gguf.write_tokenizer import tokenizer_metadata
+from lucidlm.interop.gguf.write_tokenizer import write_tokenizer
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.generation import GenerationDefaults
 from lucidlm.tokenize.tokenizer import Tokenizer
@@ -39,6 +47,8 @@ FORMATS: dict[str, tuple[GGMLQuantizationType, LlamaFileType]] = {
     "q4_0": (GGMLQuantizationType.Q4_0, LlamaFileType.MOSTLY_Q4_0),
 }
 """How matrices can be stored, and what such a file calls itself; the gguf package can only read the other types."""
+
+POSITIONS = f"{TENSOR_NAMES[MODEL_TENSOR.POS_EMBD]}.weight"
 
 HEADER_ROOM = 1 << 26
 """Bytes of disk asked for besides those of the tensors."""
@@ -60,7 +70,7 @@ def export_gguf(loaded: LoadedModel, out: Path, dtype: str | None) -> None:
     if dtype not in (None, *FORMATS):
         raise InputError(f"{dtype!r} is not offered for GGUF", where="--dtype", fix=f"Known are {', '.join(FORMATS)}.")
     kind, file_type = FORMATS[dtype or "fp32"]
-    model = require_causal(loaded.model, "--to gguf")
+    model = loaded.require_causal()
     architecture = architecture_of(model.config)
     if loaded.tokenizer is None:
         raise InputError("the model has no tokenizer, which a GGUF file holds", where="--to gguf")
@@ -68,16 +78,14 @@ def export_gguf(loaded: LoadedModel, out: Path, dtype: str | None) -> None:
         raise InputError("does not end in .gguf, by which such a file is known", where=out, fix="Choose another --out.")
     if out.exists():
         raise InputError("is there already", where=out, fix="Choose another --out, or remove it first.")
-    metadata = {
-        "general.name": out.stem,
-        **_provenance(loaded),
-        "general.file_type": file_type,
-        "general.quantization_version": 2,
-        **metadata_of(model.config),
-        **_sampling(model.generation),
-        **tokenizer_metadata(loaded.tokenizer, model.config.vocab_size),
-        **_ends(model.generation, loaded.tokenizer, model.config.vocab_size),
-    }
+    writer = GGUFWriter(None, architecture)
+    _write_provenance(writer, loaded, out.stem)
+    writer.add_file_type(file_type)
+    writer.add_quantization_version(GGML_QUANT_VERSION)
+    write_config(writer, model.config)
+    _write_sampling(writer, model.generation)
+    write_tokenizer(writer, loaded.tokenizer, model.config.vocab_size)
+    _write_ends(writer, model.generation, loaded.tokenizer, model.config.vocab_size)
     tensors = layout(architecture, model.config)
     kinds = {name: _kind(name, stored, kind) for name, stored in tensors.items()}
     state = model.state_dict() | _rope_factors(model.config)
@@ -86,42 +94,48 @@ def export_gguf(loaded: LoadedModel, out: Path, dtype: str | None) -> None:
         kinds[ROPE_FACTORS] = GGMLQuantizationType.F32
     require_free_space(out.parent, HEADER_ROOM + sum(bytes_of(tensors[name].shape, kinds[name]) for name in tensors))
     with atomic_path(out) as temporary:
-        _write_header(temporary, architecture, metadata, tensors, kinds)
+        _write_header(writer, temporary, tensors, kinds)
         with open(temporary, "ab") as file:
             for name, stored in tensors.items():
-                file.write(bytes(-file.tell() % ALIGNMENT))
+                file.write(bytes(-file.tell() % GGUF_DEFAULT_ALIGNMENT))
                 for rows in _chunks(state, stored):
                     file.write(_packed(rows, kinds[name], name, out))
-            file.write(bytes(-file.tell() % ALIGNMENT))
+            file.write(bytes(-file.tell() % GGUF_DEFAULT_ALIGNMENT))
 
 
-def _provenance(loaded: LoadedModel) -> dict[str, str]:
-    """Return what the GGUF file said that the model was read from: its name, and whose and under which licence it is."""
-    facts = loaded.record.get("provenance", {}).get("gguf", {})
-    return {key: facts[name] for key in PROVENANCE if (name := key.removeprefix("general.")) in facts}
+def _write_provenance(writer: GGUFWriter, loaded: LoadedModel, name: str) -> None:
+    """Write what the GGUF file said that the model was read from: its name, and whose and under which licence it is."""
+    facts = {"name": name, **loaded.record.get("provenance", {}).get("gguf", {})}
+    for key in PROVENANCE:
+        if (fact := facts.get(key.removeprefix("general."))) is not None:
+            writer.add_string(key, fact)
 
 
-def _sampling(generation: GenerationDefaults) -> dict[str, float]:
-    """Return how the model is to be sampled, in GGUF's words; nothing where that is not said."""
+def _write_sampling(writer: GGUFWriter, generation: GenerationDefaults) -> None:
+    """Write how the model is to be sampled; nothing where that is not said."""
     asked = sampling_of(generation.fields)
-    return {f"general.sampling.{key}": kind(asked[name]) for name, (key, kind) in SAMPLING.items() if name in asked}
+    for name, (key, kind) in SAMPLING.items():
+        if name in asked:
+            writer.add_key_value(
+                key, kind(asked[name]), GGUFValueType.FLOAT32 if kind is float else GGUFValueType.INT32
+            )
 
 
-def _ends(generation: GenerationDefaults, tokenizer: Tokenizer, vocab_size: int) -> dict[str, int]:
-    """Return where GGUF holds the ends of texts besides the tokenizer's own; those beyond two are said."""
+def _write_ends(writer: GGUFWriter, generation: GenerationDefaults, tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Write the ends of texts besides the tokenizer's own; those beyond two are said."""
     others = sorted(ends_of(tokenizer, generation.ends, vocab_size) - {tokenizer.eos_id})
     # What ends turns is the first to be held, as in a conversation it is what matters.
     first = [index for index in (end_of_turn(tokenizer), *generation.ends) if index in others]
     ordered = list(dict.fromkeys([*first, *others]))
-    held = dict(zip(ENDS[1:], ordered, strict=False))
-    if lost := [str(tokenizer.core.id_to_token(index)) for index in ordered[len(held) :]]:
+    for key, index in zip(ENDS[1:], ordered, strict=False):
+        writer.add_uint32(key, index)
+    if lost := [str(tokenizer.core.id_to_token(index)) for index in ordered[len(ENDS) - 1 :]]:
         log(f"GGUF has no place for more than {len(ENDS)} ends of text: {', '.join(lost)} will end none there")
-    return {f"tokenizer.ggml.{name}_token_id": index for name, index in held.items()}
 
 
 def _kind(name: str, stored: Stored, kind: GGMLQuantizationType) -> GGMLQuantizationType:
     """Return how a tensor is stored where matrices are to be of this `kind`; as llama.cpp's own converter decides it."""
-    if stored.width is None or name == "position_embd.weight":
+    if stored.width is None or name == POSITIONS:
         return GGMLQuantizationType.F32
     return GGMLQuantizationType.F16 if stored.width % GGML_QUANT_SIZES[kind][0] else kind
 
@@ -133,30 +147,14 @@ def _rope_factors(config: ModelConfig) -> dict[str, Tensor]:
 
 
 def _write_header(
-    path: Path,
-    architecture: str,
-    metadata: dict[str, Any],
-    tensors: dict[str, Stored],
-    kinds: dict[str, GGMLQuantizationType],
+    writer: GGUFWriter, path: Path, tensors: dict[str, Stored], kinds: dict[str, GGMLQuantizationType]
 ) -> None:
     """Write what precedes the tensors' data, which are not left to the writer: it takes whole tensors, and NumPy's
     `tofile`, which it calls, does not say that the disk is full."""
-    writer = GGUFWriter(path, architecture)
-    for key, value in metadata.items():
-        if isinstance(value, bool):  # before int, which a bool is too
-            writer.add_bool(key, value)
-        elif isinstance(value, int):
-            writer.add_uint32(key, value)
-        elif isinstance(value, float):
-            writer.add_float32(key, value)
-        elif isinstance(value, str):
-            writer.add_string(key, value)
-        else:
-            writer.add_array(key, value)
     for name, stored in tensors.items():
         size = bytes_of(stored.shape, kinds[name])
         writer.add_tensor_info(name, stored.shape, np.dtype(np.float32), size, kinds[name])
-    writer.write_header_to_file()
+    writer.write_header_to_file(path)
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     writer.close()

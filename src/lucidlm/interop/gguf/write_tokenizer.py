@@ -1,4 +1,4 @@
-"""Our tokenizer as a GGUF file's metadata: the way back from `tokenizer.py`.
+"""Our tokenizer as a GGUF file's metadata: the way back from `read_tokenizer`.
 
 llama.cpp has its own code for each kind of tokenizer, and the file says only which, so what it would not do as we do is
 refused rather than written: a model that is given other tokens than those it was trained on says nonsense quietly.
@@ -7,62 +7,72 @@ refused rather than written: a model that is given other tokens than those it wa
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from gguf import GGUFWriter, Keys, TokenType
 
 from lucidlm.core.errors import InputError
-from lucidlm.interop.gguf.read_tokenizer import (
-    BYTE,
-    CONTROL,
-    NORMAL,
-    ROLES,
-    SPACE,
-    UNKNOWN,
-    UNUSED,
-    USER_DEFINED,
-    merges_from_scores,
-)
+from lucidlm.core.progress import log
+from lucidlm.interop.gguf.read_tokenizer import ROLES, SPACE, merges_from_scores
 from lucidlm.interop.pre_tokenizers import name_of
 from lucidlm.tokenize.chat_template import own_template
 from lucidlm.tokenize.tokenizer import Tokenizer
+
+SHOWN = 3
+"""Tokens that a message names."""
 
 BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
 """What SentencePiece spells the bytes of characters it has no token for."""
 
 
-def tokenizer_metadata(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
-    """Return the metadata that describe `tokenizer`, with unused tokens up to the model's `vocab_size`.
+def write_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Describe `tokenizer` to the writer of a file whose model has `vocab_size` rows.
+
+    Rows without a token get an unused one. Added tokens without a row are left out: the model cannot read them either.
 
     Raises
     ------
-    InputError: llama.cpp has none like it, or the model has fewer tokens.
+    InputError: llama.cpp has none like it, or a token that is needed has no row.
     """
-    if tokenizer.vocab_size > vocab_size:
-        raise _refusal(f"has {tokenizer.vocab_size:,} tokens, the model {vocab_size:,}")
     definition = json.loads(tokenizer.core.to_str())
-    kinds = {"bpe": _byte_level, "sentencepiece": _sentence_piece, "characters": _characters}
+    kinds = {"bpe": _write_byte_level, "sentencepiece": _write_sentence_piece, "characters": _write_characters}
     kind = "bpe" if tokenizer.byte_level else tokenizer.kind
     if kind not in kinds:
         raise _refusal(f"is of the kind {kind}, which llama.cpp has nothing for that gives the same tokens")
-    tokens = _tokens(tokenizer, vocab_size)
-    described = {"tokens": tokens, **kinds[kind](tokenizer, definition, tokens)}
     # What a tokenizer puts after a whole text is not asked for: llama.cpp would put it after a prompt, too.
     if tokenizer.prefix not in ([], [tokenizer.begin_id]):
         raise _refusal(f"puts {len(tokenizer.prefix)} tokens before a text; llama.cpp puts one there or none")
     ids = {key: found for role, key in ROLES.items() if (found := tokenizer.find(role)) is not None}
-    ids |= {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.eos_id}
-    metadata = {
-        **described,
-        "token_type": _types(tokenizer, definition, tokens),
-        **ids,
-        "add_bos_token": bool(tokenizer.prefix),
-        "add_eos_token": False,
-    }
-    template = own_template(tokenizer)
-    return {f"tokenizer.ggml.{key}": value for key, value in metadata.items()} | (
-        {} if template is None else {"tokenizer.chat_template": template}
-    )
+    ids |= {Keys.Tokenizer.BOS_ID: tokenizer.begin_id, Keys.Tokenizer.EOS_ID: tokenizer.eos_id}
+    _leave_out_rowless(tokenizer, vocab_size, needed=ids.values())
+    tokens = _tokens(tokenizer, vocab_size)
+    kinds[kind](writer, tokenizer, definition, tokens)
+    writer.add_token_types(_types(tokenizer, definition, tokens))
+    for key, index in ids.items():
+        writer.add_uint32(key, index)
+    writer.add_add_bos_token(bool(tokenizer.prefix))
+    writer.add_add_eos_token(False)
+    if (template := own_template(tokenizer)) is not None:
+        writer.add_chat_template(template)
+
+
+def _leave_out_rowless(tokenizer: Tokenizer, vocab_size: int, needed: Iterable[int]) -> None:
+    """Say which tokens from `vocab_size` on are left out; llama.cpp opens no file with more tokens than rows."""
+    rowless = range(vocab_size, tokenizer.vocab_size)
+    if not rowless:
+        return
+    learned = max(tokenizer.core.get_vocab(with_added_tokens=False).values(), default=-1)
+    if learned >= vocab_size or any(index in rowless for index in needed):
+        raise _refusal(
+            f"has {tokenizer.vocab_size:,} tokens, the model {vocab_size:,}",
+            fix="Only added tokens that begin, end and pad nothing can be left out. Use the tokenizer that the model "
+            "was trained with.",
+        )
+    names = [repr(token) for index in rowless if (token := tokenizer.core.id_to_token(index)) is not None]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    log(f"GGUF: left out tokens that the model has no row for: {', '.join(names[:SHOWN])}{more}")
 
 
 def _tokens(tokenizer: Tokenizer, vocab_size: int) -> list[str]:
@@ -71,22 +81,24 @@ def _tokens(tokenizer: Tokenizer, vocab_size: int) -> list[str]:
 
 
 def _types(tokenizer: Tokenizer, definition: dict[str, Any], tokens: list[str]) -> list[int]:
-    types = [NORMAL] * tokenizer.vocab_size + [UNUSED] * (len(tokens) - tokenizer.vocab_size)
-    for index in range(tokenizer.vocab_size):
+    types = [TokenType.NORMAL] * len(tokens)
+    for index, token in enumerate(tokens):
         if tokenizer.core.id_to_token(index) is None:
-            types[index] = UNUSED
-        elif definition["model"].get("byte_fallback") and tokens[index] in BYTES:
-            types[index] = BYTE
+            types[index] = TokenType.UNUSED
+        elif definition["model"].get("byte_fallback") and token in BYTES:
+            types[index] = TokenType.BYTE
     for token in definition["added_tokens"]:
-        types[token["id"]] = CONTROL if token["special"] else USER_DEFINED
+        if token["id"] >= len(tokens):
+            continue
+        types[token["id"]] = TokenType.CONTROL if token["special"] else TokenType.USER_DEFINED
         if not token["special"] and (token["lstrip"] or token["rstrip"] or token["single_word"]):
             raise _refusal(f"has a token {token['content']!r} that depends on what is around it")
     if tokenizer.unknown_id is not None:
-        types[tokenizer.unknown_id] = UNKNOWN
-    return types
+        types[tokenizer.unknown_id] = TokenType.UNKNOWN
+    return [kind.value for kind in types]
 
 
-def _byte_level(tokenizer: Tokenizer, definition: dict[str, Any], tokens: list[str]) -> dict[str, Any]:
+def _write_byte_level(writer: GGUFWriter, tokenizer: Tokenizer, definition: dict[str, Any], tokens: list[str]) -> None:
     model = definition["model"]
     name = name_of(tokenizer.core)
     if name is None:
@@ -98,10 +110,15 @@ def _byte_level(tokenizer: Tokenizer, definition: dict[str, Any], tokens: list[s
         raise _refusal("marks the parts of words, which llama.cpp's byte-level BPE does not")
     if not model["merges"]:
         raise _refusal("has no merges, without which llama.cpp opens no byte-level BPE")
-    return {"model": "gpt2", "pre": name, "merges": [" ".join(merge) for merge in _merges(model)]}
+    writer.add_token_list(tokens)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(name)
+    writer.add_token_merges([" ".join(merge) for merge in _merges(model)])
 
 
-def _sentence_piece(tokenizer: Tokenizer, definition: dict[str, Any], tokens: list[str]) -> dict[str, Any]:
+def _write_sentence_piece(
+    writer: GGUFWriter, tokenizer: Tokenizer, definition: dict[str, Any], tokens: list[str]
+) -> None:
     model = definition["model"]
     prefixed = _space_prefix(definition)
     if prefixed is None:
@@ -113,11 +130,15 @@ def _sentence_piece(tokenizer: Tokenizer, definition: dict[str, Any], tokens: li
     derived = merges_from_scores(model["vocab"], np.array(scores))
     if not model.get("byte_fallback") or set(derived) != set(merges) or not _same_results(derived, merges):
         raise _refusal("merges in an order that no scores of tokens express, which llama.cpp has in their place")
-    return {"model": "llama", "pre": "default", "scores": scores, "add_space_prefix": prefixed}
+    writer.add_token_list(tokens)
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_scores(scores)
+    writer.add_add_space_prefix(prefixed)
 
 
-def _characters(tokenizer: Tokenizer, definition: dict[str, Any], tokens: list[str]) -> dict[str, Any]:
-    """Return a Unigram whose tokens are characters without bytes, all as likely as each other.
+def _write_characters(writer: GGUFWriter, tokenizer: Tokenizer, definition: dict[str, Any], tokens: list[str]) -> None:
+    """Write a Unigram whose tokens are characters without bytes, all as likely as each other.
 
     Its one difference: of several unknown characters in a row it makes one unknown token.
     """
@@ -125,14 +146,12 @@ def _characters(tokenizer: Tokenizer, definition: dict[str, Any], tokens: list[s
         raise _refusal(f"has {SPACE!r} or NUL for a character, which llama.cpp has another use for")
     if tokenizer.unknown_id is None:
         raise _refusal("has no token for unknown characters")
-    return {
-        "model": "t5",
-        "pre": "default",
-        "tokens": [SPACE if token == " " else token for token in tokens],
-        "scores": [0.0] * len(tokens),
-        "add_space_prefix": False,
-        "remove_extra_whitespaces": False,
-    }
+    writer.add_token_list([SPACE if token == " " else token for token in tokens])
+    writer.add_tokenizer_model("t5")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_scores([0.0] * len(tokens))
+    writer.add_add_space_prefix(False)
+    writer.add_remove_extra_whitespaces(False)
 
 
 def _same_results(one: list[tuple[str, str]], other: list[tuple[str, str]]) -> bool:
@@ -160,9 +179,8 @@ def _merges(model: dict[str, Any]) -> list[tuple[str, str]]:
     return [(left, right) for left, right in pairs]
 
 
-def _refusal(what: str) -> InputError:
-    return InputError(
-        f"its tokenizer {what}",
-        where="--to gguf",
-        fix="Characters, and byte-level and SentencePiece BPE in forms that llama.cpp knows, can be exported.",
-    )
+def _refusal(
+    what: str,
+    fix: str = "Characters, and byte-level and SentencePiece BPE in forms that llama.cpp knows, can be exported.",
+) -> InputError:
+    return InputError(f"its tokenizer {what}", where="--to gguf", fix=fix)

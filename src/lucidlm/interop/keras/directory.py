@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lucidlm.checkpoint.directory import RECORD, LoadedModel, token_ids
+from lucidlm.checkpoint.directory import RECORD, token_ids
 from lucidlm.checkpoint.generation_config import GENERATION_CONFIG, read_generation_defaults
-from lucidlm.checkpoint.sizes import require_causal
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.record import record_checksum
 from lucidlm.checkpoint.weights import WEIGHTS as SAFETENSORS
 from lucidlm.checkpoint.weights import check_fit, own_file
 from lucidlm.core.errors import InputError
@@ -46,7 +47,7 @@ def export_keras(loaded: LoadedModel, out: Path, dtype: str | None) -> None:
     LucidError: the disk is full.
     """
     require_fp32(dtype)
-    model = require_causal(loaded.model, "--to keras")
+    model = loaded.require_causal()
     require_portable(model.config)
     write_directory(model.state_dict(), model.config, loaded.tokenizer, model.generation, out)
 
@@ -101,7 +102,7 @@ def load_keras(path: Path) -> LoadedModel:
     return LoadedModel(
         model.eval(),
         Tokenizer.load(directory) if held else None,
-        {"kind": "language", "model": config.model_dump(), "provenance": {}},
+        {"kind": "language", "model": config.model_dump(), "provenance": {}, "checksum": record_checksum(record)},
     )
 
 

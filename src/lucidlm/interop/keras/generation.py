@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -17,19 +17,34 @@ from torch import Tensor
 from lucidlm.inference.decode import Sampler, start_rows, suppressed_tokens
 from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.interop.keras.layers import KeyValues
+from lucidlm.model.config import ModelConfig
+from lucidlm.model.generation import GenerationDefaults
 from lucidlm.tokenize.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from lucidlm.interop.keras.model import BigLanguageModel
 
 SMALLEST = 64
 """Places in the smallest buffers; larger ones have twice as many, and so on, up to the model's context."""
 
 
+class Decoder(Protocol):
+    """What is needed of a Keras model to write with it; see `lucidlm.interop.keras.model`."""
+
+    config: ModelConfig
+    generation: GenerationDefaults
+    compute_dtype: Any
+
+    def read(self, tokens: Any, caches: list[KeyValues] | None = None, start: Any = 0) -> tuple[Any, list[KeyValues]]:
+        """Return hidden states (B, T, D) and each layer's keys and values."""
+        ...
+
+    def readout(self, hidden: Any) -> Any:
+        """Return logits (…, V) of hidden states (…, D)."""
+        ...
+
+
 class Stepper:
     """Reads tokens with a model. On TensorFlow by a graph, which is kept for each size of tokens and buffers."""
 
-    def __init__(self, model: BigLanguageModel) -> None:
+    def __init__(self, model: Decoder) -> None:
         self.model, self._run = model, None
 
     def caches(self, room: int) -> list[KeyValues]:

@@ -13,8 +13,9 @@ import keras
 import torch
 from torch import Tensor
 
-from lucidlm.checkpoint.directory import LoadedModel, load_model
-from lucidlm.checkpoint.sizes import refuse_other, require_causal, sizes_of
+from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.sizes import refuse_other, sizes_of
 from lucidlm.checkpoint.weights import check_fit, load_weights, weight_shapes
 from lucidlm.core.errors import InputError
 from lucidlm.inference.sampler import SamplingConfig
@@ -170,7 +171,7 @@ class BigLanguageModel(keras.Model):
         InputError: it is no model, it is damaged, or it holds a model of another kind.
         """
         loaded = load_model(source)
-        written = require_causal(loaded.model, source)
+        written = loaded.require_causal()
         model = cls(**written.config.model_dump(), tokenizer=loaded.tokenizer)
         model.assign_state(written.state_dict())
         model.generation = written.generation
@@ -218,7 +219,7 @@ class BigLanguageModel(keras.Model):
                 variable.assign(optimiser[str(index)])
 
     def _take_over(self, loaded: LoadedModel, where: Path) -> None:
-        written = require_causal(loaded.model, where)
+        written = loaded.require_causal()
         theirs = written.config
         require_portable(theirs)
         free = ADOPTED if self.embed_positions is None else set()

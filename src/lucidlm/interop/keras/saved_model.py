@@ -9,8 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lucidlm.checkpoint.directory import LoadedModel
-from lucidlm.checkpoint.sizes import require_causal
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import disk_errors, require_free_space, require_vacant
 from lucidlm.interop.keras.directory import require_fp32, require_portable
@@ -30,7 +29,7 @@ def export_saved_model(loaded: LoadedModel, out: Path, dtype: str | None) -> Non
     LucidError: the disk is full.
     """
     require_fp32(dtype)
-    config = require_causal(loaded.model, "--to saved-model").config
+    config = loaded.require_causal().config
     require_portable(config)
     require_vacant(out)
     from lucidlm.interop.keras import BigLanguageModel

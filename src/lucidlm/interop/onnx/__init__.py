@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 
 

@@ -1,8 +1,8 @@
-"""The parts of a task's examples: those to learn from, those that choose the best weights, those to judge by.
+"""The splits of a task's examples: training, validation (chooses the best weights) and test.
 
-Examples of one text stand in one part. Which one it is says a hash of the text, as in preparing a corpus; where examples
-have labels, the hashes are cut for each label by itself, so that all parts have its share. Where the cuts are is kept with
-the model, so that what it was trained on is known even after its data have grown.
+All examples of one text are in one split. A hash of the text decides which, as in preparing a corpus. Labelled examples
+are split for each label separately (stratified). The bounds are saved with the model, so that its training examples are
+known even after its data have grown.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OnConflict = Literal["drop", "first", "keep", "stop"]
 
 
 class PartsConfig(Config):
-    """Which examples, and how they are parted.
+    """Which examples, and how they are split.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class PartsConfig(Config):
     fields: the names that fields have in the data, by the names that the task knows them by (text: review).
     encoding: how the bytes of `data` stand for text; "auto" recognises it (`lucidlm.data.formats.encoding`).
     html: whether the texts of `data` are HTML: all ("yes"), none ("no") or those that show it ("auto").
-    on_conflict: what becomes of a text that has several labels; nobody knows which is right, so it is left out.
+    on_conflict: what becomes of a text that has several labels; by default it is left out.
     validation, test: shares of the data held out; validation chooses the weights, test is for `evaluate`.
     """
 
@@ -89,7 +89,7 @@ class TunedOn(PartsConfig):
 
 
 class Parts(dict[Split, list[Any]]):
-    """The examples of each part, and the bounds by label that they were parted by: none where there are no labels."""
+    """The examples of each split, and the bounds by label that they were split at: none without labels."""
 
     bounds: Bounds
 

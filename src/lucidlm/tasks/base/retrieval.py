@@ -1,20 +1,19 @@
-"""Finding the right one of many texts, which search and recommendation have in common.
+"""Retrieval: rank many items for a query; what search and recommendation share.
 
-The items that are ranked are those of the examples judged on, each once. A model embeds them and what is sought with,
-once each, and ranks by cosine.
+The items are those of the examples evaluated on, each once. A model embeds items and queries, once each, and ranks by
+cosine similarity.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from lucidlm.baselines.retrieval import AT_ONCE, RandomOrder, TfidfSearch, pool, rank
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.data.examples.records import Match, Ranking
 from lucidlm.metrics.ranking_metrics import place_of, ranking_metrics
 from lucidlm.metrics.statistics import Metric
@@ -26,11 +25,11 @@ SHOWN = 5
 
 
 class Ranker:
-    """Ranks items by the cosine of their vectors with what is sought with: the mean of its texts' vectors.
+    """Ranks items by cosine similarity with the query: the mean of the vectors of its texts.
 
     Parameters
     ----------
-    again: whether an item may be found that is among the texts it is sought with.
+    again: whether the texts of a query may be found as items too.
     """
 
     def __init__(self, embedder: TextEmbedder, again: bool) -> None:
@@ -39,13 +38,16 @@ class Ranker:
     def predict(self, examples: Sequence[Match], label: str | None = None) -> list[Ranking]:
         """Rank the items of all examples for each; shows progress if given a `label` for it."""
         items, embedder = pool(examples), self.embedder
-        sought = list(dict.fromkeys(text for example in examples for text in example.query))
-        encoded = [*embedder.encode(items, "document"), *embedder.encode(sought, "query" if self.again else "document")]
-        alike = {ids.tobytes(): ids for ids in encoded}  # a text that is sought with may be an item too
-        row = {key: number for number, key in enumerate(alike)}
-        vectors = embedder.comparable(embedder.embed_encoded(list(alike.values()), label))
+        queried = list(dict.fromkeys(text for example in examples for text in example.query))
+        encoded = [
+            *embedder.encode(items, "document"),
+            *embedder.encode(queried, "query" if self.again else "document"),
+        ]
+        distinct = {ids.tobytes(): ids for ids in encoded}  # a text of a query may be an item too
+        row = {key: number for number, key in enumerate(distinct)}
+        vectors = embedder.comparable(embedder.embed_encoded(list(distinct.values()), label))
         vectors = vectors[[row[ids.tobytes()] for ids in encoded]]
-        place = {text: number for number, text in enumerate(sought, len(items))}
+        place = {text: number for number, text in enumerate(queried, len(items))}
         means = np.stack([vectors[[place[text] for text in one.query]].mean(0) for one in examples])
         queries = embedder.comparable(means)
         found: list[Ranking] = []
@@ -63,14 +65,14 @@ class Retrieval(Task[Match, Ranking]):
     answer: ClassVar[type] = Ranking
 
     again: ClassVar[bool] = True
-    """Whether an item may be found that is among the texts it is sought with."""
+    """Whether the texts of a query may be found as items too."""
 
     def key(self, example: Match) -> str:
-        """Return all texts of the example; the text alone where it is sought with itself, as in pretraining."""
+        """Return all texts of the example; the text alone where it is its own query, as in pretraining."""
         return "\n".join(dict.fromkeys((*example.query, example.item)))
 
     def texts(self, example: Match) -> tuple[str, ...]:
-        """Return what is sought with, and the item."""
+        """Return the query and the item."""
         return (*example.query, example.item)
 
     def metrics(self, examples: Sequence[Match]) -> list[Metric]:
@@ -81,12 +83,12 @@ class Retrieval(Task[Match, Ranking]):
         """Return search by TF-IDF, and chance."""
         return [TfidfSearch(again=self.again), RandomOrder()]
 
-    def predictor(self, directory: Path, device: torch.device) -> Predictor[Match, Ranking]:
-        """Open a language model, tuned for this or as pretraining left it, to rank by its vectors."""
-        return Ranker(TextEmbedder.from_pretrained(directory, device), self.again)
+    def predictor(self, loaded: LoadedModel) -> Predictor[Match, Ranking]:
+        """Return what ranks by the vectors of a language model, tuned for this or as pretraining left it."""
+        return Ranker(TextEmbedder.of(loaded), self.again)
 
     def show(self, example: Match, prediction: Ranking) -> dict[str, Any]:
-        """Return what was sought with, the right item, its place (from 1; None: not ranked) and the first few items."""
+        """Return the query, the right item, its place (from 1; None: not ranked) and the first few items."""
         query = example.query[0] if len(example.query) == 1 else list(example.query)
         return {
             "query": query,

@@ -3,8 +3,8 @@
 A new task is one new file: it makes an instance of a kind of task (`TextClassification`, `SequenceToSequence`, …), or a
 subclass of one, and registers it here. Other packages add theirs through entry points in the group `lucidlm.task`.
 
-A task knows its data (fields, their check, how a row becomes an example), which model answers it, and what the answers
-are held against: metrics and baselines. It does not know how models are trained; `train` does.
+A task knows its data (fields, their checks, how a row becomes an example), which kind of model predicts, and its metrics
+and baselines. It does not know how models are trained; `train` does.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
-import torch
-
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log
 from lucidlm.core.registry import Registry
@@ -47,7 +45,7 @@ class Predictor(Protocol[Asked, P]):
 
 
 class Baseline(Protocol[Asked, P]):
-    """What a model has to beat: it learns from the training examples, if at all, and answers like a model."""
+    """A simple method to compare a model with: fitted to the training examples, it predicts like a model."""
 
     name: str
 
@@ -80,7 +78,7 @@ class Task(ABC, Generic[E, P]):
     """The fields that a row of the data may have, under the names that are read where the caller gives no others."""
 
     tunable: ClassVar[bool] = True
-    """Whether models are fine-tuned for it; others only judge what pretraining made."""
+    """Whether models are fine-tuned for it; other tasks only evaluate pretrained models."""
 
     def rows(self, row: Row) -> Iterable[Row]:
         """Return the rows that a row of the data stands for: itself, unless the task knows a form that nests them."""
@@ -97,17 +95,17 @@ class Task(ABC, Generic[E, P]):
 
     @abstractmethod
     def key(self, example: E) -> str:
-        """Return the text that says whether two examples are the same and that decides an example's split."""
+        """Return the text that identifies an example and whose hash decides its split."""
 
     def target(self, example: E) -> Hashable:
-        """Return what is right for the example beside its `key`: two that agree in both are the same one twice.
+        """Return the target of the example; two examples with equal `key` and target are duplicates.
 
-        None where the key says all.
+        None if the key is enough to tell.
         """
         return None
 
     def together(self, examples: Sequence[E]) -> list[E]:
-        """Return the examples of one key as they are judged: as one with several references, or each by itself."""
+        """Return the examples of one key as they are evaluated: merged into one with several references, or as they are."""
         return list(examples)
 
     @abstractmethod
@@ -116,27 +114,27 @@ class Task(ABC, Generic[E, P]):
 
     @abstractmethod
     def metrics(self, examples: Sequence[E]) -> list[Metric]:
-        """Return what answers to `examples` are judged by; the first decides between two models.
+        """Return the metrics of predictions for `examples`; the first one decides between two models.
 
-        The examples tell what the metrics need to know of the data: its language, say.
+        Metrics may depend on the data, on its language for instance.
         """
 
     @abstractmethod
     def baselines(self) -> list[Baseline[E, P]]:
-        """Return what a model has to beat, not yet fitted."""
+        """Return the baselines, not yet fitted."""
 
     @abstractmethod
-    def predictor(self, directory: Path, device: torch.device) -> Predictor[E, P]:
-        """Open a model directory to answer this task.
+    def predictor(self, loaded: LoadedModel) -> Predictor[E, P]:
+        """Return what answers this task with a loaded model, on the device that this is on.
 
         Raises
         ------
-        InputError: it holds no model that can.
+        InputError: the model cannot.
         """
 
     @abstractmethod
     def show(self, example: E, prediction: P) -> dict[str, Any]:
-        """Return what a person wants to see of an answer: plain values by column, the input first."""
+        """Return a prediction for display: plain values by column, the input first."""
 
 
 tasks: Registry[Task[Any, Any]] = Registry("task")
@@ -173,7 +171,8 @@ def read_examples(
         asked = [name for name, found in names.items() if found == twice[0]]
         what = f'the fields "{asked[0]}" and "{asked[1]}" are both to be read from "{twice[0]}"'
         raise InputError(what, where="fields", fix="Give each a field of its own.")
-    refuse_file(task, source)
+    wanted = f"{task.name} reads a row for each example, with the fields {', '.join(task.fields)}."
+    refuse_file(wanted, source)
     rejects = Reading(on_error=on_error, skipped=Counter() if skipped is None else skipped)
     # Under "yes" there is nothing left to look for: the rows were read so.
     clean = Cleaner(CleanConfig(repetition=False, html="auto" if html == "auto" else "no"))
@@ -183,7 +182,7 @@ def read_examples(
         try:
             examples.append(task.read(row))
         except InputError as error:
-            refuse_form(task, row)
+            refuse_form(wanted, "label" in task.fields, row)
             rejects.reject(error.what, error.what, where=row.where, fix=(error.fix or "").rstrip("."))
     if count := clean.counts["html"]:
         log(f"{source}: HTML becomes plain text in {count:,} examples' texts (--html no leaves it)")

@@ -6,13 +6,11 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
-import torch
 
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.data.examples.records import Example, GeneratedText, Pair, Row
 from lucidlm.inference.sampler import SamplingConfig
@@ -35,12 +33,12 @@ MANY = 0.03
 
 @dataclass(frozen=True)
 class TextGeneration(Task[E, GeneratedText], Generic[E]):
-    """A text that is to be written for each example.
+    """Generates a text for each example.
 
     Parameters
     ----------
-    beams: how many beginnings of an answer are kept while the likeliest one is searched for; 1 is greedy.
-    sampling: draw the answer by chance instead of searching, as long as the reference is.
+    beams: the width of the beam search; 1 is greedy.
+    sampling: sample the answer instead of searching, as long as the reference is.
     """
 
     beams: int = BEAMS
@@ -53,9 +51,9 @@ class TextGeneration(Task[E, GeneratedText], Generic[E]):
 
     @abstractmethod
     def tokenize(self, examples: Sequence[E], tokenizer: Tokenizer, max_tokens: int) -> list[TokenizedExample]:
-        """Turn examples into what the model reads and writes, in `max_tokens` tokens.
+        """Turn examples into prompt and target tokens, `max_tokens` in all.
 
-        A task whose sequences may be longer than that is trained on stretches of them.
+        Sequences may be longer than that; training then reads windows of them.
         """
 
     def end(self, tokenizer: Tokenizer) -> int:
@@ -76,13 +74,13 @@ class TextGeneration(Task[E, GeneratedText], Generic[E]):
         return tokenizer
 
     def doubts(self, examples: Sequence[E]) -> list[str]:
-        """Return what is odd about the training examples, in sentences for a person."""
+        """Return warnings about the training examples, as sentences."""
         return []
 
     def writer(
         self, model: LanguageModel, tokenizer: Tokenizer, max_tokens: int, lengths: Lengths, *, bidirectional: bool
     ) -> SequenceWriter:
-        """Return what answers with `model` as it stands at the time of asking."""
+        """Return a predictor that uses the current weights of `model`."""
         return SequenceWriter(
             model,
             tokenizer,
@@ -95,9 +93,8 @@ class TextGeneration(Task[E, GeneratedText], Generic[E]):
             sampling=self.sampling,
         )
 
-    def predictor(self, directory: Path, device: torch.device) -> Predictor[E, GeneratedText]:
-        """Open a model that was tuned for a task of this kind, with the prompt that it was tuned with."""
-        loaded = load_model(directory)
+    def predictor(self, loaded: LoadedModel) -> Predictor[E, GeneratedText]:
+        """Return what writes with a model that was tuned for a task of this kind, by the prompt that it was tuned with."""
         provenance = loaded.record["provenance"]
         length = loaded.model.config.context_length
         unknown = {"settings": {}, "lengths": {"multiple": 1.0, "longest": length}} if self.untuned else None
@@ -105,33 +102,33 @@ class TextGeneration(Task[E, GeneratedText], Generic[E]):
         if not isinstance(loaded.model, LanguageModel) or loaded.tokenizer is None or provenance is None:
             raise InputError(
                 "holds no model that was tuned to write",
-                where=directory,
-                fix=f"Fine-tune one: lucidlm finetune {self.name} --model {directory} --data … --out ….",
+                where=loaded.source,
+                fix=f"Fine-tune one: lucidlm finetune {self.name} --model {loaded.source} --data … --out ….",
             )
         tuned = provenance["config"] if "writing" in provenance else {}
         bidirectional = tuned.get("attention") == "bidirectional"
         task = replace(self, **provenance["settings"])
         lengths = Lengths(**provenance["lengths"])
         max_tokens = tuned.get("max_length") or length
-        return task.writer(loaded.model.to(device), loaded.tokenizer, max_tokens, lengths, bidirectional=bidirectional)
+        return task.writer(loaded.model, loaded.tokenizer, max_tokens, lengths, bidirectional=bidirectional)
 
 
 @dataclass(frozen=True)
 class SequenceToSequence(TextGeneration[Pair]):
-    """A text for a text, from rows with both.
+    """A target text for a source text, from rows with both.
 
-    The model reads `before`, the source, `between` and writes the target. What stands between is the end-of-text token,
-    which no text can contain, unless another text is given. A source that is longer than its share of the room is read
+    The model reads `before`, the source, `between` and writes the target. By default `between` is the end-of-text token,
+    which no text can contain. A source that is longer than its share of the room is read
     from its beginning as far as it fits.
 
     Parameters
     ----------
-    source_field, target_field, references_field: what the rows call the text to be read, the one to be written, and the
-        list of all that would be right; rows may lack the last.
+    source_field, target_field, references_field: what the rows call the source, the target and the list of
+        references; rows may lack the last.
     before, between: texts around the source.
     source_share: how much of the room the source may take, the rest being the answer's.
     metrics: makes the metrics of pairs.
-    baselines: makes what the model has to beat.
+    baselines: makes the baselines.
     longest_ratio: how many times as long as the other one side usually is at most, in characters; None: nobody knows.
     """
 
@@ -167,24 +164,24 @@ class SequenceToSequence(TextGeneration[Pair]):
         return tuple(one.strip() for one in found)
 
     def key(self, example: Pair) -> str:
-        """Return the source: what is to be written for it stands in one part of the data only."""
+        """Return the source, so that all its targets are in one split."""
         return example.source
 
     def target(self, example: Pair) -> tuple[str, tuple[str, ...]]:
-        """Return what is to be written, and all that would be right."""
+        """Return the target and the references."""
         return example.target, example.references
 
     def together(self, examples: Sequence[Pair]) -> list[Pair]:
-        """Return the first pair, with all that any of them calls right for references."""
+        """Return the first pair, with the references of all of them."""
         references = dict.fromkeys(reference for example in examples for reference in example.references)
         return [replace(examples[0], references=tuple(references))]
 
     def texts(self, example: Pair) -> tuple[str, ...]:
-        """Return the source and all that would be right."""
+        """Return the source, the target and the references."""
         return (example.source, *dict.fromkeys((example.target, *example.references)))
 
     def show(self, example: Pair, prediction: GeneratedText) -> dict[str, Any]:
-        """Return the source, what should have been written and what was."""
+        """Return the source, the target and the text written."""
         return {"source": example.source, "target": example.target, "written": prediction.text}
 
     def settings(self) -> dict[str, Any]:

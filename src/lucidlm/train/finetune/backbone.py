@@ -1,8 +1,8 @@
-"""What fine-tuning takes over from a pretrained model: the Transformer without its head."""
+"""What fine-tuning takes from a pretrained model: the Transformer without its head, or the whole language model."""
 
 from __future__ import annotations
 
-from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
@@ -28,12 +28,21 @@ def pretrained_backbone(loaded: LoadedModel, where: str) -> tuple[Transformer, T
 
 
 def backbone_config(shape: ModelConfig, config: FinetuneConfig, *, bidirectional: bool = False) -> ModelConfig:
-    """Return the shape of the model to be tuned: the pretrained one's, with the dropout and the attention asked for.
+    """Return the pretrained model's configuration with the dropout and the attention (causal or not) of `config`.
 
     Parameters
     ----------
-    bidirectional: what "auto" means for a causal model: whether tokens are to see those after them as well.
+    bidirectional: whether `attention: auto` makes a causal model bidirectional.
     """
     auto = shape.causal and not bidirectional
     causal = auto if config.attention == "auto" else config.attention == "causal"
     return shape.changed(dropout=config.dropout, causal=causal)
+
+
+def language_model(loaded: LoadedModel, shape: ModelConfig) -> LanguageModel:
+    """Return a copy of the pretrained language model, head included, with the configuration `shape`."""
+    assert isinstance(loaded.model, LanguageModel)
+    model = LanguageModel(shape, seed=None)
+    model.load_state_dict(loaded.model.state_dict())
+    model.generation = loaded.model.generation
+    return model

@@ -1,4 +1,4 @@
-"""Learning to classify: cross-entropy of labelled texts, a fresh head on a pretrained backbone."""
+"""Fine-tuning for classification: cross-entropy of the labels, with a new head on a pretrained backbone."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.data.examples.records import LabelledText
 from lucidlm.data.split import Split
 from lucidlm.model.heads import SequenceClassifier
 from lucidlm.predict.classifier import TextClassifier, pad
 from lucidlm.tasks.text_classification import TextClassification
-from lucidlm.tokenize.embedding_rows import padding
 from lucidlm.train.finetune.backbone import backbone_config, pretrained_backbone
 from lucidlm.train.finetune.config import FinetuneConfig
-from lucidlm.train.finetune.objective import TaskObjective
+from lucidlm.train.finetune.objective import TaskObjective, random_window
 
 OUT_OF_BALANCE = 0.25
-"""The share of the commonest label's examples below which a label's are too few for accuracy to tell how it fares."""
+"""A label with a smaller share of the commonest label's examples hardly shows in accuracy, so macro-F1 is monitored."""
 
 
 @dataclass
@@ -38,8 +37,8 @@ class TextBatch:
 class ClassificationObjective(TaskObjective[LabelledText, TextBatch]):
     """Cross-entropy of labelled texts.
 
-    Of a text longer than the model reads, training takes another stretch each time, while judging reads all of it, in
-    windows. Where labels are weighted, the weights average to one over the training texts.
+    Training reads a random window of a text that is longer than the model's context; prediction reads all its windows.
+    Label weights, if any, average to one over the training texts.
     """
 
     head: ClassVar[tuple[str, ...]] = ("score", "dense", "classifier")
@@ -54,7 +53,7 @@ class ClassificationObjective(TaskObjective[LabelledText, TextBatch]):
         examples: dict[Split, list[LabelledText]],
         device: torch.device,
     ) -> Self:
-        """Put a fresh classification head on the pretrained backbone.
+        """Put a new classification head on the pretrained backbone.
 
         Raises
         ------
@@ -85,21 +84,17 @@ class ClassificationObjective(TaskObjective[LabelledText, TextBatch]):
         return [min(len(ids), self.classifier.max_tokens) + 1 for ids in self.ids]
 
     def usual_monitor(self, first: str) -> str:
-        """Return macro-F1 where labels count equally whatever their number, or accuracy would hardly see the rare ones."""
+        """Return macro-F1 for weighted or imbalanced labels, since accuracy hardly depends on rare ones."""
         return "macro_f1" if self.config.class_weights == "balanced" or self.balance < OUT_OF_BALANCE else first
 
     def collate(self, rows: np.ndarray, generator: np.random.Generator) -> TextBatch:
         windows = [self.classifier.window(self._window(self.ids[row], generator)) for row in rows]
-        tokens, lengths = pad(windows, padding(self.tokenizer, self.classifier.model.config.vocab_size))
-        device = next(self.model.parameters()).device
-        return TextBatch(tokens.to(device), lengths.to(device), torch.from_numpy(self.labels[rows]).to(device))
+        parts = (*pad(windows, self.padding_id), torch.from_numpy(self.labels[rows]))
+        return TextBatch(*(part.to(self.device) for part in parts))
 
     def _window(self, ids: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Return what the model gets to read of a text this time: a stretch of it that fits, with some tokens left out."""
-        max_tokens = self.classifier.max_tokens
-        if len(ids) > max_tokens:
-            start = generator.integers(len(ids) - max_tokens + 1)
-            ids = ids[start : start + max_tokens]
+        """Return a random window of a text that fits, after token dropout."""
+        ids = random_window(ids, self.classifier.max_tokens, generator)
         if self.config.token_dropout:
             ids = ids[generator.random(len(ids)) >= self.config.token_dropout]
         return ids
@@ -116,24 +111,24 @@ class ClassificationObjective(TaskObjective[LabelledText, TextBatch]):
         return functional.cross_entropy(logits, batch.labels, weights, reduction="sum", label_smoothing=smoothing)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Judge the model on the validation texts; their mean loss comes with the task's metrics."""
+        """Return the task's metrics and the mean loss on the validation texts."""
         if not self.validation:
             return {}
         answers = self.classifier.predict(self.validation)
         assert isinstance(self.task, TextClassification)
         truth = self.task.label_ids(self.validation, self.classifier.labels)
         chosen = np.array([answer.probabilities[label] for answer, label in zip(answers, truth, strict=True)])
-        found = self.judged(answers)
-        return {**found, "validation_loss": float(-np.log(np.maximum(chosen, 1e-12)).mean())}
+        loss = float(-np.log(np.maximum(chosen, 1e-12)).mean())
+        return {**self.score(self.validation, answers), "validation_loss": loss}
 
     def report(self) -> list[str]:
-        said = [f"labels {', '.join(self.classifier.labels)}"]
+        lines = [f"labels {', '.join(self.classifier.labels)}"]
         if self.balance < OUT_OF_BALANCE:
-            said.append(
+            lines.append(
                 f"the commonest label has {1 / self.balance:,.0f} times the examples of the rarest: "
                 f"the best weights are chosen by {self.monitor.replace('_', ' ')} (--monitor)"
             )
         max_tokens = self.classifier.max_tokens
         if long := sum(len(ids) > max_tokens for ids in self.ids):
-            said.append(f"{long:,} texts are longer than {max_tokens:,} tokens: read in stretches of that length")
-        return said
+            lines.append(f"{long:,} texts are longer than {max_tokens:,} tokens: read in stretches of that length")
+        return lines

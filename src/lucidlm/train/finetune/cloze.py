@@ -1,10 +1,9 @@
-"""Questions made of plain text, for readers that have few real ones to learn from.
+"""Synthetic (cloze) questions from plain text, for question answering with few real examples.
 
-A span of a sentence is hidden and asked for with the words around it, some of them left out and in another order, so
-that a reader learns to find the sentence a question speaks of and in it the kind of span it asks for (Lewis et al. 2019,
-"Unsupervised Question Answering by Cloze Translation", arXiv:1906.04980; here the translation is the noise alone, which
-they found to do nearly as well). No tagger is needed: spans are numbers, names, quotations, and what stands between
-function words.
+A span of a sentence is masked and asked for with the words around it, some of them dropped and shuffled. So the model
+learns to find the sentence of a question, and the kind of span that it asks for in it (Lewis et al. 2019, "Unsupervised
+Question Answering by Cloze Translation", arXiv:1906.04980; here the translation is the noise alone, which they found to
+do nearly as well). No tagger is needed: spans are numbers, names, quotations, and the words between function words.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from lucidlm.data.sources.read import read_documents
 QuestionKind = Literal["when", "number", "name", "quotation", "phrase"]
 
 KINDS: dict[QuestionKind, float] = {"when": 0.15, "number": 0.15, "name": 0.3, "quotation": 0.05, "phrase": 0.35}
-"""How often each kind of span is asked for where a sentence has all of them."""
+"""The probability of each kind of span in a sentence that has all of them."""
 
 OWN = 0.3
-"""How often a question is made of a training context rather than of the other text."""
+"""The probability that a question is made from a training context, not from the other text."""
 
 MOST = 20_000_000
 """Characters that are read of a source."""
@@ -38,7 +37,7 @@ LENGTHS = {False: (150, 700), True: (60, 250)}
 
 SHORTEST_SENTENCE = {False: 40, True: 14}
 ASKED = {False: (5, 14), True: (8, 26)}
-"""Words (characters) of the sentence that a question takes up, at least and at most."""
+"""Words (characters) of the sentence that a question uses, at least and at most."""
 
 DROPPED = 0.55
 """The share of those that are left out."""
@@ -120,12 +119,12 @@ class Passage:
 
 
 class ClozeQuestions:
-    """Makes questions of passages, as many as asked for; the same for the same generator.
+    """Draws synthetic questions from passages; the same for the same generator.
 
     Parameters
     ----------
-    texts: texts and where they stand.
-    own: likewise; those that real questions are asked about.
+    texts: texts and their sources (`where`).
+    own: likewise, the contexts of the real questions.
     """
 
     def __init__(self, texts: Iterable[tuple[str, str]], own: Iterable[tuple[str, str]] = ()) -> None:
@@ -181,7 +180,7 @@ class ClozeQuestions:
 
 
 def _pool(texts: Iterable[tuple[str, str]]) -> list[tuple[Passage, int]]:
-    """Return all sentences that something can be asked of: the passage and the sentence's number in it."""
+    """Return all sentences that a question can be made from: the passage and the sentence's number in it."""
     pool = []
     for text, where in dict.fromkeys(texts):
         unspaced = separates_no_words([text])
@@ -193,7 +192,7 @@ def _pool(texts: Iterable[tuple[str, str]]) -> list[tuple[Passage, int]]:
 
 
 def _context(passage: Passage, chosen: int, generator: np.random.Generator) -> tuple[int, int]:
-    """Return where a stretch of whole sentences around one begins and ends: as long as drawn, or all there is."""
+    """Return the bounds of a run of whole sentences around the chosen one, of random length or up to the whole passage."""
     length = generator.integers(*LENGTHS[passage.unspaced])
     first = last = chosen
     bounds = passage.sentences
@@ -206,12 +205,12 @@ def _context(passage: Passage, chosen: int, generator: np.random.Generator) -> t
 
 
 def _spans(sentence: str, unspaced: bool) -> dict[QuestionKind, list[tuple[int, int]]]:
-    """Return what can be asked for in a sentence: where it begins and ends, by kind."""
+    """Return the spans of a sentence that can be asked for, (start, end), by kind."""
     found: dict[QuestionKind, list[tuple[int, int]]] = {}
     for kind, pattern in (_UNSPACED if unspaced else _SPACED).items():
         spans = [match.span() for match in pattern.finditer(sentence)]
         if kind == "name" and not unspaced:
-            # The capital of a sentence's first word says nothing of it.
+            # The first word of a sentence is capitalised whatever it is.
             spans = [(start, end) for start, end in spans if start > 0 or " " in sentence[start:end]]
         # What is nearly all of its sentence leaves nothing to ask with.
         spans = [(start, end) for start, end in spans if 2 * (end - start) < len(sentence)]
@@ -264,7 +263,7 @@ def _joined_unspaced(before: list[str], word: str, after: list[str], generator: 
 
 
 def _clustered(characters: list[str], generator: np.random.Generator) -> list[str]:
-    """Put characters together by two to four, since words are not told from one another."""
+    """Join characters in groups of two to four, since the script has no word boundaries."""
     clusters, start = [], 0
     while start < len(characters):
         size = int(generator.integers(2, 5))

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.devices import Precision
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.flops import count_parameters

@@ -8,18 +8,21 @@ that a curve can be gone on with, and more numbers and seeds added to it.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, Field, ValidationError
 
-from lucidlm.checkpoint.directory import LoadedModel, load_model
+from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.config import CONFIG, Config, describe
 from lucidlm.core.devices import Compute, Precision, choose_compute, describe_machine
 from lucidlm.core.errors import InputError
@@ -187,8 +190,10 @@ def label_curve(config: LabelCurveConfig, out: str | Path) -> tuple[LabelCurve, 
             seconds, curve.baseline = time.monotonic() - start, baseline.name
             answers = baseline.predict(held_out)
         else:
-            tuning = config.finetuning(len(few), seed).changed(tuning="full" if method == SCRATCH else None)
-            predictor, stopped_by = _train(tuning, task, method == SCRATCH, few, compute, out / "run")
+            tuning = config.finetuning(len(few), seed)
+            if method == SCRATCH:
+                tuning = tuning.changed(tuning="full")
+            predictor, stopped_by = _train(tuning, task, _begin(loaded, method, seed), few, compute, out / "run")
             if stopped_by is not None:
                 return curve, stopped_by
             seconds = time.monotonic() - start
@@ -212,15 +217,24 @@ def label_curve(config: LabelCurveConfig, out: str | Path) -> tuple[LabelCurve, 
     return curve, None
 
 
+def _begin(loaded: LoadedModel, method: str, seed: int) -> LoadedModel:
+    """Return what a training begins with: fresh weights, or a copy of the pretrained ones, which training overwrites."""
+    if method == PRETRAINED:
+        return replace(loaded, model=copy.deepcopy(loaded.model))
+    assert isinstance(loaded.model, LanguageModel), "nothing else is tuned"
+    record = {**loaded.record, "provenance": {"pretrained_here": True}}
+    return replace(loaded, model=LanguageModel(loaded.model.config, seed), record=record)
+
+
 def _train(
-    config: FinetuneConfig, task: Task[Any, Any], fresh: bool, examples: list[Any], compute: Compute, directory: Path
+    config: FinetuneConfig,
+    task: Task[Any, Any],
+    loaded: LoadedModel,
+    examples: list[Any],
+    compute: Compute,
+    directory: Path,
 ) -> tuple[Any, int | None]:
     """Return the predictor with the trained model, and the signal that stopped the training, if one did."""
-    loaded = load_model(config.model)
-    if fresh:
-        assert isinstance(loaded.model, LanguageModel), "nothing else is tuned"
-        record = {**loaded.record, "provenance": {"pretrained_here": True}}
-        loaded = LoadedModel(LanguageModel(loaded.model.config, config.loop.seed), loaded.tokenizer, record)
     config = config.for_model(loaded)
     objective = build_objective(config, task, loaded, {"train": examples, "validation": [], "test": []}, compute.device)
     apply_tuning(objective.model, config, objective.head)
@@ -266,9 +280,7 @@ def read_curve(path: str | Path) -> LabelCurve:
 
 
 def _fingerprint(loaded: LoadedModel, examples: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(loaded.model.state_dict().items()):
-        digest.update(name.encode() + value.contiguous().numpy().tobytes())
+    digest = hashlib.sha256(loaded.fingerprint.encode())
     for example in examples:
         digest.update(example.encode() + b"\n")
     return digest.hexdigest()

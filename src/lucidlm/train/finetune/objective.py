@@ -1,7 +1,7 @@
-"""What fine-tuning shares whatever the task: shuffled batches of like length, and judging by the task's own metric.
+"""What all fine-tuning objectives share: shuffled batches of similar length, and validation by the task's metrics.
 
-A subclass says how an example is encoded, how a batch is put together and what its loss is. It trains `model`, which
-becomes the model directory.
+A subclass says how examples are encoded and collated and what the loss of a batch is. It trains `model`, which becomes
+the model directory.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples.records import Example
 from lucidlm.data.split import Split
 from lucidlm.model.heads import Model
 from lucidlm.tasks.base.task import Predictor, Task
+from lucidlm.tokenize.embedding_rows import padding
 from lucidlm.tokenize.tokenizer import Tokenizer
 from lucidlm.train.finetune.config import FinetuneConfig
 
 E = TypeVar("E", bound=Example)
 Batch = TypeVar("Batch")
 
-STRETCH = 50
-"""Batches that are sorted by length together: enough for little padding, few enough for other company each time."""
+MEGABATCH = 50
+"""Batches that are sorted by length together: enough for little padding, few enough that batches differ between epochs."""
 
 
 class TaskObjective(ABC, Generic[E, Batch]):
@@ -40,11 +41,11 @@ class TaskObjective(ABC, Generic[E, Batch]):
     ----------
     config: with `max_length` filled in.
     examples: those of the training and validation parts.
-    predictor: answers with `model` as it stands at the time of asking.
+    predictor: predicts with the current weights of `model`.
     """
 
     head: ClassVar[tuple[str, ...]] = ()
-    """The first parts of the names of the parameters that are not the pretrained model's."""
+    """Name prefixes of the parameters that are new, not the pretrained model's."""
 
     measures_loss: ClassVar[bool] = False
     """Whether `evaluate` returns a `validation_loss` beside the task's metrics."""
@@ -71,8 +72,18 @@ class TaskObjective(ABC, Generic[E, Batch]):
             raise InputError(f"{task.name} measures no {chosen!r}", where="monitor", fix=f"It measures {known}.")
         self.monitor, self.higher_is_better = f"validation_{chosen}", figures[chosen]
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return next(self.model.parameters()).device
+
+    @property
+    def padding_id(self) -> int:
+        """The token that batches are padded with."""
+        return padding(self.tokenizer, self.model.config.vocab_size)
+
     def usual_monitor(self, first: str) -> str:
-        """Return the figure that decides which weights are best where none is asked for: the task's `first` metric."""
+        """Return the default for `config.monitor`: the task's `first` metric."""
         return first
 
     @classmethod
@@ -85,7 +96,7 @@ class TaskObjective(ABC, Generic[E, Batch]):
         examples: dict[Split, list[E]],
         device: torch.device,
     ) -> Self:
-        """Make the model that is to be trained from the pretrained one, and the objective around it.
+        """Build the model to train from the pretrained one, and its objective.
 
         Raises
         ------
@@ -94,15 +105,15 @@ class TaskObjective(ABC, Generic[E, Batch]):
 
     @abstractmethod
     def encode(self, examples: Sequence[E]) -> list[int]:
-        """Turn the training examples into tokens, once, and keep them; return how many each takes in a batch."""
+        """Tokenize the training examples, once, and keep the result; return how many tokens each takes in a batch."""
 
     @abstractmethod
     def collate(self, rows: np.ndarray, generator: np.random.Generator) -> Batch:
-        """Make a batch of the training examples `rows`; whatever is random in it comes from `generator`."""
+        """Collate the training examples `rows` into a batch; all randomness comes from `generator`."""
 
     @abstractmethod
     def counted(self, batch: Batch) -> int:
-        """Return how many tokens (or examples) of a batch count in the loss."""
+        """Return the number of tokens (or examples) that the loss of a batch is summed over."""
 
     @abstractmethod
     def tokens(self, batch: Batch) -> int:
@@ -110,7 +121,7 @@ class TaskObjective(ABC, Generic[E, Batch]):
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the loss of a batch summed over what counts, a scalar."""
+        """Return the summed loss of a batch, a scalar; see `counted`."""
 
     def batches(self, first_step: int) -> Iterator[list[Batch]]:
         """Yield each step's batch, from `first_step` on; the same whenever asked."""
@@ -124,27 +135,26 @@ class TaskObjective(ABC, Generic[E, Batch]):
     def _epoch(self, epoch: int) -> list[np.ndarray]:
         """Return the rows of each batch of an epoch.
 
-        Examples are shuffled, sorted by length within stretches of many batches, cut, and the batches shuffled: little
-        padding, and still other company for each example in every epoch.
+        Examples are shuffled, sorted by length within megabatches, cut into batches, and the batches shuffled: little
+        padding, and different batches in every epoch.
         """
         generator = numpy_generator(self.config.loop.seed, "epoch", epoch)
         size = self.config.batch_size
         order = generator.permutation(len(self.train))
-        parts = [order[start : start + STRETCH * size] for start in range(0, len(order), STRETCH * size)]
+        parts = [order[start : start + MEGABATCH * size] for start in range(0, len(order), MEGABATCH * size)]
         order = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts])
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         return [batches[index] for index in generator.permutation(len(batches))]
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Judge the model by the task's metrics on the validation examples; empty where there are none."""
+        """Return the task's metrics on the validation examples; empty if there are none."""
         if not self.validation:
             return {}
-        return self.judged(self.predictor.predict(self.validation))
+        return self.score(self.validation, self.predictor.predict(self.validation))
 
-    def judged(self, answers: Sequence[Any]) -> dict[str, float]:
-        """Return the task's metrics of the answers to the validation examples."""
-        metrics = self.task.metrics(self.validation)
-        return {f"validation_{metric.name}": metric(self.validation, answers) for metric in metrics}
+    def score(self, examples: Sequence[E], predictions: Sequence[Any]) -> dict[str, float]:
+        """Return the task's metrics of the predictions for validation examples."""
+        return {f"validation_{metric.name}": metric(examples, predictions) for metric in self.task.metrics(examples)}
 
     def describe(self, step: int) -> str:
         """Name the examples of a step."""
@@ -153,12 +163,20 @@ class TaskObjective(ABC, Generic[E, Batch]):
         return f"{step} (epoch {epoch}, examples {', '.join(self.train[row].where for row in rows[:3])} …)"
 
     def provenance(self) -> dict[str, Any]:
-        """Return what the model directory's provenance has to tell the predictor beside the configuration."""
+        """Return what the predictor needs from the model directory's provenance beside the configuration."""
         return {}
 
     def save_extras(self, directory: Path) -> None:
-        """Add to the saved model directory what other software needs to use the model for this task."""
+        """Write to the model directory the files that other software needs for this task."""
 
     def report(self) -> list[str]:
-        """Return what a person should know of the examples: how many were cut or windowed, and why."""
+        """Return lines for the log: how many examples are truncated or read in windows, and why."""
         return []
+
+
+def random_window(ids: np.ndarray, max_tokens: int, generator: np.random.Generator) -> np.ndarray:
+    """Return all of `ids` (n,) if they fit, else a random window of them (max_tokens,)."""
+    if len(ids) <= max_tokens:
+        return ids
+    start = generator.integers(len(ids) - max_tokens + 1)
+    return ids[start : start + max_tokens]

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from lucidlm.checkpoint.directory import LoadedModel, load_model, save_model
+from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.config import CONFIG
 from lucidlm.core.devices import choose_compute, describe_machine
 from lucidlm.core.errors import InputError
@@ -24,7 +25,7 @@ from lucidlm.tasks.question_answering import QuestionAnswering
 from lucidlm.tasks.text_classification import TextClassification
 from lucidlm.train.finetune.classification_objective import ClassificationObjective
 from lucidlm.train.finetune.config import FinetuneConfig, pretrained_here
-from lucidlm.train.finetune.contrastive_objective import MatchObjective
+from lucidlm.train.finetune.contrastive_objective import ContrastiveObjective
 from lucidlm.train.finetune.objective import TaskObjective
 from lucidlm.train.finetune.span_objective import SpanObjective
 from lucidlm.train.finetune.text_objective import SequenceObjective
@@ -35,7 +36,7 @@ OBJECTIVES: dict[type[Task[Any, Any]], type[TaskObjective[Any, Any]]] = {
     TextClassification: ClassificationObjective,
     TextGeneration: SequenceObjective,
     QuestionAnswering: SpanObjective,
-    Retrieval: MatchObjective,
+    Retrieval: ContrastiveObjective,
 }
 """How each kind of task is learned."""
 

@@ -1,4 +1,4 @@
-"""Learning to find answers: cross-entropy of where they start and end, a fresh head on a pretrained backbone."""
+"""Fine-tuning for extractive question answering: cross-entropy of the answer's start and end, with a new head."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples.records import Question, Span
 from lucidlm.data.split import Split
@@ -19,24 +19,23 @@ from lucidlm.model.heads import SpanExtractor
 from lucidlm.predict.classifier import pad
 from lucidlm.predict.span_reader import EncodedQuestion, SpanReader, Window, allowed_positions, segments
 from lucidlm.tasks.question_answering import QuestionAnswering
-from lucidlm.tokenize.embedding_rows import padding
 from lucidlm.train.finetune.backbone import backbone_config, pretrained_backbone
 from lucidlm.train.finetune.cloze import ClozeQuestions
 from lucidlm.train.finetune.config import FinetuneConfig
 from lucidlm.train.finetune.objective import TaskObjective
 
 ELSEWHERE = 0.1
-"""How often training shows a window of a long context that does not hold the answer, so that the reader learns to
-say so."""
+"""How often training draws any window of a long context, also one without the answer, so that the model learns to
+abstain there."""
 
 SYNTHETIC = 0.7
-"""The share of a run's steps that learn from made-up questions, before those that learn from real ones."""
+"""The share of a run's steps that train on synthetic questions, before the real ones."""
 
 
 @dataclass
 class SpanBatch:
-    """Token ids (B, T) int64 padded on the right, their lengths (B,) and segments (B, T), where answers may be (B, T)
-    bool, and where the right ones start and end (B,) int64: at 0 where the window holds none."""
+    """Token ids (B, T) int64 padded on the right, their lengths (B,) and segments (B, T), the positions allowed in an
+    answer (B, T) bool, and the answer's start and end (B,) int64: 0 and 0 if the window does not hold it."""
 
     tokens: Tensor
     lengths: Tensor
@@ -47,12 +46,12 @@ class SpanBatch:
 
 
 class SpanObjective(TaskObjective[Question, SpanBatch]):
-    """Cross-entropy of the first and the last token of an answer, over the tokens that could be.
+    """Cross-entropy of the first and the last token of an answer, over the allowed positions.
 
-    Of a context longer than the model reads, training takes another window each time, most often one that holds the
-    answer; of several right answers it takes one. With `synthetic` text, the first steps learn from questions made of
-    it and of the training contexts, others in every step. A threshold for giving no answer is fitted on the validation
-    questions, if some of the training questions have none.
+    Training reads a random window of a context that is longer than the model's, usually one that holds the answer, and
+    draws one of several right answers. With `synthetic` text, the first steps train on new questions made of it and of
+    the training contexts. A threshold for giving no answer is fitted on the validation questions, if some of the
+    training questions have none.
     """
 
     head: ClassVar[tuple[str, ...]] = ("qa_outputs",)
@@ -66,7 +65,7 @@ class SpanObjective(TaskObjective[Question, SpanBatch]):
         examples: dict[Split, list[Question]],
         device: torch.device,
     ) -> Self:
-        """Put a fresh head that marks spans on the pretrained backbone, which by default reads in both directions.
+        """Put a new span head on the pretrained backbone, whose attention is bidirectional by default.
 
         Raises
         ------
@@ -103,7 +102,7 @@ class SpanObjective(TaskObjective[Question, SpanBatch]):
         self.synthetic_steps = 0 if self.cloze is None else round(SYNTHETIC * total)
 
     def batches(self, first_step: int) -> Iterator[list[SpanBatch]]:
-        """Yield each step's batch, first of made-up questions, then of real ones; the same whenever asked."""
+        """Yield each step's batch, first of synthetic questions, then of real ones; the same whenever asked."""
         step = first_step
         while step < self.synthetic_steps:
             assert self.cloze is not None
@@ -116,7 +115,7 @@ class SpanObjective(TaskObjective[Question, SpanBatch]):
             step += 1
 
     def _rows(self, step: int) -> np.ndarray:
-        """Return the training questions of a step that is past those of made-up ones."""
+        """Return the rows of a step's training questions, after the synthetic steps."""
         epoch, index = divmod(step - self.synthetic_steps, self.real_steps)
         return self._epoch(epoch)[index]
 
@@ -128,18 +127,15 @@ class SpanObjective(TaskObjective[Question, SpanBatch]):
     ) -> SpanBatch:
         drawn = [self._window(*pair, generator) for pair in zip(questions, encoded, strict=True)]
         windows = [window for window, _, _ in drawn]
-        tokens, lengths = pad(
-            [window.ids for window in windows], padding(self.tokenizer, self.reader.model.config.vocab_size)
-        )
+        tokens, lengths = pad([window.ids for window in windows], self.padding_id)
         starts, ends = (torch.tensor([places[which] for places in drawn]) for which in (1, 2))
-        device = next(self.model.parameters()).device
         parts = (tokens, lengths, segments(windows), allowed_positions(windows), starts, ends)
-        return SpanBatch(*(part.to(device) for part in parts))
+        return SpanBatch(*(part.to(self.device) for part in parts))
 
     def _window(
         self, question: Question, encoded: EncodedQuestion, generator: np.random.Generator
     ) -> tuple[Window, int, int]:
-        """Return a window of a question, and where in it one of its answers starts and ends: 0 and 0 for none."""
+        """Return a random window of a question, and the start and end in it of one of its answers: 0 and 0 for none."""
         width, size = self.reader.width(encoded), len(encoded.context)
         last_start = max(0, size - width)
         if not question.answers:
@@ -169,7 +165,7 @@ class SpanObjective(TaskObjective[Question, SpanBatch]):
         return sum((self._cross_entropy(part, batch.allowed, right) for part, right in pairs), torch.tensor(0.0)) / 2
 
     def _cross_entropy(self, logits: Tensor, allowed: Tensor, right: Tensor) -> Tensor:
-        """Return the summed cross-entropy of positions `right` (B,), smoothed over the `allowed` ones (B, T)."""
+        """Return the summed cross-entropy of the positions `right` (B,), label-smoothed over the `allowed` ones (B, T)."""
         losses = -logits.float().masked_fill(~allowed, float("-inf")).log_softmax(-1)
         of_right = losses.gather(1, right[:, None]).sum()
         spread = self.config.label_smoothing
@@ -179,14 +175,14 @@ class SpanObjective(TaskObjective[Question, SpanBatch]):
         return (1 - spread) * of_right + spread * smooth
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Judge the model on the validation questions, with the threshold for giving no answer that suits them best."""
+        """Fit the threshold for giving no answer to the validation questions, then return the task's metrics on them."""
         if self.validation and self.reader.threshold is not None:
             self.reader.threshold = None
             self.reader.threshold = self._threshold(self.reader.predict(self.validation))
         return super().evaluate(model)
 
     def _threshold(self, answers: Sequence[Span]) -> float:
-        """Return the score below which leaving `answers` to the validation questions empty makes their F1 greatest."""
+        """Return the score below which empty answers maximise the F1 of `answers` to the validation questions."""
         metric = self.task.metrics(self.validation)[0]
         given = metric.statistics(self.validation, answers)
         empty = metric.statistics(self.validation, [Span("", 0)] * len(answers))

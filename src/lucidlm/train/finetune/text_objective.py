@@ -1,4 +1,4 @@
-"""Learning to write: cross-entropy of the tokens that are the model's to write, given the prompt."""
+"""Fine-tuning for generation: cross-entropy of the target tokens, given the prompt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples.records import Example
@@ -18,29 +18,28 @@ from lucidlm.data.split import Split
 from lucidlm.model.heads import LanguageModel
 from lucidlm.predict.text_generator import Lengths, SequenceWriter, TeacherForcing, prefix_mask, teacher_forcing
 from lucidlm.tasks.base.text_generation import TextGeneration
-from lucidlm.tokenize.embedding_rows import padding
 from lucidlm.tokenize.prompts import TokenizedExample
-from lucidlm.train.finetune.backbone import pretrained_backbone
+from lucidlm.train.finetune.backbone import language_model, pretrained_backbone
 from lucidlm.train.finetune.config import FinetuneConfig
 from lucidlm.train.finetune.objective import TaskObjective
 
 JUDGED = 200
-"""Validation examples that texts are written for, greedily, to choose the best weights by; the loss is that of all."""
+"""Validation examples that texts are generated for, greedily; the loss is measured on all of them."""
 
 
 @dataclass(slots=True)
 class SequenceBatch:
-    """Sequences and, where their prompts are read both ways, what each token sees, (B, T, T)."""
+    """Sequences and, if attention over their prompts is bidirectional, the attention mask (B, T, T)."""
 
     inputs: TeacherForcing
     mask: Tensor | None
 
 
 class SequenceObjective(TaskObjective[Example, SequenceBatch]):
-    """Cross-entropy of what is to be written.
+    """Cross-entropy of the target tokens.
 
-    With `attention: bidirectional` the tokens before the first one to be written see each other. Of a sequence longer
-    than the model reads, training takes another stretch each time.
+    With `attention: bidirectional` the tokens before the first target attend to each other (a prefix language model).
+    Training reads a random window of a sequence that is longer than the model's context.
     """
 
     measures_loss: ClassVar[bool] = True
@@ -67,11 +66,8 @@ class SequenceObjective(TaskObjective[Example, SequenceBatch]):
                 where=config.model,
                 fix="Pass a causal one.",
             )
-        shape = backbone.config if config.dropout is None else backbone.config.changed(dropout=config.dropout)
-        model = LanguageModel(shape, seed=None)
-        model.load_state_dict(loaded.model.state_dict())
-        assert isinstance(loaded.model, LanguageModel)
-        model.generation = loaded.model.generation
+        shape = backbone.config.changed(dropout=config.dropout)
+        model = language_model(loaded, shape)
         tokenizer = task.prepare_tokenizer(tokenizer)
         max_tokens = config.max_length or shape.context_length
         bidirectional = config.attention == "bidirectional"
@@ -89,20 +85,19 @@ class SequenceObjective(TaskObjective[Example, SequenceBatch]):
         return [min(len(one.ids) - 1, self.max_tokens) for one in self.tokenized]
 
     def collate(self, rows: np.ndarray, generator: np.random.Generator) -> SequenceBatch:
-        return self._batch([self._stretch(self.tokenized[row], generator) for row in rows])
+        return self._batch([self._window(self.tokenized[row], generator) for row in rows])
 
-    def _stretch(self, one: TokenizedExample, generator: np.random.Generator) -> TokenizedExample:
-        """Return as much of a sequence as fits: all of it, or another stretch each time."""
+    def _window(self, one: TokenizedExample, generator: np.random.Generator) -> TokenizedExample:
+        """Return all of a sequence if it fits, else a random window of it."""
         if len(one.ids) <= self.max_tokens + 1:
             return one
         return one.window(int(generator.integers(len(one.ids) - self.max_tokens)), self.max_tokens + 1)
 
     def _batch(self, tokenized: Sequence[TokenizedExample]) -> SequenceBatch:
-        device = next(self.model.parameters()).device
-        inputs = teacher_forcing(tokenized, padding(self.tokenizer, self.writer.model.config.vocab_size)).to(device)
+        inputs = teacher_forcing(tokenized, self.padding_id).to(self.device)
         mask = None
         if self.writer.bidirectional:
-            prefixes = torch.tensor([one.prefix for one in tokenized], device=device)
+            prefixes = torch.tensor([one.prefix for one in tokenized], device=self.device)
             mask = prefix_mask(prefixes, inputs.tokens.shape[1])
         return SequenceBatch(inputs, mask)
 
@@ -115,13 +110,13 @@ class SequenceObjective(TaskObjective[Example, SequenceBatch]):
     def loss(self, model: nn.Module, batch: SequenceBatch) -> Tensor:
         assert isinstance(model, LanguageModel)
         hidden = model.model(batch.inputs.tokens, mask=batch.mask)
-        # Only what is to be written goes through the head, the widest product of all.
+        # Only the targets' states go through the head, the widest product of all.
         hidden = hidden.flatten(0, 1).index_select(0, batch.inputs.places)
         total, _ = model.cross_entropy(hidden[None], batch.inputs.targets[None], self.config.label_smoothing)
         return total
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Judge what the model writes for some of the validation examples, and its loss on all of them."""
+        """Return the metrics of texts generated for some validation examples, and the mean loss on all of them."""
         if not self.validation:
             return {}
         chosen = numpy_generator(0, "judged").permutation(len(self.validation))[:JUDGED]
@@ -133,21 +128,20 @@ class SequenceObjective(TaskObjective[Example, SequenceBatch]):
             self.writer.beams = beams
         tokenized = self.writer.tokenize(self.validation)
         loss = sum(self.writer.costs(tokenized)) / max(1, sum(int(one.counted.sum()) for one in tokenized))
-        metrics = {f"validation_{metric.name}": metric(examples, answers) for metric in self.task.metrics(examples)}
-        return {**metrics, "validation_loss": loss}
+        return {**self.score(examples, answers), "validation_loss": loss}
 
     def provenance(self) -> dict[str, Any]:
-        """Return the form of the prompt and the length of answers, which prediction needs."""
+        """Return the prompt format and the lengths of answers, which prediction needs."""
         assert isinstance(self.task, TextGeneration)
         return {"writing": {"settings": self.task.settings(), "lengths": asdict(self.writer.lengths)}}
 
     def report(self) -> list[str]:
         assert isinstance(self.task, TextGeneration)
-        said = list(self.task.doubts(self.train))
+        lines = list(self.task.doubts(self.train))
         if cut := sum(one.left_out > 0 for one in self.tokenized):
-            said.append(f"{cut:,} examples do not fit into {self.max_tokens:,} tokens: their prompts are shortened")
+            lines.append(f"{cut:,} examples do not fit into {self.max_tokens:,} tokens: their prompts are shortened")
         if long := sum(len(one.ids) > self.max_tokens + 1 for one in self.tokenized):
-            said.append(
+            lines.append(
                 f"{long:,} texts are longer than {self.max_tokens:,} tokens: learned in stretches of that length"
             )
-        return said
+        return lines

@@ -1,6 +1,6 @@
-"""Which weights fine-tuning moves: all of them, low-rank adapters beside them, or the task's head alone.
+"""Which weights fine-tuning trains: all of them, low-rank adapters (LoRA), or the task's head alone.
 
-Applied to an objective's model from outside, before training, and undone after it: objectives know nothing of it.
+Applied to an objective's model from outside, before training, and undone after it: objectives do not know of it.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from lucidlm.model.lora import add_adapters, merge
 from lucidlm.train.finetune.config import FinetuneConfig
 
 ADAPTER = "adapter"
-"""The directory, beside the model, that adapters are left in."""
+"""The folder of the adapters, inside the model directory."""
 
 
 def apply_tuning(model: nn.Module, config: FinetuneConfig, head: Sequence[str]) -> str:
-    """Let only those parameters of `model` learn that `config.tuning` says; return a line that says how many.
+    """Freeze the parameters of `model` that `config.tuning` does not train; return a line that says how many are trained.
 
-    With "head" the backbone has no gradients at all, so its activations are not kept either.
+    With "head" the backbone has no gradients, so its activations are not kept either.
 
     Parameters
     ----------
-    head: the first parts of the names of the parameters that are not the pretrained model's.
+    head: name prefixes of the parameters that are new, not the pretrained model's.
 
     Raises
     ------
-    InputError: tuning is "head" and the task has none, or adapters are asked for on matrices that are not there.
+    InputError: tuning is "head" and the task has none, or the adapters' target matrices do not exist.
     """
     if config.tuning == "lora":
         add_adapters(model, config.lora, config.loop.seed)
@@ -52,7 +52,7 @@ def apply_tuning(model: nn.Module, config: FinetuneConfig, head: Sequence[str]) 
 
 
 def finish_tuning(model: nn.Module, config: FinetuneConfig, head: Sequence[str], out: Path) -> None:
-    """Make of the trained model one like any other: adapters are saved in `out/adapter` and merged into its matrices.
+    """Save the adapters, if any, in `out/adapter` and merge them into the model's weights.
 
     Raises
     ------

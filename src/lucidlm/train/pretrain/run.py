@@ -257,7 +257,8 @@ def resolve(config: PretrainConfig, tokenizer: Tokenizer, compute: Compute) -> P
         model = model_of_depth(depth, vocab_size, config.context_length, width=shape.embedding_dim, masked=masked)
         if config.objective == "hybrid":
             model = model.changed(qk_norm=False)  # causal it is a Llama then, and both ways a EuroBERT
-        config = config.changed(depth=depth, model=model.changed(**dict(shape)))
+        given = {name: value for name, value in shape if value is not None}
+        config = config.changed(depth=depth, model=model.changed(**given))
     config = config.changed(loop=config.loop.changed(optimizer=config.loop.optimizer.completed()))
     assert config.model is not None
     if config.model.vocab_size < tokenizer.vocab_size:
