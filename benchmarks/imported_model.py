@@ -93,7 +93,7 @@ def lucidlm_side(directory: Path, tokens: Tensor, *, compiled: bool = False, bf1
 
     def read() -> float:
         with torch.inference_mode():
-            _ = PromptBatch(model.eval(), [prompt]).read() @ model.head.T
+            model.logits(PromptBatch(model.eval(), [prompt]).read())
         return 0.0
 
     return {"train": partial(timed, train)} | ({} if compiled or bf16 else {"read": partial(timed, read)})

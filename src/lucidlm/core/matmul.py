@@ -45,6 +45,6 @@ def fast_matmul(device: torch.device) -> Iterator[None]:
         SWITCH.fp32_precision = before
 
 
-def from_onednn(device: torch.device) -> bool:
+def uses_onednn(device: torch.device) -> bool:
     """Return whether fp32 products on `device` are taken from oneDNN now."""
     return device.type == "cpu" and SWITCH is not None and SWITCH.fp32_precision == "bf16"

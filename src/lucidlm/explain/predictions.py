@@ -13,7 +13,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
@@ -132,14 +131,13 @@ def _next_token(model: LanguageModel, tokenizer: Tokenizer, text: str, target: s
     head = torch.tensor(read, device=device)
     if target is None:
         with torch.inference_mode():
-            states, table = model.readout(model.model(head[None])[:, -1])
+            logits = model.logits(model.model(head[None])[:, -1])
             never = suppressed_tokens(size, tokenizer, ends_of(tokenizer, model.generation.ends, size)).to(device)
-            sought = [int(functional.linear(states, table)[0].masked_fill(never, float("-inf")).argmax())]
+            sought = [int(logits[0].masked_fill(never, float("-inf")).argmax())]
     wanted = torch.tensor(sought, device=device)
 
     def score(tokens: Tensor) -> Tensor:
-        states, table = model.readout(model.model(tokens)[:, -len(sought) :])  # (B, n, D)
-        logprobs = functional.linear(states, table).log_softmax(-1)
+        logprobs = model.logits(model.model(tokens)[:, -len(sought) :]).log_softmax(-1)  # (B, n, V)
         return logprobs.gather(-1, wanted.expand(len(tokens), -1)[..., None]).sum((1, 2))
 
     name = tokenizer.decode(sought, skip_special=False)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from lucidlm.inference.prompt_batch import PromptBatch
 from lucidlm.model.heads import LanguageModel
@@ -52,7 +51,7 @@ def search(
     batch = PromptBatch(model, prompts, prefixes)
     hunt = BeamSearch(limits, beams, model.head.device)
     while len(hunt.rows):
-        logits = functional.linear(batch.read(), model.head).float()  # (R * K, V)
+        logits = model.logits(batch.read()).float()  # (R * K, V)
         costs = logits.log_softmax(-1).masked_fill_(suppressed, float("-inf"))
         if not hunt.length:
             costs[:, list(ends)] = float("-inf")

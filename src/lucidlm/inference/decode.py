@@ -1,7 +1,7 @@
 """Continue prompts with a causal language model, several at once.
 
-- After the prompts are read (`prompts.PromptBatch`), each step reads one new token a row; the rest is in the cache.
-- A row that has ended leaves the batch, so the last ones do not wait for company they no longer have.
+- After the prompts are read (`prompt_batch.PromptBatch`), each step reads one new token a row; the rest is in the cache.
+- A row that has ended leaves the batch, so the last rows do not pay for those that are done.
 - A row's randomness comes from the seed and its own prompt: what else is in the batch does not change its text.
 """
 
@@ -14,7 +14,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import torch_generator
@@ -267,14 +266,14 @@ class _Batch:
     def __init__(
         self, model: LanguageModel, tokenizer: Tokenizer, rows: list[SequenceState], config: SamplingConfig
     ) -> None:
-        self.rows, self._head = rows, model.head
+        self.rows, self._model = rows, model
         self._prompts = PromptBatch(model, [row.prompt for row in rows])
         suppressed = suppressed_tokens(model.config.vocab_size, tokenizer, rows[0].ends)
         self._chooser = Sampler(rows, config, suppressed.to(model.head.device))
 
     def choose(self) -> Tensor:
         """Return the next token of each row, (B,)."""
-        return self._chooser.choose(functional.linear(self._prompts.read(), self._head).float())
+        return self._chooser.choose(self._model.logits(self._prompts.read()).float())
 
     def append(self, tokens: Tensor) -> None:
         """Put the chosen `tokens` (B,) after each row, and drop the rows that have ended."""

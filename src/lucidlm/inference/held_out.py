@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lucidlm.data.corpus.loader import TokenCorpus, sequential_windows
 from lucidlm.model.heads import LanguageModel
-from lucidlm.model.loss import IGNORE_INDEX, token_losses
+from lucidlm.model.loss import IGNORE_INDEX
 
 BATCH = 16
 
@@ -29,7 +29,7 @@ def validate(
 
     For causal models every token is predicted once from what its window holds before it, and the figures are
     `validation_loss` (nats a token), `perplexity`, and `bits_per_byte`, which can be compared across tokenizers. For
-    masked ones `hide` chooses what is to be told, the same at every call; a loss over hidden tokens has no bits per byte.
+    masked ones `hide` chooses the targets, the same at every call; a loss over masked tokens has no bits per byte.
     """
     nats, counted = 0.0, 0  # summed in float64 on the host: a corpus has more tokens than fp32 can count
     for corpus in corpora:
@@ -40,8 +40,9 @@ def validate(
             else:
                 tokens, targets = hide(windows, f"validation-{number}")
             hidden = model.model(tokens.to(device))
-            total, count = token_losses(*model.readout(hidden), targets.to(device))
-            nats, counted, read = nats + total.item(), counted + int(count), read + tokens.numel()
+            total, _ = model.cross_entropy(hidden, targets.to(device))
+            nats, read = nats + total.item(), read + tokens.numel()
+            counted += int((targets != IGNORE_INDEX).sum())
             if read >= limit / len(corpora):
                 break
     loss = nats / max(counted, 1)

@@ -34,11 +34,6 @@ class KeyValueCache:
         if self._keys is not None and self._values is not None:
             self._keys, self._values = self._keys[rows], self._values[rows]
 
-    @property
-    def nbytes(self) -> int:
-        """The memory it takes, in bytes, unused room included."""
-        return sum(held.nbytes for held in (self._keys, self._values) if held is not None)
-
     def _with_room(self, held: Tensor | None, new: Tensor, length: int) -> Tensor:
         if held is not None and held.shape[2] >= length:
             return held

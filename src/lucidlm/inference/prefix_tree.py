@@ -1,7 +1,7 @@
-"""Texts that begin alike, read once: the answers to one question, say, behind the question.
+"""A prefix cache within a batch: texts with a common prefix, say the answers to one question, read it once.
 
-Texts are merged where they begin alike. What comes of it is a tree of tokens, laid out as one row: a token's position is
-its depth, and it sees its ancestors and nothing else (SpecInfer's tree attention: Miao et al. 2023, arXiv:2305.09781,
+Texts are merged where they share a prefix. The result is a tree of tokens, laid out as one row: a token's position is
+its depth, and it attends to its ancestors and nothing else (SpecInfer's tree attention: Miao et al. 2023, arXiv:2305.09781,
 section 4.2). One pass over the row computes for each text what a pass over that text alone would.
 """
 
@@ -18,7 +18,7 @@ LONGEST = 2048
 
 @dataclass
 class Tree:
-    """Texts that begin alike.
+    """Texts that share prefixes, as one row of tokens.
 
     Parameters
     ----------

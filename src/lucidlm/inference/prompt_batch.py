@@ -27,7 +27,7 @@ class PromptBatch:
     Parameters
     ----------
     prompts: token ids, none of them empty.
-    prefixes: how many tokens at the beginning of each prompt see each other; None: none, all is causal.
+    prefixes: how many tokens at the beginning of each prompt attend to each other; None: none, all is causal.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class PromptBatch:
             return self.model.model(self._tokens, positions=positions, mask=mask, caches=self.caches)[:, -1]
 
     def _first_mask(self, columns: Tensor) -> Tensor:
-        """Return (B, T, T), what the tokens of the prompts see."""
+        """Return (B, T, T) bool, which tokens of the prompts attend to which."""
         seen = columns <= columns[:, None]
         if self._prefixes is not None:
             seen = seen | (columns < self._padding + self._prefixes)[:, None]

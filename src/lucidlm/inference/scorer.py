@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from lucidlm.core.errors import InputError
 from lucidlm.core.matmul import fast_matmul
@@ -144,10 +143,10 @@ class Scorer:
 
     def _logprobs(self, hidden: Tensor, asked: _Asked) -> tuple[np.ndarray, np.ndarray]:
         """Return the log-probability (fp64) of each asked token, and whether it is the likeliest."""
-        size = max(1, CHUNK // len(self.model.head))
+        size = max(1, CHUNK // self.model.config.vocab_size)
         found, chosen = [], []
         for start in range(0, len(hidden), size):
-            logits = functional.linear(hidden[start : start + size], self.model.head).float()  # (n, V)
+            logits = self.model.logits(hidden[start : start + size]).float()  # (n, V)
             first, last = np.searchsorted(asked.states, [start, start + size])
             states = torch.from_numpy(asked.states[first:last] - start).to(logits.device)
             targets = torch.from_numpy(asked.targets[first:last]).to(logits.device)

@@ -1,4 +1,4 @@
-"""What is put on top of the Transformer: next or masked token, sequence class, answer span."""
+"""The Transformer with a head: language model, sequence classifier, span extractor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lucidlm.core.seeds import torch_generator
 from lucidlm.model.attention import LayerCache
 from lucidlm.model.config import ModelConfig, Pooling
 from lucidlm.model.generation import GenerationDefaults
-from lucidlm.model.loss import IGNORE_INDEX, token_losses
+from lucidlm.model.loss import chunk_rows, token_losses
 from lucidlm.model.norm import make_norm
 from lucidlm.model.pooling import SentenceSettings
 from lucidlm.model.transformer import Transformer, initialise
@@ -62,8 +62,13 @@ class LanguageModel(nn.Module):
         """The output embedding (V, D)."""
         return self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
 
-    def readout(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Return states (..., C) and table (V, C) whose products are the logits of `hidden` (..., D)."""
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits (..., V) of hidden states (..., D), in the dtype that `hidden` is multiplied in."""
+        states, table = self._factors(hidden)
+        return functional.linear(states, table.to(states.dtype))
+
+    def _factors(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return states (..., C) and a table (V, C) whose product is the logits of `hidden` (..., D)."""
         if self.transform is None:
             return hidden, self.head
         # A bias is one more column of the table, for a state that is always 1.
@@ -80,24 +85,40 @@ class LanguageModel(nn.Module):
         caches: Sequence[LayerCache] | None = None,
     ) -> Tensor:
         """Return logits (B, T, V) for `tokens` (B, T) int64; see `Transformer.forward` for the rest."""
-        states, table = self.readout(
+        return self.logits(
             self.model(tokens, positions=positions, token_type_ids=token_type_ids, mask=mask, caches=caches)
         )
-        return functional.linear(states, table.to(states.dtype))
 
-    def loss(self, tokens: Tensor, targets: Tensor, *, bidirectional: bool = False) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, tokens: Tensor, targets: Tensor, *, bidirectional: bool = False, places: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return summed cross-entropy in nats and counted positions, for `tokens` and `targets` (B, T) int64.
 
-        `bidirectional` lets tokens of a causal model see those after them too.
+        Parameters
+        ----------
+        bidirectional: tokens of a causal model attend to those after them too.
+        places: (N,) int64, which of the B * T positions count, if few do: only their states go through the head, the
+            widest product of all. None: all states do.
         """
         switched = bidirectional and self.config.causal
         everything = tokens.new_ones(1, 1, tokens.shape[1], dtype=torch.bool) if switched else None
         hidden = self.model(tokens, mask=everything)
-        if bidirectional or not self.config.causal:
-            # Few positions of a masked batch count, so only those go through the head, the widest product of all.
-            counted = targets != IGNORE_INDEX
-            hidden, targets = hidden[counted][None], targets[counted][None]
-        return token_losses(*self.readout(hidden), targets)
+        if places is not None:
+            hidden, targets = (x.flatten(0, 1).index_select(0, places)[None] for x in (hidden, targets))
+        return self.cross_entropy(hidden, targets)
+
+    def cross_entropy(self, hidden: Tensor, targets: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Return summed cross-entropy in nats and counted positions, from hidden states (B, T, D); see `token_losses`."""
+        return token_losses(*self._factors(hidden), targets, smoothing)
+
+    def token_nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy in nats of each of `targets` (N,) int64, fp32 (N,), from hidden states (N, D)."""
+        rows = chunk_rows(self.config.vocab_size)
+        parts = [
+            functional.cross_entropy(self.logits(states).float(), target, reduction="none")
+            for states, target in zip(hidden.split(rows), targets.split(rows), strict=True)
+        ]
+        return torch.cat(parts)
 
 
 def blank_head(config: ModelConfig, device: torch.device) -> dict[str, Tensor]:

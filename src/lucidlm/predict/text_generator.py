@@ -18,9 +18,8 @@ from lucidlm.inference.beam import search
 from lucidlm.inference.decode import generate, suppressed_tokens
 from lucidlm.inference.end_of_text import ends_of
 from lucidlm.inference.sampler import SamplingConfig
-from lucidlm.model.attention import causal_mask
+from lucidlm.model.attention_backends import causal_mask
 from lucidlm.model.heads import LanguageModel
-from lucidlm.model.loss import token_nll
 from lucidlm.predict.classifier import bucket_by_length, pad
 from lucidlm.tokenize.embedding_rows import padding, refuse_beyond
 from lucidlm.tokenize.prompts import TokenizedExample
@@ -175,7 +174,7 @@ class SequenceWriter:
                 prefix_mask(prefixes.to(inputs.tokens.device), inputs.tokens.shape[1]) if self.bidirectional else None
             )
             hidden = self.model.model(inputs.tokens, mask=mask).flatten(0, 1).index_select(0, inputs.places)
-            costs = token_nll(hidden, self.model.head, inputs.targets).double().cpu()
+            costs = self.model.token_nll(hidden, inputs.targets).double().cpu()
             of = (inputs.places // inputs.tokens.shape[1]).cpu()
             for row, cost in zip(rows, torch.zeros(len(rows)).double().index_add_(0, of, costs).tolist(), strict=True):
                 totals[owners[row][0]] += cost

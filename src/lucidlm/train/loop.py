@@ -1,8 +1,8 @@
 """The training loop: the same for pretraining and fine-tuning, which differ only in their objective.
 
-One step: take the global batch in micro-batches, sum their gradients, each loss divided by the tokens that count in the
-*whole* batch, clip, set the rate, update. Around it: evaluation, early stopping, checkpoints, a clean stop on SIGINT and
-SIGTERM, and a halt on a loss that is not finite before it reaches the weights.
+One step (`lucidlm.train.step` has its parts): gradients of all micro-batches, each loss divided by the tokens that count
+in the *whole* batch, clip, set the rate, update. Around it: evaluation, early stopping, checkpoints, a clean stop on
+SIGINT and SIGTERM, and a halt on a loss that is not finite before it reaches the weights.
 
 Everything random in a step is drawn from the run's seed and the step's number, so a resumed run gives the same bits as
 one that was never interrupted.
@@ -10,12 +10,13 @@ one that was never interrupted.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
@@ -31,41 +32,7 @@ from lucidlm.train.metrics_log import MetricsLog
 from lucidlm.train.optim import build_optimizer
 from lucidlm.train.schedule import rate
 from lucidlm.train.signals import StopRequest
-
-Batch = TypeVar("Batch")
-
-
-class Objective(Protocol[Batch]):
-    """What is optimised: where batches come from, what they cost, and how good the model is at it."""
-
-    monitor: str
-    """The name, in what `evaluate` returns, of the figure that decides which weights are best."""
-
-    higher_is_better: bool
-
-    def batches(self, first_step: int) -> Iterator[Sequence[Batch]]:
-        """Yield each step's global batch as micro-batches, from `first_step` on; the same whenever asked."""
-        ...
-
-    def counted(self, batch: Batch) -> int:
-        """Return how many tokens (or examples) of a micro-batch count in the loss."""
-        ...
-
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the loss of a micro-batch summed over what counts, a scalar."""
-        ...
-
-    def tokens(self, batch: Batch) -> int:
-        """Return how many tokens the model reads for a micro-batch."""
-        ...
-
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Measure the model on held-out data, in the number format of its choice; empty where nothing is held out."""
-        ...
-
-    def describe(self, step: int) -> str:
-        """Say which data a step's batch is made of, for a person looking for what broke it."""
-        ...
+from lucidlm.train.step import Batch, Objective, accumulate_gradients, clip_gradients, read_figures
 
 
 @dataclass
@@ -162,16 +129,12 @@ class Loop(Generic[Batch]):
         assert config.optimizer.learning_rate is not None
         torch.manual_seed(derive(config.seed, "step", state.step))  # dropout
         self.model.train()
-        counted = sum(self.objective.counted(batch) for batch in batches)
-        total = 0.0
-        for batch in batches:
-            with torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.autocasts):
-                loss = self.objective.loss(self.model, batch) / counted
-            loss.backward()
-            total += loss.item()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip).item()
-        if not (abs(total) < float("inf") and norm < float("inf")):
-            self._halt(total, norm)
+        losses = accumulate_gradients(self.model, self.objective, batches, self.compute)
+        # The step's one wait for the device stands before the update, so that a loss that is not finite never reaches
+        # the weights. What it costs is the time in which the update is queued.
+        loss, norm = read_figures(losses, clip_gradients(self.model, config.clip))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self._halt(loss, norm)
         # Halfway through the step, so that neither the first rate nor the last one is zero.
         done = self._progress()
         factor = rate(config.schedule, (done + self._progress(steps_ahead=1)) / 2)
@@ -187,14 +150,14 @@ class Loop(Generic[Batch]):
             step=state.step,
             tokens=state.tokens,
             seconds=round(state.training, 3),
-            train_loss=total,
+            train_loss=loss,
             learning_rate=factor * config.optimizer.learning_rate,
             tokens_per_second=round(tokens / seconds, 1),
             grad_norm=norm,
         )
         if config.minutes is not None:
             task.total = max(state.step, round(state.step / max(self._progress(), 1e-9)))
-        task.advance(1, f"loss {total:.4f}, {tokens / seconds:,.0f} tokens/s")
+        task.advance(1, f"loss {loss:.4f}, {tokens / seconds:,.0f} tokens/s")
 
     def _progress(self, steps_ahead: int = 0) -> float:
         """Return how much of the run is done, in [0, 1]."""

@@ -1,4 +1,4 @@
-"""How weights move: Muon for the matrices inside the blocks, AdamW for everything else, or AdamW alone.
+"""Optimisers: Muon for the matrices inside the blocks, AdamW for everything else, or AdamW alone.
 
 Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces the momentum of each matrix by the nearest
 orthogonal matrix, so that every direction of the matrix learns at the same pace. That matrix is found by a few

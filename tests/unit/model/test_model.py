@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lucidlm.core.errors import InputError
-from lucidlm.model.attention import causal_mask
+from lucidlm.model.attention_backends import causal_mask
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel, SequenceClassifier, SpanExtractor
 from lucidlm.model.loss import IGNORE_INDEX
@@ -171,6 +172,43 @@ def test_loss_of_nothing_is_zero() -> None:
     for config in (ModelConfig(**SIZE), ModelConfig.masked(**SIZE)):
         total, counted = LanguageModel(config).loss(tokens(), torch.full((2, 12), IGNORE_INDEX))
         assert (total.item(), counted.item()) == (0.0, 0)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_loss_of_few_places_is_that_of_all(causal: bool) -> None:
+    model = loud(LanguageModel(ModelConfig(**SIZE) if causal else ModelConfig.masked(**SIZE)))
+    assert isinstance(model, LanguageModel)
+    ids, targets = tokens(), torch.full((2, 12), IGNORE_INDEX)
+    targets[0, 3:9] = tokens(seed=1)[0, 3:9]
+    places = torch.arange(3, 9)
+    total, counted = model.loss(ids, targets, bidirectional=True, places=places)
+    assert counted == 6
+    torch.testing.assert_close(total, model.loss(ids, targets, bidirectional=True)[0])
+
+
+HEADS: dict[str, dict[str, Any]] = {
+    "tied": {},
+    "untied": {"tied_embeddings": False},
+    "transform and bias": {"causal": False, "head_transform": True},
+}
+
+
+@pytest.mark.parametrize("options", HEADS.values(), ids=HEADS.keys())
+def test_logits_losses_and_the_model_itself_have_one_head(options: dict[str, Any]) -> None:
+    model = loud(LanguageModel(ModelConfig(**SIZE, **options)))
+    assert isinstance(model, LanguageModel)
+    ids, targets = tokens(), tokens(seed=1)
+    hidden = model.model(ids)
+    logits = model.logits(hidden)
+    assert torch.equal(logits, model(ids))
+    torch.testing.assert_close(logits[:, -1], model.logits(hidden[:, -1]))
+    expected = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    found = model.token_nll(hidden.flatten(0, 1), targets.flatten())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(model.cross_entropy(hidden, targets)[0], expected.sum())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.logits(model.model(ids)).dtype == torch.bfloat16
 
 
 def test_tied_embeddings_are_one_parameter() -> None:

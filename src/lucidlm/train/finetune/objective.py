@@ -36,7 +36,7 @@ MEGABATCH = 50
 
 
 class TaskObjective(ABC, Generic[C, E, Batch]):
-    """The training objective of a task; satisfies `lucidlm.train.loop.Objective`.
+    """The training objective of a task; satisfies `lucidlm.train.step.Objective`.
 
     Parameters
     ----------

@@ -16,7 +16,6 @@ from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples.records import Example
 from lucidlm.data.split import Split
 from lucidlm.model.heads import LanguageModel
-from lucidlm.model.loss import token_losses
 from lucidlm.predict.text_generator import Lengths, SequenceWriter, TeacherForcing, prefix_mask, teacher_forcing
 from lucidlm.tasks.base.text_generation import TextGeneration
 from lucidlm.tokenize.prompts import TokenizedExample
@@ -113,7 +112,7 @@ class SequenceObjective(TaskObjective[TextGenerationConfig, Example, SequenceBat
         hidden = model.model(batch.inputs.tokens, mask=batch.mask)
         # Only the targets' states go through the head, the widest product of all.
         hidden = hidden.flatten(0, 1).index_select(0, batch.inputs.places)
-        total, _ = token_losses(hidden[None], model.head, batch.inputs.targets[None], self.config.label_smoothing)
+        total, _ = model.cross_entropy(hidden[None], batch.inputs.targets[None], self.config.label_smoothing)
         return total
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:

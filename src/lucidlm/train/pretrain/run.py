@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from lucidlm.checkpoint.directory import save_model
 from lucidlm.core.config import CONFIG
-from lucidlm.core.devices import Compute, choose_compute, describe_machine
+from lucidlm.core.devices import Compute, choose_compute, describe_machine, to_device
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import require_vacant, sha256
 from lucidlm.core.matmul import fast_matmul
@@ -35,10 +35,19 @@ from lucidlm.train.pretrain.sizing import choose_depth, model_of_depth
 
 @dataclass
 class TokenBatch:
-    """Tokens and, at each position, what is to be predicted, both (B, T) int64; and whether tokens see both ways."""
+    """A micro-batch, on the device.
+
+    Parameters
+    ----------
+    tokens, targets: (B, T) int64; a target is `IGNORE_INDEX` where nothing is predicted.
+    places: (counted,) int64, which of the B * T positions have a target, if few do; None: all have one.
+    counted: how many targets there are.
+    bidirectional: whether tokens attend to those after them too.
+    """
 
     tokens: Tensor
     targets: Tensor
+    places: Tensor | None
     counted: int
     bidirectional: bool
 
@@ -73,7 +82,7 @@ class TokenObjective:
             yield micro_batches
 
     def _views(self, windows: Tensor, step: int) -> Iterator[tuple[bool, tuple[Tensor, Tensor]]]:
-        """Yield what is read and what is to be told, and whether tokens see both ways."""
+        """Yield whether attention is bidirectional, and tokens and targets (B, T)."""
         if self.config.objective == "masked":
             yield True, self._masked(windows, step)
             return
@@ -81,7 +90,7 @@ class TokenObjective:
         yield False, (windows[:causal, :-1], windows[:causal, 1:])
         if causal < len(windows):
             tokens, hidden = self._masked(windows[causal:], step)
-            # A hidden token is told where a causal model tells it, from the place before it: one head serves both.
+            # A masked token is predicted from the position before it, as a causal model does: one head serves both.
             yield True, (tokens, functional.pad(hidden[:, 1:], (0, 1), value=IGNORE_INDEX))
 
     def _masked(self, windows: Tensor, step: int | str) -> tuple[Tensor, Tensor]:
@@ -89,10 +98,17 @@ class TokenObjective:
         return mask_tokens(windows[:, :-1], self.config.mask_rate, self.tokenizer, generator)
 
     def _to_device(self, tokens: Tensor, targets: Tensor, bidirectional: bool) -> TokenBatch:
-        counted = int((targets != IGNORE_INDEX).sum())
+        # Found on the host: on a GPU each of these would wait for all that is queued there.
+        places = (targets != IGNORE_INDEX).flatten().nonzero()[:, 0] if bidirectional else None
+        counted = targets.numel() if places is None else len(places)
         device = self.compute.device
-        tokens, targets = tokens.to(device, non_blocking=True), targets.to(device, non_blocking=True)
-        return TokenBatch(tokens, targets, counted, bidirectional)
+        return TokenBatch(
+            to_device(tokens, device),
+            to_device(targets, device),
+            None if places is None else to_device(places, device),
+            counted,
+            bidirectional,
+        )
 
     def counted(self, batch: TokenBatch) -> int:
         return batch.counted
@@ -102,7 +118,7 @@ class TokenObjective:
 
     def loss(self, model: nn.Module, batch: TokenBatch) -> Tensor:
         assert isinstance(model, LanguageModel)
-        return model.loss(batch.tokens, batch.targets, bidirectional=batch.bidirectional)[0]
+        return model.loss(batch.tokens, batch.targets, bidirectional=batch.bidirectional, places=batch.places)[0]
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Measure the loss on some of the held-out tokens, as fast as training reads them."""
@@ -123,10 +139,10 @@ class TokenObjective:
 def mask_tokens(
     tokens: Tensor, share: float, tokenizer: Tokenizer, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Hide a `share` of `tokens` (B, T) and return what the model sees and what it is to tell (BERT: Devlin et al. 2019).
+    """Mask a `share` of `tokens` (B, T); return the tokens that the model reads and the targets (BERT: Devlin et al. 2019).
 
-    Of the hidden ones 80 % become the mask token, 10 % a random one, 10 % stay, so that the model cannot know which of
-    the tokens it sees are true. At least one position counts.
+    Of these 80 % become the mask token, 10 % a random one, 10 % stay, so that the model cannot know which of the tokens
+    it reads are true. At least one position counts.
     """
     chosen = torch.rand(tokens.shape, generator=generator) < share
     if not chosen.any():
