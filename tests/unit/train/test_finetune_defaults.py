@@ -12,8 +12,8 @@ import torch
 from tests.conftest import made_up_reviews
 
 from lucidlm.checkpoint.directory import load_model, save_model
-from lucidlm.cli.options import resolve
 from lucidlm.core.errors import InputError
+from lucidlm.core.flat import resolve
 from lucidlm.model.config import ModelConfig
 from lucidlm.tasks import tasks
 from lucidlm.train.finetune.config import FinetuneConfig, adamw_rate

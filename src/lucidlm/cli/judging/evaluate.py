@@ -147,9 +147,10 @@ def _asked(
     config: Path | None, names: Sequence[str], sources: Sequence[str], flags: dict[str, Any]
 ) -> dict[str, EvaluateConfig]:
     """Return the evaluations that file and flags ask for, by the names of the folders they get."""
-    from lucidlm.cli.options import required, resolve
+    from lucidlm.cli.options import required
     from lucidlm.core.config import read_yaml
     from lucidlm.core.errors import InputError
+    from lucidlm.core.flat import resolve
     from lucidlm.evaluate.config import EvaluateConfig, Suite
 
     if config is not None and "evaluations" in read_yaml(config):

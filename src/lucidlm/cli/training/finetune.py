@@ -84,9 +84,10 @@ def finetune(
       lucidlm finetune question-answering --model model --data squad.jsonl --tuning lora --out reader
       lucidlm finetune --config judge/config.yaml --out again
     """
-    from lucidlm.cli.options import given, renamed, required, resolve, resumed
+    from lucidlm.cli.options import given, renamed, required
     from lucidlm.cli.training.finish import finish
     from lucidlm.core.config import CONFIG
+    from lucidlm.core.flat import resolve, resumed
     from lucidlm.train.finetune.config import FinetuneConfig
     from lucidlm.train.finetune.run import finetune as run
 

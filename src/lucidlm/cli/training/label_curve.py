@@ -58,7 +58,8 @@ def label_curve(out: Out = None, config: Config = None, *, settings: dict[str, A
     """
     import signal
 
-    from lucidlm.cli.options import renamed, required, resolve
+    from lucidlm.cli.options import renamed, required
+    from lucidlm.core.flat import resolve
     from lucidlm.core.progress import log
     from lucidlm.report.label_curve import report_curve
     from lucidlm.train.finetune.label_curve import label_curve as measure

@@ -65,9 +65,10 @@ def pretrain(out: Out = None, config: Config = None, resume: Resume = False, *, 
       lucidlm pretrain --data data --out model --resume
       lucidlm pretrain --config model/config.yaml --out again
     """
-    from lucidlm.cli.options import required, resolve, resumed
+    from lucidlm.cli.options import required
     from lucidlm.cli.training.finish import finish
     from lucidlm.core.config import CONFIG
+    from lucidlm.core.flat import resolve, resumed
     from lucidlm.train.pretrain.config import PretrainConfig
     from lucidlm.train.pretrain.run import pretrain as run
 
