@@ -17,11 +17,14 @@ from lucidlm.version import __version__
 
 if TYPE_CHECKING:
     from lucidlm.api.judging import compare, evaluate, explain
-    from lucidlm.api.models import SpanReader, TextClassifier, TextEmbedder, TextGenerator
     from lucidlm.api.training import export, finetune, label_curve, prepare, pretrain
     from lucidlm.big_language_model import BigLanguageModel
     from lucidlm.checkpoint.directory import load_model
     from lucidlm.model.config import ModelConfig
+    from lucidlm.predict.classifier import TextClassifier
+    from lucidlm.predict.embedder import TextEmbedder
+    from lucidlm.predict.span_reader import SpanReader
+    from lucidlm.predict.text_generator import TextGenerator
     from lucidlm.tokenize.tokenizer import Tokenizer
 
     load_tokenizer = Tokenizer.load
@@ -52,10 +55,10 @@ __all__ = [
 _HOMES = {
     "BigLanguageModel": ("lucidlm.big_language_model", "BigLanguageModel"),
     "ModelConfig": ("lucidlm.model.config", "ModelConfig"),
-    "SpanReader": ("lucidlm.api.models", "SpanReader"),
-    "TextClassifier": ("lucidlm.api.models", "TextClassifier"),
-    "TextEmbedder": ("lucidlm.api.models", "TextEmbedder"),
-    "TextGenerator": ("lucidlm.api.models", "TextGenerator"),
+    "SpanReader": ("lucidlm.predict.span_reader", "SpanReader"),
+    "TextClassifier": ("lucidlm.predict.classifier", "TextClassifier"),
+    "TextEmbedder": ("lucidlm.predict.embedder", "TextEmbedder"),
+    "TextGenerator": ("lucidlm.predict.text_generator", "TextGenerator"),
     "compare": ("lucidlm.api.judging", "compare"),
     "evaluate": ("lucidlm.api.judging", "evaluate"),
     "explain": ("lucidlm.api.judging", "explain"),

@@ -70,7 +70,7 @@ def test_a_classifier_tuned_here_is_the_same_in_a_pipeline(imported: Path, revie
     """BERT's is read from its first token without asking; a causal model's from its last, when asked to."""
     causal = load_model(imported).model.config.causal
     finetune(configured(imported, reviews_csv, **({"pooling": "last"} if causal else {})), tmp_path / "judge")
-    judge = TextClassifier.from_pretrained(tmp_path / "judge")
+    judge = TextClassifier(tmp_path / "judge", device="cpu")
     assert judge.model.pooling == ("last" if causal else "first")
     pipeline = transformers.pipeline("text-classification", str(tmp_path / "judge"), top_k=None, device="cpu")
     texts = REVIEWS[:3]
@@ -89,7 +89,7 @@ def test_a_classifier_tuned_elsewhere_judges_as_it_does_there(tmp_path: Path) ->
     tiny_bert(tmp_path)
     transformers.BertForSequenceClassification.from_pretrained(tmp_path).save_pretrained(tmp_path)
     theirs = transformers.pipeline("text-classification", str(tmp_path), top_k=None, device="cpu")
-    ours = TextClassifier.from_pretrained(tmp_path)
+    ours = TextClassifier(tmp_path, device="cpu")
     for text in REVIEWS[:3]:
         by_label = {one["label"]: one["score"] for one in theirs([text])[0]}
         found = dict(zip(ours.labels, ours.predict_proba([text])[0], strict=True))
@@ -101,7 +101,7 @@ def test_a_reader_tuned_elsewhere_sees_what_it_was_tuned_with(tmp_path: Path) ->
     tiny_bert(tmp_path)
     theirs = transformers.BertForQuestionAnswering.from_pretrained(tmp_path)
     theirs.save_pretrained(tmp_path)
-    reader = SpanReader.from_pretrained(tmp_path)
+    reader = SpanReader(tmp_path, device="cpu")
     question = Question("1", REVIEWS[0], "director wonderful", (Answer(REVIEWS[0][:8], 0),), "f:1")
     [window] = reader.windows(reader.encode([question])[0])
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)

@@ -51,12 +51,15 @@ MOST = 16
 EAGER = {"lucidlm.core.errors", "lucidlm.version"}
 LAZY = {
     "lucidlm.api.judging",
-    "lucidlm.api.models",
     "lucidlm.api.training",
     "lucidlm.big_language_model",
     "lucidlm.tokenize.tokenizer",
     "lucidlm.model.config",
     "lucidlm.checkpoint.directory",
+    "lucidlm.predict.classifier",
+    "lucidlm.predict.embedder",
+    "lucidlm.predict.span_reader",
+    "lucidlm.predict.text_generator",
 }
 """What `lucidlm/__init__.py` may import at once, and when it is first used."""
 LONGEST = 400

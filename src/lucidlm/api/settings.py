@@ -154,18 +154,6 @@ class EvaluateSettings(ReadingSettings, total=False):
     seed: int
 
 
-class SamplingSettings(TypedDict, total=False):
-    """How the next token is drawn; see `SamplingConfig`."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    repetition_penalty: float
-    stop: tuple[str, ...] | list[str]
-    seed: int
-
-
 def paths(kind: type[Config], settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Return the values of keywords by the paths of their fields, those that are file paths as strings.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from pydantic import Field, field_validator
 
 from lucidlm.core.config import Config
@@ -58,3 +60,15 @@ class SamplingConfig(Config):
     def greedy(self) -> bool:
         """Whether the likeliest token is always taken, so that nothing is random."""
         return self.temperature == 0
+
+
+class SamplingSettings(TypedDict, total=False):
+    """The fields of `SamplingConfig` but for the length, as keywords: for editors and type checkers."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    stop: tuple[str, ...] | list[str]
+    seed: int

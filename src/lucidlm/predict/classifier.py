@@ -1,21 +1,22 @@
-"""A classifier as its users see it: texts in, probabilities of named labels out."""
+"""Classification of texts: texts in, probabilities of named labels out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from typing import Self, overload
 
 import numpy as np
 import torch
 
-from lucidlm.checkpoint.directory import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.core.arguments import require_texts
 from lucidlm.core.devices import tokens_at_once
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import track
 from lucidlm.data.examples.records import ClassPrediction, LabelledText
 from lucidlm.model.heads import SequenceClassifier
+from lucidlm.predict.text_model import TextModel
 from lucidlm.tokenize.embedding_rows import padding, refuse_beyond
 from lucidlm.tokenize.tokenizer import Tokenizer
 
@@ -23,14 +24,52 @@ TOKENS_PER_BATCH = 16_384
 """How many tokens, padding included, are read at once where memory allows it."""
 
 
-class TextClassifier:
-    """A `SequenceClassifier` with its tokenizer.
+class TextClassifier(TextModel[SequenceClassifier]):
+    """A classifier of texts.
+
+    >>> judge = TextClassifier("judge")
+    >>> judge("good film").label
+    'positive'
 
     A text longer than `max_length` tokens is read in windows of that length, all of it, and the windows vote: their
     logits are averaged, each weighing as much as it has tokens.
+
+    Parameters
+    ----------
+    source: a model that fine-tuning left, or another source of a classifier.
+    device: auto, cpu, cuda, cuda:1, mps.
+
+    Raises
+    ------
+    InputError: there is no such model, or it is no classifier.
     """
 
-    def __init__(self, model: SequenceClassifier, tokenizer: Tokenizer, max_length: int) -> None:
+    @classmethod
+    def from_model(cls, model: SequenceClassifier, tokenizer: Tokenizer, max_length: int) -> Self:
+        """Use a model in memory, such as one that is being trained: the current weights answer.
+
+        Raises
+        ------
+        InputError: `max_length` is more than the model's context, or leaves no room for a text.
+        """
+        made = cls.__new__(cls)
+        made._set(model, tokenizer, max_length)
+        return made
+
+    def _open(self, loaded: LoadedModel) -> None:
+        if not isinstance(loaded.model, SequenceClassifier):
+            raise InputError(
+                f"holds a {loaded.record['kind']} model, not a classifier",
+                where=loaded.source,
+                fix="Fine-tune it first: lucidlm finetune TASK --model … --data … --out ….",
+            )
+        provenance = loaded.record["provenance"]
+        length = provenance.get("config", {}).get("max_length") or loaded.model.config.context_length
+        # Those tuned here read an end of text, those tuned elsewhere what their own tokenizer puts there.
+        tokenizer = loaded.require_tokenizer()
+        self._set(loaded.model, tokenizer.with_end() if "task" in provenance else tokenizer, length)
+
+    def _set(self, model: SequenceClassifier, tokenizer: Tokenizer, max_length: int) -> None:
         if max_length > model.config.context_length:
             raise InputError(
                 f"texts of {max_length:,} tokens are longer than the model's context of "
@@ -42,30 +81,25 @@ class TextClassifier:
         if self.max_tokens < 1:
             raise InputError(f"{max_length} tokens have no room for a text", where="max_length", fix="Pass 16, say.")
 
-    @classmethod
-    def from_pretrained(cls, source: str | Path, device: torch.device | None = None) -> TextClassifier:
-        """Open a model directory that fine-tuning left, or whatever else `load_model` opens.
+    @overload
+    def __call__(self, texts: str) -> ClassPrediction: ...
+
+    @overload
+    def __call__(self, texts: Sequence[str]) -> list[ClassPrediction]: ...
+
+    def __call__(self, texts: str | Sequence[str]) -> ClassPrediction | list[ClassPrediction]:
+        """Return the label of a text and the probabilities of all labels, or those of each of several texts.
 
         Raises
         ------
-        InputError: it is no model, or no classifier.
+        InputError: what is passed is no text and no list of them, or holds a token that the model has no row for.
         """
-        return cls.of(load_model(source, device=device))
+        if isinstance(texts, str):
+            return self([texts])[0]
+        return self._predictions(require_texts(texts, "texts"))
 
-    @classmethod
-    def of(cls, loaded: LoadedModel) -> TextClassifier:
-        """Likewise for a model that is loaded already; it stays on its device."""
-        if not isinstance(loaded.model, SequenceClassifier):
-            raise InputError(
-                f"holds a {loaded.record['kind']} model, not a classifier",
-                where=loaded.source,
-                fix="Fine-tune it first: lucidlm finetune TASK --model … --data … --out ….",
-            )
-        provenance = loaded.record["provenance"]
-        length = provenance.get("config", {}).get("max_length") or loaded.model.config.context_length
-        # Those tuned here read an end of text, those tuned elsewhere what their own tokenizer puts there.
-        tokenizer = loaded.require_tokenizer()
-        return cls(loaded.model, tokenizer.with_end() if "task" in provenance else tokenizer, length)
+    def __repr__(self) -> str:
+        return self._shown(f"labels: {', '.join(self.labels)}")
 
     @property
     def labels(self) -> list[str]:
@@ -95,8 +129,11 @@ class TextClassifier:
         return np.array(self.tokenizer.whole(ids), dtype=np.int32)
 
     def predict(self, examples: Sequence[LabelledText], label: str | None = None) -> list[ClassPrediction]:
-        """Judge the text of each example; shows progress if given a `label` for it."""
-        rows = self.predict_encoded(self.encode([example.text for example in examples]), label)
+        """Classify the text of each example; shows progress if given a `label` for it."""
+        return self._predictions([example.text for example in examples], label)
+
+    def _predictions(self, texts: Sequence[str], label: str | None = None) -> list[ClassPrediction]:
+        rows = self.predict_encoded(self.encode(texts), label)
         return [ClassPrediction(tuple(self.labels), tuple(row)) for row in rows.tolist()]
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:

@@ -11,14 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 
-from lucidlm.checkpoint.directory import load_model
 from lucidlm.checkpoint.families import family_of
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.checkpoint.sentence_files import MODULES, PROMPTS, write_sentence_settings
+from lucidlm.core.arguments import require_texts
 from lucidlm.core.errors import InputError
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.core.progress import track
@@ -26,6 +27,7 @@ from lucidlm.model.config import Pooling
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.pooling import Purpose, SentenceSettings
 from lucidlm.predict.classifier import TOKENS_PER_BATCH, bucket_by_length, pad
+from lucidlm.predict.text_model import TextModel
 from lucidlm.tokenize.embedding_rows import padding, refuse_beyond
 from lucidlm.tokenize.tokenizer import Tokenizer
 
@@ -33,8 +35,12 @@ POOLINGS: dict[Pooling, str] = {"first": "cls", "mean": "mean", "last": "lasttok
 """What sentence-transformers calls our ways of pooling."""
 
 
-class TextEmbedder:
-    """A language model that turns texts into unit vectors.
+class TextEmbedder(TextModel[LanguageModel]):
+    """A language model that turns texts into vectors, of length one for most models.
+
+    >>> embed = TextEmbedder("finder")
+    >>> embed(["good film", "fine film"]).shape
+    (2, 256)
 
     The vector of a text is the mean of its tokens' states, or the state of the first one, or of the end-of-text token
     after it. A text longer than `max_length` tokens is read in windows of that length, all of it; their states are
@@ -42,16 +48,60 @@ class TextEmbedder:
 
     Parameters
     ----------
-    max_length: tokens read at once; None: the model's context.
-    sentence: how texts become vectors of models that were tuned with sentence-transformers, in place of `pooling`; those
-        without a normalisation are not of length one.
+    source: any language model, best one tuned for semantic search or by sentence-transformers.
+    device: auto, cpu, cuda, cuda:1, mps.
 
     Raises
     ------
-    InputError: `max_length` is more than the model's context, or leaves no room for a text.
+    InputError: there is no such model, it is no language model with its tokenizer, or it needs a module of
+        sentence-transformers that is not supported.
     """
 
-    def __init__(
+    @classmethod
+    def from_model(
+        cls,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        pooling: Pooling = "mean",
+        max_length: int | None = None,
+        *,
+        sentence: SentenceSettings | None = None,
+    ) -> Self:
+        """Use a model in memory, such as one that is being trained: the current weights make the vectors.
+
+        Parameters
+        ----------
+        max_length: tokens read at once; None: the model's context.
+        sentence: how texts become vectors of models that were tuned with sentence-transformers, in place of `pooling`;
+            those without a normalisation are not of length one.
+
+        Raises
+        ------
+        InputError: `max_length` is more than the model's context, or leaves no room for a text.
+        """
+        made = cls.__new__(cls)
+        made._set(model, tokenizer, pooling, max_length, sentence=sentence)
+        return made
+
+    def _open(self, loaded: LoadedModel) -> None:
+        if not isinstance(loaded.model, LanguageModel) or loaded.tokenizer is None:
+            kind = "no tokenizer" if loaded.tokenizer is None else f"a {loaded.record['kind']} model"
+            raise InputError(
+                f"holds {kind}: texts are embedded by a language model with its tokenizer",
+                where=loaded.source,
+                fix="Pass a pretrained model, or one tuned for semantic-search or recommendation.",
+            )
+        model = loaded.model
+        config, said = loaded.record["provenance"].get("config", {}), model.sentence
+        if config.get("pooling") is not None or said is None:
+            self._set(model, loaded.tokenizer, config.get("pooling") or "mean", config.get("max_length"))
+            return
+        if said.refused is not None:
+            raise InputError(said.refused, where=Path(loaded.source) / MODULES, fix="Choose another model.")
+        length = min(said.max_length or model.config.context_length, model.config.context_length)
+        self._set(model, loaded.tokenizer, max_length=length, sentence=said)
+
+    def _set(
         self,
         model: LanguageModel,
         tokenizer: Tokenizer,
@@ -76,35 +126,23 @@ class TextEmbedder:
                 f"{self.max_length} tokens have no room for a text", where="max_length", fix="Pass 16, say."
             )
 
-    @classmethod
-    def from_pretrained(cls, source: str | Path, device: torch.device | None = None) -> TextEmbedder:
-        """Open a model: a pretrained language model, or one tuned on pairs of texts, here or elsewhere.
+    def __call__(self, texts: str | Sequence[str], *, purpose: Purpose | None = None) -> np.ndarray:
+        """Return the vector (D,) of a text, float32, or the vectors (n, D) of n texts.
+
+        Parameters
+        ----------
+        purpose: "query" or "document", where the model has a prompt for each.
 
         Raises
         ------
-        InputError: it is no model, no language model with its tokenizer, or needs a module of sentence-transformers that
-            is not supported.
+        InputError: what is passed is no text and no list of them, or a text is blank.
         """
-        return cls.of(load_model(source, device=device))
+        if isinstance(texts, str):
+            return self([texts], purpose=purpose)[0]
+        return self.embed(require_texts(texts, "texts"), purpose=purpose)
 
-    @classmethod
-    def of(cls, loaded: LoadedModel) -> TextEmbedder:
-        """Likewise for a model that is loaded already; it stays on its device."""
-        if not isinstance(loaded.model, LanguageModel) or loaded.tokenizer is None:
-            kind = "no tokenizer" if loaded.tokenizer is None else f"a {loaded.record['kind']} model"
-            raise InputError(
-                f"holds {kind}: texts are embedded by a language model with its tokenizer",
-                where=loaded.source,
-                fix="Pass a pretrained model, or one tuned for semantic-search or recommendation.",
-            )
-        model = loaded.model
-        config, said = loaded.record["provenance"].get("config", {}), model.sentence
-        if config.get("pooling") is not None or said is None:
-            return cls(model, loaded.tokenizer, config.get("pooling") or "mean", config.get("max_length"))
-        if said.refused is not None:
-            raise InputError(said.refused, where=Path(loaded.source) / MODULES, fix="Choose another model.")
-        length = min(said.max_length or model.config.context_length, model.config.context_length)
-        return cls(model, loaded.tokenizer, max_length=length, sentence=said)
+    def __repr__(self) -> str:
+        return self._shown(f"{self.dimension} dimensions")
 
     @property
     def dimension(self) -> int:

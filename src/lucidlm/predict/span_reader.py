@@ -1,4 +1,4 @@
-"""A reader as its users see it: questions about contexts in, stretches of the contexts out.
+"""Extractive question answering: questions about contexts in, spans of the contexts out.
 
 What the model reads is `<end> question <end> context <end>`, the context in overlapping windows where it is long (Devlin
 et al. 2019, arXiv:1810.04805), or with the tokens that its tokenizer puts around texts in their place: `[CLS] question
@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Self, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lucidlm.checkpoint.directory import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.core.arguments import require_text, require_texts
 from lucidlm.core.devices import tokens_at_once
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log, track
@@ -27,6 +27,7 @@ from lucidlm.data.examples.records import Question, Span
 from lucidlm.model.heads import SpanExtractor
 from lucidlm.predict.classifier import TOKENS_PER_BATCH, bucket_by_length, pad
 from lucidlm.predict.terms import shared_terms, terms
+from lucidlm.predict.text_model import TextModel
 from lucidlm.tokenize.embedding_rows import padding, refuse_beyond
 from lucidlm.tokenize.tokenizer import Tokenizer
 
@@ -87,8 +88,12 @@ class Window:
     start: int
 
 
-class SpanReader:
-    """A `SpanExtractor` with its tokenizer.
+class SpanReader(TextModel[SpanExtractor]):
+    """A model that answers questions by spans of a text.
+
+    >>> read = SpanReader("reader")
+    >>> read("Who wrote it?", context="It was written by Ada.").text
+    'Ada'
 
     A context that does not fit beside its question is read in windows, each overlapping the next by half. Of all spans
     of at most `LONGEST` tokens in all windows the one is taken whose start and end logits together surpass its window's
@@ -96,18 +101,59 @@ class SpanReader:
 
     Parameters
     ----------
-    threshold: answers whose score is not above it are left empty; None: there always is an answer.
-    marks: show what question and context share, if the tokenizer has a token for it.
+    source: a model that was fine-tuned for question answering, or another source of one.
+    device: auto, cpu, cuda, cuda:1, mps.
+
+    Raises
+    ------
+    InputError: there is no such model, or it does not find answers.
     """
 
-    def __init__(
-        self,
+    @classmethod
+    def from_model(
+        cls,
         model: SpanExtractor,
         tokenizer: Tokenizer,
         max_length: int,
         threshold: float | None = None,
         *,
         marks: bool = True,
+    ) -> Self:
+        """Use a model in memory, such as one that is being trained: the current weights answer.
+
+        Parameters
+        ----------
+        threshold: answers whose score is not above it are left empty; None: there always is an answer.
+        marks: show what question and context share, if the tokenizer has a token for it.
+
+        Raises
+        ------
+        InputError: `max_length` is more than the model's context, or too short for a question and its context.
+        """
+        made = cls.__new__(cls)
+        made._set(model, tokenizer, max_length, threshold, marks=marks)
+        return made
+
+    def _open(self, loaded: LoadedModel) -> None:
+        if not isinstance(loaded.model, SpanExtractor):
+            raise InputError(
+                f"holds a {loaded.record['kind']} model, not one that finds answers",
+                where=loaded.source,
+                fix="Fine-tune it first: lucidlm finetune question-answering --model … --data … --out ….",
+            )
+        provenance = loaded.record["provenance"]
+        length = provenance.get("config", {}).get("max_length") or loaded.model.config.context_length
+        tokenizer, threshold = loaded.require_tokenizer(), provenance.get("threshold")
+        self._set(loaded.model, tokenizer, length, threshold, marks="task" in provenance)
+
+    def _set(
+        self,
+        model: SpanExtractor,
+        tokenizer: Tokenizer,
+        max_length: int,
+        threshold: float | None,
+        *,
+        marks: bool,
     ) -> None:
         if not SHORTEST_INPUT <= max_length <= model.config.context_length:
             raise InputError(
@@ -120,29 +166,35 @@ class SpanReader:
         end = [tokenizer.eos_id]
         self._begin, self._between = (np.array(ids or end, np.int32) for ids in (tokenizer.prefix, tokenizer.suffix))
 
-    @classmethod
-    def from_pretrained(cls, source: str | Path, device: torch.device | None = None) -> SpanReader:
-        """Open a model directory that fine-tuning left, or whatever else `load_model` opens.
+    @overload
+    def __call__(self, questions: str, *, context: str) -> Span: ...
+
+    @overload
+    def __call__(self, questions: Sequence[str], *, context: str | Sequence[str]) -> list[Span]: ...
+
+    def __call__(self, questions: str | Sequence[str], *, context: str | Sequence[str]) -> Span | list[Span]:
+        """Return the answer to a question, or to each of several; its text is empty where the context holds none.
+
+        Parameters
+        ----------
+        context: the text that all questions are about, or one for each of them.
 
         Raises
         ------
-        InputError: it is no model, or none that finds answers.
+        InputError: what is passed are no texts, or there are not as many contexts as questions.
         """
-        return cls.of(load_model(source, device=device))
+        if isinstance(questions, str):
+            return self([questions], context=require_text(context, "context"))[0]
+        asked = require_texts(questions, "questions")
+        contexts = [context] * len(asked) if isinstance(context, str) else require_texts(context, "context")
+        if len(contexts) != len(asked):
+            what = f"{len(asked):,} questions and {len(contexts):,} contexts"
+            raise InputError(what, where="context", fix="Pass one context, or one for each question.")
+        pairs = enumerate(zip(contexts, asked, strict=True))
+        return self.predict([Question(str(i), *pair, (), f"questions[{i}]") for i, pair in pairs])
 
-    @classmethod
-    def of(cls, loaded: LoadedModel) -> SpanReader:
-        """Likewise for a model that is loaded already; it stays on its device."""
-        if not isinstance(loaded.model, SpanExtractor):
-            raise InputError(
-                f"holds a {loaded.record['kind']} model, not one that finds answers",
-                where=loaded.source,
-                fix="Fine-tune it first: lucidlm finetune question-answering --model … --data … --out ….",
-            )
-        provenance = loaded.record["provenance"]
-        length = provenance.get("config", {}).get("max_length") or loaded.model.config.context_length
-        tokenizer, threshold = loaded.require_tokenizer(), provenance.get("threshold")
-        return cls(loaded.model, tokenizer, length, threshold, marks="task" in provenance)
+    def __repr__(self) -> str:
+        return self._shown(f"reads {self.max_length:,} tokens at once")
 
     @property
     def max_tokens(self) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lucidlm.core.amounts import percent
 from lucidlm.evaluate.comparison import sign
 from lucidlm.evaluate.leakage import Leak
 from lucidlm.evaluate.record import Evaluation, Measure, Score
 from lucidlm.metrics.statistics import Comparison, Estimate
-from lucidlm.report.language import Language, percent
+from lucidlm.report.language import Language
 from lucidlm.report.page import Bar, BarChart, Block, Cell, ConfusionMatrix, Facts, Heading, KeyFigure, Table
 from lucidlm.tokenize.unknown import Unknown
 

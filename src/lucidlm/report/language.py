@@ -1,4 +1,4 @@
-"""The words of a report, in English and Chinese, and how it writes numbers.
+"""The words of a report, in English and Chinese, and how it writes durations.
 
 English is the key: a sentence reads as it will in the code that uses it. A test sees to it that each has its Chinese.
 """
@@ -213,24 +213,3 @@ class Language:
         if hours:
             return f"{hours} {units[0]} {minutes} {units[1]}"
         return f"{minutes} {units[1]} {rest} {units[2]}" if minutes else f"{rest} {units[2]}"
-
-
-def count(value: float) -> str:
-    """Write a count in three or four digits: 950, 12,340, 13.9 M, 1.2 G."""
-    for size, unit in ((1e9, "G"), (1e6, "M")):
-        if value >= size:
-            return f"{value / size:,.3g} {unit}"
-    return f"{value:,.0f}"
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """Write a share of one as a percentage."""
-    return f"{100 * share:.{digits}f} %"
-
-
-def size(byte_count: float) -> str:
-    """Write a number of bytes: 312 B, 4.1 kB, 33.2 MB."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if byte_count >= unit:
-            return f"{byte_count / unit:.1f} {name}"
-    return f"{byte_count:.0f} B"

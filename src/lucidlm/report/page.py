@@ -16,9 +16,10 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from lucidlm.core.amounts import percent
 from lucidlm.core.io import write_text
 from lucidlm.report.charts import Intervals, Plot, draw
-from lucidlm.report.language import Language, percent
+from lucidlm.report.language import Language
 
 
 @dataclass(frozen=True)

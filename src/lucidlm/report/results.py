@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lucidlm.checkpoint.directory import RECORD
+from lucidlm.core.amounts import count, percent
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json, write_text
 from lucidlm.evaluate.comparison import sign
@@ -16,7 +17,7 @@ from lucidlm.evaluate.record import EVALUATION, Evaluation, Score, read_evaluati
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.flops import count_parameters
 from lucidlm.report.evaluation import figure
-from lucidlm.report.language import Language, count, percent
+from lucidlm.report.language import Language
 
 WIDEST = 8
 """Metrics that a table shows: more make no page."""

@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lucidlm.core.amounts import count, size
 from lucidlm.data.corpus.cards import DataCard
 from lucidlm.model.flops import count_parameters
 from lucidlm.report.energy import estimate_energy
 from lucidlm.report.evaluation import evaluation_blocks, figure, key_figures, unknown_fact
 from lucidlm.report.files import Run, RunKind, read_run
-from lucidlm.report.language import Language, count, size
+from lucidlm.report.language import Language
 from lucidlm.report.page import (
     Block,
     Cell,

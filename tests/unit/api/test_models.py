@@ -97,7 +97,7 @@ def test_models_of_another_kind_are_refused(made: Made) -> None:
         TextEmbedder(made.judge.path)
     with pytest.raises(InputError, match="not one that finds answers"):
         SpanReader(made.judge.path)
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match="a classifier model does not continue text"):
         TextGenerator(made.judge.path)
 
 

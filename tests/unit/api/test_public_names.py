@@ -19,7 +19,7 @@ from lucidlm.cli.main import app
 from lucidlm.core.flat import flat_names
 from lucidlm.data.corpus.prepare import PrepareConfig
 from lucidlm.evaluate.directory import EvaluateConfig
-from lucidlm.inference.sampler import SamplingConfig
+from lucidlm.inference.config import SamplingConfig, SamplingSettings
 from lucidlm.tokenize.tokenizer import Tokenizer
 from lucidlm.train.finetune.config import FinetuneConfig
 from lucidlm.train.finetune.label_curve import LabelCurveConfig
@@ -92,7 +92,7 @@ def test_keywords_are_the_flags_of_the_command(name: str) -> None:
         (settings.FinetuneSettings, FinetuneConfig, settings.FINETUNE, {"task", "model", "data", "lora", "loop"}),
         (settings.LabelCurveSettings, LabelCurveConfig, settings.FIELDS, {"task", "model", "data", "test_data"}),
         (settings.EvaluateSettings, EvaluateConfig, settings.FIELDS, {"task", "data"}),
-        (settings.SamplingSettings, SamplingConfig, {}, {"length"}),
+        (SamplingSettings, SamplingConfig, {}, {"length"}),
     ],
 )
 def test_keywords_are_the_fields_of_the_configuration(

@@ -24,7 +24,7 @@ from lucidlm.interop.hf import export_hf
 from lucidlm.interop.keras.directory import export_keras, load_keras
 from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.heads import LanguageModel
-from lucidlm.predict.text_generator import Lengths, SequenceWriter
+from lucidlm.predict.sequence_writer import Lengths, SequenceWriter
 from lucidlm.tokenize.chat_template import CHATML
 from lucidlm.tokenize.prompts import join_parts
 from lucidlm.tokenize.tokenizer import Tokenizer

@@ -23,7 +23,7 @@ TEXTS = [row["text"] for row in made_up_reviews(12)] + ["ok", "好看！"]
 
 @pytest.fixture(scope="module")
 def embedder(tiny_model: Path) -> TextEmbedder:
-    return TextEmbedder.from_pretrained(tiny_model)
+    return TextEmbedder(tiny_model, device="cpu")
 
 
 def items(texts: list[str] = TEXTS) -> list[Item]:
@@ -41,7 +41,7 @@ def test_vectors_have_length_one_and_do_not_depend_on_company(embedder: TextEmbe
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 def test_a_short_texts_vector_is_what_the_backbone_says(embedder: TextEmbedder, pooling: str) -> None:
-    other = TextEmbedder(embedder.model, embedder.tokenizer, pooling)  # pyright: ignore[reportArgumentType]
+    other = TextEmbedder.from_model(embedder.model, embedder.tokenizer, pooling)  # pyright: ignore[reportArgumentType]
     ids = embedder.tokenizer.encode(TEXTS[12]) + [embedder.tokenizer.eos_id] * (pooling == "last")
     with torch.inference_mode():
         states = embedder.model.model(torch.tensor([ids]))[0]
@@ -51,7 +51,7 @@ def test_a_short_texts_vector_is_what_the_backbone_says(embedder: TextEmbedder, 
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 def test_long_texts_are_read_whole_in_windows_that_weigh_by_length(embedder: TextEmbedder, pooling: str) -> None:
-    narrow = TextEmbedder(embedder.model, embedder.tokenizer, pooling, 16)  # pyright: ignore[reportArgumentType]
+    narrow = TextEmbedder.from_model(embedder.model, embedder.tokenizer, pooling, 16)  # pyright: ignore[reportArgumentType]
     (ids,) = narrow.encode([TEXTS[0]])
     assert len(ids) > 2 * narrow.max_tokens
     assert narrow.long([ids]) == 1
@@ -77,10 +77,10 @@ def test_what_cannot_be_embedded_is_said(embedder: TextEmbedder, tmp_path: Path)
     with pytest.raises(InputError, match="text 2 of 3 is empty"):
         embedder.embed(["a", " ", "b"])
     with pytest.raises(InputError, match="longer than the model's context of 64"):
-        TextEmbedder(embedder.model, embedder.tokenizer, "mean", 65)
+        TextEmbedder.from_model(embedder.model, embedder.tokenizer, "mean", 65)
     save_model(SequenceClassifier(embedder.model.config, ["a", "b"], "mean"), tmp_path, embedder.tokenizer)
     with pytest.raises(InputError, match="holds a classifier model"):
-        TextEmbedder.from_pretrained(tmp_path)
+        TextEmbedder(tmp_path, device="cpu")
 
 
 def test_pooling_and_length_are_remembered_and_told_to_sentence_transformers(
@@ -88,7 +88,7 @@ def test_pooling_and_length_are_remembered_and_told_to_sentence_transformers(
 ) -> None:
     settings = {"config": {"pooling": "mean", "max_length": 24}}
     save_model(embedder.model, tmp_path, embedder.tokenizer, provenance=settings)
-    again = TextEmbedder.from_pretrained(tmp_path)
+    again = TextEmbedder(tmp_path, device="cpu")
     assert (again.pooling, again.max_length) == ("mean", 24)
     again.describe_to_sentence_transformers(tmp_path)
     modules = json.loads((tmp_path / "modules.json").read_text())
@@ -97,11 +97,11 @@ def test_pooling_and_length_are_remembered_and_told_to_sentence_transformers(
     pooling = json.loads((tmp_path / "1_Pooling" / "config.json").read_text())
     assert pooling == {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
     assert json.loads((tmp_path / "sentence_bert_config.json").read_text())["max_seq_length"] == 24
-    TextEmbedder.from_pretrained(tmp_path)  # what was added is no part of the checksums
+    TextEmbedder(tmp_path, device="cpu")  # what was added is no part of the checksums
 
 
 def test_last_pooling_is_not_offered_to_sentence_transformers(embedder: TextEmbedder, tmp_path: Path) -> None:
-    TextEmbedder(embedder.model, embedder.tokenizer, "last").describe_to_sentence_transformers(tmp_path)
+    TextEmbedder.from_model(embedder.model, embedder.tokenizer, "last").describe_to_sentence_transformers(tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lucidlm.core.amounts import count, percent, size
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import sha256
 from lucidlm.data.corpus.cards import DataCard, SourceRecord, SplitRecord, StepRecord, TokenizerRecord
@@ -21,7 +22,7 @@ from lucidlm.evaluate.runner import evaluate_task
 from lucidlm.report import run as run_module
 from lucidlm.report.charts import draw, even_ticks, log_ticks, running_mean, short
 from lucidlm.report.energy import estimate_energy
-from lucidlm.report.language import CHINESE, Language, count, percent, size
+from lucidlm.report.language import CHINESE, Language
 from lucidlm.report.page import LineChart, Page, Samples, Series
 from lucidlm.report.run import report_run
 from lucidlm.tasks.text_classification import TextClassification

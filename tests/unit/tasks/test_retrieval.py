@@ -93,7 +93,7 @@ def test_a_query_that_is_named_has_to_be_there() -> None:
 
 
 def test_items_are_ranked_by_cosine_and_each_once(tiny_model: Path) -> None:
-    embedder = TextEmbedder.from_pretrained(tiny_model)
+    embedder = TextEmbedder(tiny_model, device="cpu")
     texts = [row["text"] for row in made_up_reviews(9)]
     examples = [match("a film", text) for text in [*texts, texts[0]]]
     for ranking in Ranker(embedder, again=True).predict(examples):

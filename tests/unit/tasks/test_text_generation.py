@@ -23,7 +23,7 @@ from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.loss import IGNORE_INDEX, token_losses
-from lucidlm.predict.text_generator import Lengths, SequenceWriter, prefix_mask, teacher_forcing
+from lucidlm.predict.sequence_writer import Lengths, SequenceWriter, prefix_mask, teacher_forcing
 from lucidlm.tasks import read_examples, tasks
 from lucidlm.tasks.base.text_generation import SequenceToSequence
 from lucidlm.tokenize.conversation import Chat, Message

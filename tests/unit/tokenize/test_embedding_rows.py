@@ -81,16 +81,16 @@ def test_the_message_comes_before_anything_is_printed(model: Path) -> None:
 
 
 def test_classes_vectors_and_spans(tokenizer: Tokenizer, model: Path) -> None:
-    classifier = TextClassifier(SequenceClassifier(SHAPE, ["a", "b"], "mean").eval(), tokenizer, 64)
+    classifier = TextClassifier.from_model(SequenceClassifier(SHAPE, ["a", "b"], "mean").eval(), tokenizer, 64)
     together = classifier.predict_proba(REVIEWS[:4])
     assert np.allclose(together, np.concatenate([classifier.predict_proba([text]) for text in REVIEWS[:4]]), atol=1e-6)
     with pytest.raises(InputError, match="text 2 of 2: " + REFUSED):
         classifier.predict([LabelledText(text, "a", "f:1") for text in ("x", "☃")])
-    embedder = TextEmbedder.from_pretrained(model)
+    embedder = TextEmbedder(model, device="cpu")
     assert embedder.embed(REVIEWS[:4]).shape == (4, 32)
     with pytest.raises(InputError, match="text 1 of 1: " + REFUSED):
         embedder.embed(["☃"])
-    reader = SpanReader(SpanExtractor(SHAPE).eval(), tokenizer, 64)
+    reader = SpanReader.from_model(SpanExtractor(SHAPE).eval(), tokenizer, 64)
     asked = [Question("1", REVIEWS[0], "director", (), "f:1"), Question("2", REVIEWS[1][:20], "wonderful", (), "f:2")]
     assert len(reader.predict(asked)) == 2
     with pytest.raises(InputError, match="f:3: " + REFUSED):

@@ -146,7 +146,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, reviews_cs
 
 
 def test_it_learns_what_the_opinion_words_mean(judge: Path, tmp_path: Path) -> None:
-    classifier = TextClassifier.from_pretrained(judge)
+    classifier = TextClassifier(judge, device="cpu")
     fresh = made_up_reviews(100, seed=1)
     probabilities = classifier.predict_proba([row["text"] for row in fresh])
     assert probabilities.sum(1) == pytest.approx(np.ones(100))
@@ -266,7 +266,7 @@ def test_the_task_is_in_the_registry() -> None:
 def test_long_texts_are_read_whole(tiny_model: Path, tiny_data: Path) -> None:
     tokenizer = Tokenizer.load(tiny_data).with_end()
     shape = load_model(tiny_model).model.config
-    classifier = TextClassifier(SequenceClassifier(shape, ["a", "b"], "mean"), tokenizer, max_length=9)
+    classifier = TextClassifier.from_model(SequenceClassifier(shape, ["a", "b"], "mean"), tokenizer, max_length=9)
     text = "director calls film wonderful and writer finds plot moving though"
     (ids,) = classifier.encode([text])
     assert ids.tolist() == tokenizer.encode(text)

@@ -17,7 +17,7 @@ from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.metrics.statistics import Metric
 from lucidlm.metrics.text_metrics import translation_metrics
 from lucidlm.model.heads import LanguageModel
-from lucidlm.predict.text_generator import BEAMS, Lengths, SequenceWriter
+from lucidlm.predict.sequence_writer import BEAMS, Lengths, SequenceWriter
 from lucidlm.tasks.base.task import Baseline, Predictor, Task
 from lucidlm.tokenize.prompts import TokenizedExample, tokenize_pairs
 from lucidlm.tokenize.tokenizer import Tokenizer

@@ -67,7 +67,7 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, LabelledText, 
             shape, labels, config.pooling or "mean", seed=config.loop.seed, pad_id=tokenizer.pad_id
         )
         model.model.load_state_dict(backbone.state_dict())
-        classifier = TextClassifier(model.to(device), tokenizer, config.max_length or shape.context_length)
+        classifier = TextClassifier.from_model(model.to(device), tokenizer, config.max_length or shape.context_length)
         task.label_ids(examples["validation"], labels)
         return cls(config, task, examples, model, tokenizer, classifier)
 

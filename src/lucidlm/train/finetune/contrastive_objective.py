@@ -101,7 +101,7 @@ class ContrastiveObjective(TaskObjective[RetrievalConfig, Match, ContrastiveBatc
             length = config.max_length or shape.context_length
             sentence = SentenceSettings(sentence.poolings, max_length=length, lower=sentence.lower)
         pooling = config.pooling or "mean"
-        embedder = TextEmbedder(model.to(device), tokenizer, pooling, config.max_length, sentence=sentence)
+        embedder = TextEmbedder.from_model(model.to(device), tokenizer, pooling, config.max_length, sentence=sentence)
         return cls(config, task, examples, model, tokenizer, Ranker(embedder, task.again))
 
     def encode(self, examples: Sequence[Match]) -> list[int]:

@@ -76,7 +76,9 @@ class SpanObjective(TaskObjective[QuestionAnsweringConfig, Question, SpanBatch])
         model = SpanExtractor(shape, seed=config.loop.seed)
         model.transformer.load_state_dict(backbone.state_dict())
         threshold = None if all(question.answers for question in examples["train"]) else 0.0
-        reader = SpanReader(model.to(device), tokenizer, config.max_length or shape.context_length, threshold)
+        reader = SpanReader.from_model(
+            model.to(device), tokenizer, config.max_length or shape.context_length, threshold
+        )
         return cls(config, task, examples, model, tokenizer, reader)
 
     def encode(self, examples: Sequence[Question]) -> list[int]:

@@ -16,7 +16,7 @@ from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples.records import Example
 from lucidlm.data.split import Split
 from lucidlm.model.heads import LanguageModel
-from lucidlm.predict.text_generator import Lengths, SequenceWriter, TeacherForcing, prefix_mask, teacher_forcing
+from lucidlm.predict.sequence_writer import Lengths, SequenceWriter, TeacherForcing, prefix_mask, teacher_forcing
 from lucidlm.tasks.base.text_generation import TextGeneration
 from lucidlm.tokenize.prompts import TokenizedExample
 from lucidlm.train.finetune.backbone import language_model, pretrained_backbone
