@@ -100,7 +100,11 @@ def resumed(kind: type[C], file: Path, paths: Mapping[str, Any]) -> C:
     InputError: there is no such run, or a value is another: a run keeps the settings it was started with.
     """
     config = kind.load(file)
-    if resolve(kind, file, paths) != config:
+    try:
+        same = resolve(kind, file, paths) == config
+    except InputError:  # they are no settings of this run at all: another task's, say
+        same = False
+    if not same:
         raise InputError(
             "was started with other settings than these",
             where=file.parent,

@@ -9,6 +9,7 @@ import pytest
 from lucidlm.core.config import Config
 from lucidlm.core.errors import InputError
 from lucidlm.core.flat import flat_names, paths_of, resolve, resumed
+from lucidlm.train.finetune.config import KINDS, FinetuneConfig
 
 
 class Wing(Config):
@@ -56,7 +57,14 @@ def test_values_go_where_their_fields_are() -> None:
     assert bird == Bird(seed=1, wing=Wing(name="right", length=3.0))
 
 
-@pytest.mark.parametrize(("name", "near"), [("lenght", "Did you mean length?"), ("xyz", "Known are colour, length")])
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("lenght", "Did you mean length?"),
+        ("staer", "Did you mean stare?"),  # of one kind of bird only
+        ("xyz", "Known are colour, length"),
+    ],
+)
 def test_an_unknown_name_is_told_the_nearest(name: str, near: str) -> None:
     with pytest.raises(InputError, match=f"{name}: there is no such setting. {near}".replace("?", r"\?")):
         paths_of(Bird, {name: 1})
@@ -74,3 +82,18 @@ def test_a_run_goes_on_by_its_own_settings(tmp_path: Path) -> None:
     assert resumed(Bird, tmp_path / "bird.yaml", {"seed": 3}) == started
     with pytest.raises(InputError, match="other settings"):
         resumed(Bird, tmp_path / "bird.yaml", {"seed": 4})
+    with pytest.raises(InputError, match="other settings"):
+        resumed(Bird, tmp_path / "bird.yaml", {"seed": "four"})
+
+
+def test_settings_of_every_kind_of_finetuning_are_known() -> None:
+    fields = {name for kind in KINDS for name in kind.model_fields}
+    assert fields - {"loop", "lora"} <= flat_names(FinetuneConfig).keys()
+
+
+def test_a_finetuning_run_does_not_go_on_with_another_task(tmp_path: Path) -> None:
+    started = FinetuneConfig(task="sentiment", model="model", data="reviews.csv", token_dropout=0.1)
+    started.save(tmp_path / "config.yaml")
+    assert resumed(FinetuneConfig, tmp_path / "config.yaml", {"token_dropout": 0.1}) == started
+    with pytest.raises(InputError, match="was started with other settings"):
+        resumed(FinetuneConfig, tmp_path / "config.yaml", {"task": "translation"})
