@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Self, overload
 
 import numpy as np
@@ -16,12 +16,10 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.progress import track
 from lucidlm.data.examples.records import ClassPrediction, LabelledText
 from lucidlm.model.heads import SequenceClassifier
+from lucidlm.predict.batching import TOKENS_PER_BATCH, bucket_by_length, pad
 from lucidlm.predict.text_model import TextModel
 from lucidlm.tokenize.embedding_rows import padding, refuse_beyond
 from lucidlm.tokenize.tokenizer import Tokenizer
-
-TOKENS_PER_BATCH = 16_384
-"""How many tokens, padding included, are read at once where memory allows it."""
 
 
 class TextClassifier(TextModel[SequenceClassifier]):
@@ -176,23 +174,3 @@ class TextClassifier(TextModel[SequenceClassifier]):
         tokens, lengths = pad(windows, padding(self.tokenizer, self.model.config.vocab_size))
         device = self.model.model.embed_tokens.weight.device
         return self.model(tokens.to(device), lengths.to(device)).double().cpu().numpy()
-
-
-def bucket_by_length(encoded: Sequence[np.ndarray], tokens: int) -> Iterator[np.ndarray]:
-    """Yield indices of texts of like length, as many as fit into `tokens` tokens when padded to the longest of them."""
-    order = np.argsort([len(ids) for ids in encoded], kind="stable")
-    start = 0
-    for end in range(1, len(order) + 1):
-        full = end == len(order) or (end + 1 - start) * len(encoded[order[end]]) > tokens
-        if full:
-            yield order[start:end]
-            start = end
-
-
-def pad(encoded: Sequence[np.ndarray], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return token ids (B, T) int64, padded on the right, and their lengths (B,) int64."""
-    lengths = torch.tensor([len(ids) for ids in encoded])
-    tokens = torch.full((len(encoded), int(lengths.max())), pad_id, dtype=torch.int64)
-    for row, ids in enumerate(encoded):
-        tokens[row, : len(ids)] = torch.from_numpy(np.asarray(ids, dtype=np.int64))
-    return tokens, lengths

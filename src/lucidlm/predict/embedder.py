@@ -26,7 +26,7 @@ from lucidlm.core.progress import track
 from lucidlm.model.config import Pooling
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.pooling import Purpose, SentenceSettings
-from lucidlm.predict.classifier import TOKENS_PER_BATCH, bucket_by_length, pad
+from lucidlm.predict.batching import TOKENS_PER_BATCH, bucket_by_length, pad
 from lucidlm.predict.text_model import TextModel
 from lucidlm.tokenize.embedding_rows import padding, refuse_beyond
 from lucidlm.tokenize.tokenizer import Tokenizer
@@ -92,14 +92,14 @@ class TextEmbedder(TextModel[LanguageModel]):
                 fix="Pass a pretrained model, or one tuned for semantic-search or recommendation.",
             )
         model = loaded.model
-        config, said = loaded.record["provenance"].get("config", {}), model.sentence
-        if config.get("pooling") is not None or said is None:
+        config, sentence = loaded.record["provenance"].get("config", {}), model.sentence
+        if config.get("pooling") is not None or sentence is None:
             self._set(model, loaded.tokenizer, config.get("pooling") or "mean", config.get("max_length"))
             return
-        if said.refused is not None:
-            raise InputError(said.refused, where=Path(loaded.source) / MODULES, fix="Choose another model.")
-        length = min(said.max_length or model.config.context_length, model.config.context_length)
-        self._set(model, loaded.tokenizer, max_length=length, sentence=said)
+        if sentence.refused is not None:
+            raise InputError(sentence.refused, where=Path(loaded.source) / MODULES, fix="Choose another model.")
+        length = min(sentence.max_length or model.config.context_length, model.config.context_length)
+        self._set(model, loaded.tokenizer, max_length=length, sentence=sentence)
 
     def _set(
         self,

@@ -1,4 +1,4 @@
-"""A language model that answers texts with texts: translations, summaries, replies, continuations."""
+"""A causal language model that writes answers to a task's prompts: translations, summaries, replies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lucidlm.inference.end_of_text import ends_of
 from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.model.attention_backends import causal_mask
 from lucidlm.model.heads import LanguageModel
-from lucidlm.predict.classifier import bucket_by_length, pad
+from lucidlm.predict.batching import bucket_by_length, pad
 from lucidlm.tokenize.embedding_rows import padding, refuse_beyond
 from lucidlm.tokenize.prompts import TokenizedExample
 from lucidlm.tokenize.tokenizer import CONTROL, Tokenizer
@@ -55,17 +55,17 @@ class Lengths:
 
 
 class SequenceWriter:
-    """A causal language model with its tokenizer, and the frame that it was tuned to see examples in.
+    """A causal language model with its tokenizer and the prompt that it was tuned with.
 
     Parameters
     ----------
-    frame: turns examples into prompts (and, where the examples have one, the answer that is right).
+    tokenize: turns examples into prompts and, where they have one, the reference answer.
     max_tokens: the most tokens that the model reads at once.
     end: the id that ends an answer, as do those that end any text of the model's.
     lengths: how long answers may get.
     bidirectional: whether a prompt's tokens see each other; see `PromptBatch`.
-    beams: how many beginnings of an answer are kept at a time; 1 is greedy.
-    sampling: draw the answers by chance instead, and end each at its reference's length.
+    beams: the width of the beam search; 1 is greedy.
+    sampling: sample the answers instead, and end each at its reference's length.
     """
 
     def __init__(

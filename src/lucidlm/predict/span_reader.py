@@ -25,7 +25,7 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log, track
 from lucidlm.data.examples.records import Question, Span
 from lucidlm.model.heads import SpanExtractor
-from lucidlm.predict.classifier import TOKENS_PER_BATCH, bucket_by_length, pad
+from lucidlm.predict.batching import TOKENS_PER_BATCH, bucket_by_length, pad
 from lucidlm.predict.terms import shared_terms, terms
 from lucidlm.predict.text_model import TextModel
 from lucidlm.tokenize.embedding_rows import padding, refuse_beyond

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tests.unit.api.conftest import Made
 
 import lucidlm
@@ -18,9 +19,9 @@ from lucidlm import (
     TextEmbedder,
     TextGenerator,
 )
-from lucidlm.checkpoint.directory import save_model
+from lucidlm.checkpoint.directory import load_model, save_model
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.heads import SpanExtractor
+from lucidlm.model.heads import SequenceClassifier, SpanExtractor
 from lucidlm.tokenize.tokenizer import Tokenizer
 
 
@@ -88,6 +89,31 @@ def test_they_print_as_one_line(made: Made, reader: SpanReader) -> None:
     for shown in map(repr, (TextClassifier(judge), TextEmbedder(model), TextGenerator(model), reader)):
         assert "parameters)" in shown
         assert "\n" not in shown
+
+
+def test_a_loaded_model_is_used_as_it_is(made: Made) -> None:
+    loaded = load_model(made.judge.path)
+    judge = TextClassifier.of(loaded)
+    assert judge.model is loaded.model
+    assert repr(judge) == repr(TextClassifier(made.judge.path, device="cpu"))
+    assert TextGenerator.of(load_model(made.model.path))("the film", max_new_tokens=4)
+    with pytest.raises(InputError, match="not a classifier"):
+        TextClassifier.of(load_model(made.model.path))
+
+
+def test_a_model_in_memory_answers_by_its_current_weights() -> None:
+    tokenizer = Tokenizer.train_characters(["a good film", "a dull film"])
+    config = ModelConfig.masked(
+        vocab_size=tokenizer.vocab_size, embedding_dim=32, num_heads=2, ff_dim=64, num_layers=1, context_length=16
+    )
+    model = SequenceClassifier(config, ["bad", "good"], "mean")
+    judge = TextClassifier.from_model(model, tokenizer, 16)
+    assert repr(judge).startswith("TextClassifier(in memory, labels: bad, good; ")
+    before = judge("a good film").probabilities
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(2)
+    assert judge("a good film").probabilities != before
 
 
 def test_models_of_another_kind_are_refused(made: Made) -> None:

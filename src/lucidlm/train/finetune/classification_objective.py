@@ -15,7 +15,8 @@ from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.data.examples.records import LabelledText
 from lucidlm.data.split import Split
 from lucidlm.model.heads import SequenceClassifier
-from lucidlm.predict.classifier import TextClassifier, pad
+from lucidlm.predict.batching import pad
+from lucidlm.predict.classifier import TextClassifier
 from lucidlm.tasks.text_classification import TextClassification
 from lucidlm.train.finetune.backbone import backbone_config, pretrained_backbone
 from lucidlm.train.finetune.config import ClassificationConfig

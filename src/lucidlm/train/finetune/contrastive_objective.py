@@ -20,7 +20,7 @@ from lucidlm.data.examples.records import Match
 from lucidlm.data.split import Split
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.pooling import SentenceSettings
-from lucidlm.predict.classifier import pad
+from lucidlm.predict.batching import pad
 from lucidlm.predict.embedder import TextEmbedder
 from lucidlm.tasks.base.retrieval import Ranker, Retrieval
 from lucidlm.train.finetune.backbone import backbone_config, language_model, pretrained_backbone

@@ -16,7 +16,7 @@ from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples.records import Question, Span
 from lucidlm.data.split import Split
 from lucidlm.model.heads import SpanExtractor
-from lucidlm.predict.classifier import pad
+from lucidlm.predict.batching import pad
 from lucidlm.predict.span_reader import EncodedQuestion, SpanReader, Window, allowed_positions, segments
 from lucidlm.tasks.question_answering import QuestionAnswering
 from lucidlm.train.finetune.backbone import backbone_config, pretrained_backbone
