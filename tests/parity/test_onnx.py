@@ -144,7 +144,9 @@ def test_causal_logits_of_padded_batches_whole_and_step_by_step(name: str, side:
     for row, length in enumerate(LENGTHS.tolist()):
         text = some_tokens()[row : row + 1, :length]
         with torch.inference_mode():
-            expected = model(text, token_type_ids=types[row : row + 1, :length] if model.config.token_types else None)[0]
+            expected = model(text, token_type_ids=types[row : row + 1, :length] if model.config.token_types else None)[
+                0
+            ]
         places = slice(length) if side == "right" else slice(LONGEST - length, None)
         close(whole[row, places], expected)
         close(stepwise[row, places], expected)
