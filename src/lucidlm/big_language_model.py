@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.checkpoint.sizes import refuse_other, sizes_of
 from lucidlm.checkpoint.weights import check_fit, load_weights
 from lucidlm.core.arguments import require_count, require_text

@@ -56,7 +56,7 @@ LAZY = {
     "lucidlm.big_language_model",
     "lucidlm.tokenize.tokenizer",
     "lucidlm.model.config",
-    "lucidlm.checkpoint.directory",
+    "lucidlm.checkpoint.load",
 }
 """What `lucidlm/__init__.py` may import at once, and when it is first used."""
 LONGEST = 400

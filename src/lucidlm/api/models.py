@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 
 from lucidlm.api.settings import SamplingSettings
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.core.arguments import require_count, require_path, require_text, require_texts
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError

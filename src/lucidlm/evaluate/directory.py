@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from lucidlm.checkpoint.directory import RECORD, load_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.record import RECORD
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError
 from lucidlm.core.matmul import fast_matmul

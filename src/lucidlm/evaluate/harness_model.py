@@ -15,7 +15,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.progress import ProgressBar, log
 from lucidlm.inference.decode import Generation, generate

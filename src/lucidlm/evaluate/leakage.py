@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from lucidlm.checkpoint.directory import RECORD
 from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.record import RECORD
 from lucidlm.core.io import read_json, sha256
 from lucidlm.core.progress import track
 from lucidlm.data.cleaning.overlap import SKETCH, NgramSketch, ngram_hashes

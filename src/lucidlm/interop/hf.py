@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from lucidlm.checkpoint.directory import RECORD, save_model
 from lucidlm.checkpoint.families import families, family_of
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.checkpoint.quantize import FLOATS, Dtype
+from lucidlm.checkpoint.record import RECORD
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
 from lucidlm.interop.pre_tokenizers import name_of
 from lucidlm.model.heads import SequenceClassifier

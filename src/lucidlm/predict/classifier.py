@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.devices import tokens_at_once
 from lucidlm.core.errors import InputError

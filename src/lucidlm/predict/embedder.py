@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lucidlm.checkpoint.directory import load_model
 from lucidlm.checkpoint.families import family_of
+from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.checkpoint.sentence_files import MODULES, PROMPTS, write_sentence_settings
 from lucidlm.core.errors import InputError

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.devices import tokens_at_once
 from lucidlm.core.errors import InputError

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from lucidlm.checkpoint.directory import RECORD
+from lucidlm.checkpoint.record import RECORD
 from lucidlm.core.config import CONFIG, describe, read_yaml
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json, sha256

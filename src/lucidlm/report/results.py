@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lucidlm.checkpoint.directory import RECORD
+from lucidlm.checkpoint.record import RECORD
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json, write_text
 from lucidlm.evaluate.comparison import sign

@@ -18,7 +18,7 @@ from lucidlm import (
     TextEmbedder,
     TextGenerator,
 )
-from lucidlm.checkpoint.directory import save_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import SpanExtractor
 from lucidlm.tokenize.tokenizer import Tokenizer

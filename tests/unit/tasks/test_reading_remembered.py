@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import made_up_reviews
 from typer.testing import CliRunner
 
-from lucidlm.checkpoint.directory import RECORD
+from lucidlm.checkpoint.record import RECORD
 from lucidlm.cli.main import app
 from lucidlm.core.config import read_yaml
 from lucidlm.core.io import read_json

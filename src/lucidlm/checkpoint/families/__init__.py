@@ -16,6 +16,9 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.registry import Registry
 from lucidlm.model.config import ModelConfig
 
+OWN_MODEL_TYPE = "lucidlm"
+"""The `model_type` of architectures that belong to no family."""
+
 families: Registry[Family] = Registry("family")
 """By the `model_type` of config.json; other packages add theirs by entry points in the group `lucidlm.family`."""
 for _family in (BERT, EUROBERT, GPT2, LLAMA, MISTRAL, QWEN2, QWEN3):

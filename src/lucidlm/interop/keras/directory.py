@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lucidlm.checkpoint.directory import RECORD, token_ids
 from lucidlm.checkpoint.generation_config import GENERATION_CONFIG, read_generation_defaults
 from lucidlm.checkpoint.loaded import LoadedModel
-from lucidlm.checkpoint.record import record_checksum
+from lucidlm.checkpoint.record import RECORD, record_checksum
+from lucidlm.checkpoint.save import token_ids
 from lucidlm.checkpoint.weights import WEIGHTS as SAFETENSORS
 from lucidlm.checkpoint.weights import check_fit, own_file
 from lucidlm.core.errors import InputError

@@ -13,7 +13,7 @@ import keras
 import torch
 from torch import Tensor
 
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.checkpoint.sizes import refuse_other, sizes_of
 from lucidlm.checkpoint.weights import check_fit, load_weights, weight_shapes

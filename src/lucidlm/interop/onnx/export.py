@@ -19,10 +19,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from lucidlm.checkpoint.directory import save_settings
 from lucidlm.checkpoint.families import family_of
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.checkpoint.quantize import Dtype, check_storable
+from lucidlm.checkpoint.save import save_settings
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import atomic_path, require_free_space, require_vacant
 from lucidlm.interop.onnx.graph import Graph

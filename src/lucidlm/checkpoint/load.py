@@ -1,17 +1,12 @@
-"""The model directory: what training leaves behind and everything else reads.
+"""Opening a model: a model directory, one of transformers' in a known family, adapters, or a file that has a reader.
 
-`config.json`, `model.safetensors` (in shards past 5 GB), the tokenizer's files and `generation_config.json` are as
-transformers has them, under the names of the model's family; `lucidlm.json` adds what it has no place for (labels,
-pooling, provenance) and the checksums of the rest. It is written last, just after `config.json`: a directory without the
-two is not a model, so one that a crash left half-written opens nowhere. Nothing in it is a pickle.
+Which files a model directory holds is told in `lucidlm.checkpoint.save`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,199 +14,29 @@ import torch
 from torch import Tensor
 
 from lucidlm.checkpoint.adapted import Tuned, is_adapter_directory, open_adapted
-from lucidlm.checkpoint.families import family_named, family_of
-from lucidlm.checkpoint.family import HEADS, Family, kind_of
-from lucidlm.checkpoint.generation_config import GENERATION_CONFIG, read_generation_defaults
+from lucidlm.checkpoint.families import OWN_MODEL_TYPE, family_named
+from lucidlm.checkpoint.family import HEADS, Family
+from lucidlm.checkpoint.generation_config import read_generation_defaults
 from lucidlm.checkpoint.hf_config import read_hf_config
 from lucidlm.checkpoint.loaded import LoadedModel
-from lucidlm.checkpoint.quantize import FLOATS, QUANTIZATION_CONFIG, Dtype, check_storable, compress
-from lucidlm.checkpoint.record import RECORD, read_record, sealed
-from lucidlm.checkpoint.sentence_files import (
-    LENGTHS,
-    MODULES,
-    PROMPTS,
-    read_sentence_settings,
-    transformer_folder,
-    write_sentence_settings,
-)
-from lucidlm.checkpoint.shards import save_weights
+from lucidlm.checkpoint.record import RECORD, read_record
+from lucidlm.checkpoint.sentence_files import read_sentence_settings, transformer_folder
 from lucidlm.checkpoint.source import resolve_source
 from lucidlm.checkpoint.weights import check_fit, load_weights, weight_shapes
 from lucidlm.core.errors import InputError
-from lucidlm.core.io import (
-    describe_files,
-    disk_errors,
-    read_json,
-    require_free_space,
-    write_json,
-)
+from lucidlm.core.io import read_json
 from lucidlm.core.registry import Registry
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
 from lucidlm.tokenize.files import VOCABULARIES
 from lucidlm.tokenize.tokenizer import Tokenizer
 
-OWN = "lucidlm"
-"""The `model_type` of arrangements that belong to no family."""
-
-
 Reader = Callable[[Path], LoadedModel]
 
 readers: Registry[Reader] = Registry("reader")
-"""What opens model files that are no directory of ours, by the ending of their names.
+"""Readers of single-file models, by file extension.
 
 Ours for GGUF and Keras lie above, in `interop`, so they are found as other packages' are: by their entry points."""
-
-
-def save_model(
-    model: Model,
-    directory: str | Path,
-    tokenizer: Tokenizer | None = None,
-    *,
-    provenance: dict[str, Any] | None = None,
-    dtype: Dtype = "fp32",
-) -> None:
-    """Write `model`, and the tokenizer it was trained with, as a model directory.
-
-    Parameters
-    ----------
-    provenance: where the model comes from: task, data card, seed, resolved configuration, metrics.
-    dtype: how the weights are stored; `load_model` makes fp32 of them all.
-
-    Raises
-    ------
-    LucidError: the disk is full; the weights are not finite.
-    InputError: the weights are too large for `dtype`.
-    """
-    directory = Path(directory)
-    sentence = model.sentence if isinstance(model, LanguageModel) else None
-    if sentence is not None and sentence.refused is not None:
-        raise InputError(
-            f"its {MODULES} {sentence.refused}, so it would be another model",
-            where=directory,
-            fix=f"Remove {MODULES} from the model to keep the Transformer alone.",
-        )
-    state = model.state_dict()
-    check_storable(state, dtype, directory)
-    family = _family_on_disk(model.config, dtype)
-    nowhere = {name: value.to("meta") for name, value in state.items()}
-    shapes = dict(_stored(family, nowhere, model, dtype))
-    with disk_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-    require_free_space(directory, sum(value.nbytes for value in shapes.values()) + 2**20)
-    _remove_model(directory)
-    names = save_weights(shapes, _stored(family, state, model, dtype), directory)
-    if sentence is not None:
-        names += write_sentence_settings(sentence, directory, model.config.embedding_dim)
-    names += save_settings(model, directory, tokenizer, family, dtype)
-    record = {
-        "kind": kind_of(model),
-        "model": model.config.model_dump(),
-        "provenance": provenance or {},
-        "files": describe_files(directory, names),
-    }
-    if isinstance(model, SequenceClassifier):
-        record |= {"labels": model.labels, "pooling": model.pooling}
-    write_json(directory / RECORD, sealed(record))
-
-
-def save_settings(
-    model: Model, directory: Path, tokenizer: Tokenizer | None, family: Family | None, dtype: Dtype = "fp32"
-) -> list[str]:
-    """Write what is beside a model's weights: the tokenizer's files, generation_config.json, and config.json last.
-
-    Returns the names of those that the model could not be read without.
-    """
-    names = []
-    if tokenizer is not None:
-        tokenizer.save(directory)
-        names += ["tokenizer.json", "tokenizer_config.json"]
-    if isinstance(model, LanguageModel) and model.config.causal:
-        ids = token_ids(tokenizer, model.config.vocab_size)
-        write_json(directory / GENERATION_CONFIG, model.generation.to_json(ids))
-    write_json(directory / "config.json", _config_json(family, model, tokenizer, dtype))
-    return [*names, "config.json"]
-
-
-def _remove_model(directory: Path) -> None:
-    """Remove an earlier model's files, first those that make it one: none of them is to pass for a part of the next."""
-    with disk_errors(directory):
-        settings = (GENERATION_CONFIG, "tokenizer.json", "tokenizer_config.json", MODULES, LENGTHS, PROMPTS)
-        for name in (RECORD, "config.json", *settings):
-            (directory / name).unlink(missing_ok=True)
-        for path in directory.glob("model*.safetensors*"):
-            path.unlink()
-
-
-def _family_on_disk(config: ModelConfig, dtype: Dtype) -> Family | None:
-    """Return the family in whose form the weights are stored; None: as they are here.
-
-    A scale belongs to an output. Where the family's rows are not that (GPT-2), int8 weights are stored as ours, as no
-    other software has a form for them, and reading them as floating point would go unnoticed.
-    """
-    family = family_of(config)
-    if dtype == "int8" and family is not None and any(part.transposed for part in family.modules):
-        return None
-    return family
-
-
-def _stored(
-    family: Family | None, state: dict[str, Tensor], model: Model, dtype: Dtype
-) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of the files, made block by block: those of the whole model may be as large as itself."""
-    for _, names in groupby(state, re.compile(r"\blayers\.\d+\.").findall):
-        block = {name: state[name] for name in names}
-        theirs = block if family is None else family.to_theirs(block, model.config, kind_of(model))
-        for name, value in theirs.items():
-            yield from compress(name, value, dtype).items()
-
-
-def _config_json(family: Family | None, model: Model, tokenizer: Tokenizer | None, dtype: Dtype) -> dict[str, Any]:
-    if family is None:
-        fields = {"model_type": OWN, "architectures": ["LucidLM"], **model.config.model_dump()}
-    else:
-        fields = family.to_fields(model.config, kind_of(model))
-    fields["torch_dtype"] = str(FLOATS.get(dtype, torch.float32)).removeprefix("torch.")
-    if dtype == "int8" and family is not None:
-        fields["quantization_config"] = QUANTIZATION_CONFIG
-    fields |= token_ids(tokenizer, model.config.vocab_size)
-    if tokenizer is not None and "mask_token_id" in fields:
-        fields["mask_token_id"] = tokenizer.find("mask_token") or 0
-    if isinstance(model, SequenceClassifier):
-        fields["id2label"] = {str(index): label for index, label in enumerate(model.labels)}
-        fields["label2id"] = {label: index for index, label in enumerate(model.labels)}
-        fields["classifier_pooling"] = model.pooling
-        if model.pad_id is not None or (tokenizer is not None and _may_end_text(tokenizer.pad_id, tokenizer)):
-            known = model.pad_id is not None and model.pad_id < model.config.vocab_size
-            fields["pad_token_id"] = model.pad_id if known else None
-        if family is not None and not family.reads_as(model.pooling):
-            # transformers' classifiers pool another way and would be silently wrong: offer it the backbone only.
-            fields["architectures"] = [family.backbone]
-    return fields
-
-
-def token_ids(tokenizer: Tokenizer | None, vocab_size: int) -> dict[str, int]:
-    """Return the control tokens that config.json and generation_config.json name, if a tokenizer knows them.
-
-    Those that a model of `vocab_size` tokens has no row for are left out: transformers would not open it.
-    """
-    if tokenizer is None:
-        return {}
-    ids = {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
-    return {name: index for name, index in ids.items() if index < vocab_size}
-
-
-def _pad_id(fields: dict[str, Any], where: Path) -> int | None:
-    found = fields.get("pad_token_id")
-    if found is not None and type(found) is not int:
-        raise InputError(f"pad_token_id is {found!r}, not a token's number", where=where, fix="Correct it.")
-    return found
-
-
-def _may_end_text(token: int, tokenizer: Tokenizer) -> bool:
-    """Return whether a token may be the last one of a text, so that saying it is padding would make a difference."""
-    added = tokenizer.core.get_added_tokens_decoder().get(token)
-    return token in tokenizer.suffix or added is None or not added.special
 
 
 def load_model(
@@ -289,7 +114,7 @@ def _open(
         record = read_hf_config(fields, described)
     config = ModelConfig.parse(record["model"], where=path / RECORD)
     named = fields.get("model_type")
-    family = None if named == OWN else family_named(named, str(described))
+    family = None if named == OWN_MODEL_TYPE else family_named(named, str(described))
     if tuned is not None:
         record = tuned.record(record, family)
     model = _read_weights(record, config, family, path, dtype, {} if tuned is None else tuned.tensors)
@@ -325,6 +150,13 @@ def _read_file(path: Path) -> LoadedModel:
             fix=f"Pass a model directory, or a file that ends in {', '.join(f'.{name}' for name in readers)}.",
         )
     return replace(readers.get(ending)(path), paths=(path,))
+
+
+def _pad_id(fields: dict[str, Any], where: Path) -> int | None:
+    found = fields.get("pad_token_id")
+    if found is not None and type(found) is not int:
+        raise InputError(f"pad_token_id is {found!r}, not a token's number", where=where, fix="Correct it.")
+    return found
 
 
 def _empty(record: dict[str, Any], config: ModelConfig) -> Model:
