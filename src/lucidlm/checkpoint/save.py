@@ -21,7 +21,7 @@ from lucidlm.checkpoint.families import OWN_MODEL_TYPE, family_of
 from lucidlm.checkpoint.family import Family, kind_of
 from lucidlm.checkpoint.generation_config import GENERATION_CONFIG
 from lucidlm.checkpoint.quantize import FLOATS, QUANTIZATION_CONFIG, Dtype, check_storable, compress
-from lucidlm.checkpoint.record import RECORD, sealed
+from lucidlm.checkpoint.record import RECORD, with_checksum
 from lucidlm.checkpoint.sentence_files import LENGTHS, MODULES, PROMPTS, write_sentence_settings
 from lucidlm.checkpoint.shards import save_weights
 from lucidlm.core.errors import InputError
@@ -43,8 +43,8 @@ def save_model(
 
     Parameters
     ----------
-    provenance: where the model comes from: task, data card, seed, resolved configuration, metrics.
-    dtype: how the weights are stored; `load_model` makes fp32 of them all.
+    provenance: how the model was made: task, data card, seed, resolved configuration, metrics.
+    dtype: how the weights are stored; `load_model` converts all of them to fp32 by default.
 
     Raises
     ------
@@ -62,8 +62,8 @@ def save_model(
     state = model.state_dict()
     check_storable(state, dtype, directory)
     family = _family_on_disk(model.config, dtype)
-    nowhere = {name: value.to("meta") for name, value in state.items()}
-    shapes = dict(_stored(family, nowhere, model, dtype))
+    on_meta = {name: value.to("meta") for name, value in state.items()}
+    shapes = dict(_stored(family, on_meta, model, dtype))
     with disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     require_free_space(directory, sum(value.nbytes for value in shapes.values()) + 2**20)
@@ -80,15 +80,15 @@ def save_model(
     }
     if isinstance(model, SequenceClassifier):
         record |= {"labels": model.labels, "pooling": model.pooling}
-    write_json(directory / RECORD, sealed(record))
+    write_json(directory / RECORD, with_checksum(record))
 
 
 def save_settings(
     model: Model, directory: Path, tokenizer: Tokenizer | None, family: Family | None, dtype: Dtype = "fp32"
 ) -> list[str]:
-    """Write what is beside a model's weights: the tokenizer's files, generation_config.json, and config.json last.
+    """Write the files beside the weights: the tokenizer's, generation_config.json, and config.json last.
 
-    Returns the names of those that the model could not be read without.
+    Returns the names of the files that the model cannot be loaded without.
     """
     names = []
     if tokenizer is not None:
@@ -102,7 +102,7 @@ def save_settings(
 
 
 def _remove_model(directory: Path) -> None:
-    """Remove an earlier model's files, first those that make it one: none of them is to pass for a part of the next."""
+    """Remove an earlier model's files, those that mark the directory as a model first, so that no two models get mixed."""
     with disk_errors(directory):
         settings = (GENERATION_CONFIG, "tokenizer.json", "tokenizer_config.json", MODULES, LENGTHS, PROMPTS)
         for name in (RECORD, "config.json", *settings):
@@ -112,10 +112,10 @@ def _remove_model(directory: Path) -> None:
 
 
 def _family_on_disk(config: ModelConfig, dtype: Dtype) -> Family | None:
-    """Return the family in whose form the weights are stored; None: as they are here.
+    """Return the family whose names and layout the weights are stored in; None: our own.
 
-    A scale belongs to an output. Where the family's rows are not that (GPT-2), int8 weights are stored as ours, as no
-    other software has a form for them, and reading them as floating point would go unnoticed.
+    int8 has one scale for each output channel. Where the family stores (inputs, outputs), as GPT-2 does, rows are not
+    output channels and no other software has a format for it, so int8 weights are stored in our own layout.
     """
     family = family_of(config)
     if dtype == "int8" and family is not None and any(part.transposed for part in family.modules):
@@ -126,7 +126,7 @@ def _family_on_disk(config: ModelConfig, dtype: Dtype) -> Family | None:
 def _stored(
     family: Family | None, state: dict[str, Tensor], model: Model, dtype: Dtype
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of the files, made block by block: those of the whole model may be as large as itself."""
+    """Yield the tensors to be stored, converted layer by layer: all at once would take as much memory as the model."""
     for _, names in groupby(state, re.compile(r"\blayers\.\d+\.").findall):
         block = {name: state[name] for name in names}
         theirs = block if family is None else family.to_theirs(block, model.config, kind_of(model))
@@ -153,15 +153,15 @@ def _config_json(family: Family | None, model: Model, tokenizer: Tokenizer | Non
             known = model.pad_id is not None and model.pad_id < model.config.vocab_size
             fields["pad_token_id"] = model.pad_id if known else None
         if family is not None and not family.reads_as(model.pooling):
-            # transformers' classifiers pool another way and would be silently wrong: offer it the backbone only.
+            # transformers' classifiers pool another way and would be silently wrong: name the backbone only.
             fields["architectures"] = [family.backbone]
     return fields
 
 
 def token_ids(tokenizer: Tokenizer | None, vocab_size: int) -> dict[str, int]:
-    """Return the control tokens that config.json and generation_config.json name, if a tokenizer knows them.
+    """Return the ids of special tokens for config.json and generation_config.json; none without a tokenizer.
 
-    Those that a model of `vocab_size` tokens has no row for are left out: transformers would not open it.
+    Ids beyond the model's `vocab_size` embedding rows are left out: transformers would not open the model.
     """
     if tokenizer is None:
         return {}
@@ -170,6 +170,6 @@ def token_ids(tokenizer: Tokenizer | None, vocab_size: int) -> dict[str, int]:
 
 
 def _may_end_text(token: int, tokenizer: Tokenizer) -> bool:
-    """Return whether a token may be the last one of a text, so that saying it is padding would make a difference."""
+    """Return whether a token may be the last one of a text: then a classifier that skips it as padding differs."""
     added = tokenizer.core.get_added_tokens_decoder().get(token)
     return token in tokenizer.suffix or added is None or not added.special

@@ -263,7 +263,12 @@ def _data_card(card: DataCard, language: Language) -> Iterator[Block]:
         + [(t("split by"), card.split_by)],
     )
     tokenizer = card.tokenizer
-    unknown = Unknown(characters=tokenizer.unknown, of=tokenizer.characters, first=tokenizer.first_unknown)
+    unknown = Unknown(
+        characters=tokenizer.unknown,
+        of=tokenizer.characters,
+        first=tokenizer.first_unknown,
+        where=tokenizer.first_unknown_at,
+    )
     yield Facts(
         t("Tokenizer"),
         [

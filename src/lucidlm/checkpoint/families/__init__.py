@@ -1,6 +1,6 @@
-"""One short file for each family of models that config.json may name: its fields and the names of its weights.
+"""Model families, one short file each: the fields of their config.json and the names of their weights.
 
-`rotary` holds what the families with rotary positions have in common.
+`rotary` has what the families with rotary positions share.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def family_named(name: object, where: str) -> Family:
 
     Raises
     ------
-    InputError: it is none that is known.
+    InputError: it is not known.
     """
     if not isinstance(name, str) or name not in families:
         raise InputError(
@@ -42,5 +42,5 @@ def family_named(name: object, where: str) -> Family:
 
 
 def family_of(config: ModelConfig) -> Family | None:
-    """Return the family that an arrangement belongs to; None if it is one that only this package knows."""
+    """Return the family that can express `config`; None if only this package can."""
     return next((family for family in map(families.get, families) if family.fits(config)), None)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
-from lucidlm.checkpoint.sizes import refuse_other, sizes_of
+from lucidlm.checkpoint.sizes import check_sizes, infer_sizes
 from lucidlm.checkpoint.weights import check_fit, load_weights, weight_shapes
 from lucidlm.core.errors import InputError
 from lucidlm.inference.sampler import SamplingConfig
@@ -206,8 +206,8 @@ class BigLanguageModel(keras.Model):
             return
         hdf5 = path.suffix != ".safetensors"
         shapes = h5_shapes(path) if hdf5 else weight_shapes(path)
-        sizes = sizes_of(shapes)
-        refuse_other(sizes, self.config, sizes, path)
+        sizes = infer_sizes(shapes)
+        check_sizes(sizes, self.config, sizes, path)
         check_fit({name: value.shape for name, value in self._state().items()}, shapes, path)
         state, optimiser = (load_h5(path), load_optimiser(path)) if hdf5 else (load_weights(path), {})
         beside = path.with_name("tokenizer.json")
@@ -224,7 +224,7 @@ class BigLanguageModel(keras.Model):
         require_portable(theirs)
         free = ADOPTED if self.embed_positions is None else set()
         names = theirs.model_fields_set | set(ModelConfig.model_fields)
-        refuse_other(theirs.model_dump(), self.config, names - {"dropout"} - (free - self._chosen), where)
+        check_sizes(theirs.model_dump(), self.config, names - {"dropout"} - (free - self._chosen), where)
         self.assign_state(written.state_dict())
         self.generation = written.generation
         self.tokenizer = loaded.tokenizer or self.tokenizer
