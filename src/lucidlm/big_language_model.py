@@ -19,7 +19,7 @@ from lucidlm.core.flat import require_known
 from lucidlm.core.io import require_vacant
 from lucidlm.inference.decode import generate, stream
 from lucidlm.inference.sampler import SamplingConfig
-from lucidlm.interop.keras.directory import whole
+from lucidlm.interop.keras.directory import model_directory_of
 from lucidlm.interop.keras.weights import load_h5
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
@@ -114,7 +114,7 @@ class BigLanguageModel(LanguageModel):
         InputError: nothing is there, it is damaged or a pickle, or it is of a model of another shape; the message says
             with what arguments to construct that.
         """
-        path = whole(Path(path))
+        path = model_directory_of(Path(path))
         if path.is_dir():
             loaded = load_model(path)
             model = loaded.require_causal(OPEN)
