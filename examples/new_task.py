@@ -23,7 +23,7 @@ TITLE = tasks.register("title")(
         source_field="article",
         target_field="title",
         source_share=0.9,
-        judged_by=summarization_metrics,
+        metrics=summarization_metrics,
     )
 )
 

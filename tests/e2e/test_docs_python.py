@@ -17,7 +17,7 @@ import lucidlm
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-ELSEWHERE = ("transformers", "tensorflow", "onnxruntime", "interop.keras", "weights.safetensors")
+ELSEWHERE = ("transformers", "tensorflow", "onnxruntime", "interop.keras", "weights.safetensors", "of this shape")
 """What a block names that needs other software, or weights of the size that it names."""
 
 

@@ -101,7 +101,7 @@ def same_language(ours: Any, theirs: Any) -> None:
     """Hold the two against each other on a plain batch and on padded ones."""
     assert isinstance(ours, LanguageModel)
     types = segments(ours)
-    kwargs = {"types": types.get("token_type_ids")}
+    kwargs = {"token_type_ids": types.get("token_type_ids")}
     close(ours(ids(), **kwargs), theirs(ids(), **types).logits)
 
     padded, real = right_padded()

@@ -144,7 +144,9 @@ def test_causal_logits_of_padded_batches_whole_and_step_by_step(name: str, side:
     for row, length in enumerate(LENGTHS.tolist()):
         text = some_tokens()[row : row + 1, :length]
         with torch.inference_mode():
-            expected = model(text, types=types[row : row + 1, :length] if model.config.token_types else None)[0]
+            expected = model(text, token_type_ids=types[row : row + 1, :length] if model.config.token_types else None)[
+                0
+            ]
         places = slice(length) if side == "right" else slice(LONGEST - length, None)
         close(whole[row, places], expected)
         close(stepwise[row, places], expected)
@@ -185,7 +187,7 @@ def test_masked_logits_of_padded_batches(name: str, side: str, tmp_path: Path) -
     for row, length in enumerate(LENGTHS.tolist()):
         segments = types[row : row + 1, :length] if model.config.token_types else None
         with torch.inference_mode():
-            expected = model(some_tokens()[row : row + 1, :length], types=segments)[0]
+            expected = model(some_tokens()[row : row + 1, :length], token_type_ids=segments)[0]
         close(logits[row, slice(length) if side == "right" else slice(LONGEST - length, None)], expected)
 
 

@@ -9,10 +9,9 @@ import pytest
 from tests.conftest import made_up_reviews
 from typer.testing import CliRunner
 
-from lucidlm.checkpoint.record import RECORD
+from lucidlm.checkpoint.load import load_model
 from lucidlm.cli.main import app
 from lucidlm.core.config import read_yaml
-from lucidlm.core.io import read_json
 from lucidlm.data.corpus.cards import DataCard
 from lucidlm.evaluate.directory import EvaluateConfig, _fine_tuning, evaluate_directory
 from lucidlm.evaluate.record import PREDICTIONS
@@ -61,12 +60,10 @@ def test_flags_go_before_what_is_remembered(judge: Path, tmp_path: Path) -> None
     assert all(text.endswith(" <b>очень</b> &amp; да") for text in found)
 
 
-def test_models_of_earlier_versions_took_all_for_html(judge: Path, tmp_path: Path) -> None:
-    record = read_json(judge / RECORD)
-    assert record["provenance"]["config"]["html"] == "yes"
-    del record["provenance"]["config"]["html"]
-    (tmp_path / RECORD).write_text(json.dumps(record))
-    tuned, _ = _fine_tuning(tmp_path, tasks.get("sentiment"))
+def test_models_of_earlier_versions_took_all_for_html(judge: Path) -> None:
+    loaded = load_model(judge)
+    assert loaded.record["provenance"]["config"].pop("html") == "yes"
+    tuned, _ = _fine_tuning(loaded, tasks.get("sentiment"))
     assert tuned is not None
     assert (tuned.html, tuned.encoding) == ("yes", CODEC)
 
