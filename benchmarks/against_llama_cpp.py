@@ -27,7 +27,8 @@ import torch
 from llama_cpp import Llama, llama_cpp
 from torch import Tensor
 
-from lucidlm.checkpoint.directory import LoadedModel, load_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.checkpoint.source import resolve_source
 from lucidlm.core.errors import InputError
 from lucidlm.inference.decode import generate

@@ -105,7 +105,8 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def opened_by_both(source: str, folder: Path) -> str:
     """Return a directory of the model that transformers opens: the publisher's own or, if it is in another form, ours."""
-    from lucidlm.checkpoint.directory import load_model, save_model
+    from lucidlm.checkpoint.load import load_model
+    from lucidlm.checkpoint.save import save_model
     from lucidlm.checkpoint.source import resolve_source
 
     place = resolve_source(source).path

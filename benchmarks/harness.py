@@ -26,7 +26,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.huggingface import HFLM
 
-from lucidlm.checkpoint.directory import save_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.evaluate.harness_model import HarnessModel
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel

@@ -72,7 +72,7 @@ def transformers_side(directory: Path, tokens: Tensor) -> dict[str, Measure]:
 
 def lucidlm_side(directory: Path, tokens: Tensor, *, compiled: bool = False, bf16: bool = False) -> dict[str, Measure]:
     """Return what is measured of ours."""
-    from lucidlm.checkpoint.directory import load_model
+    from lucidlm.checkpoint.load import load_model
     from lucidlm.core.matmul import fast_matmul
     from lucidlm.core.memory import keep_freed_memory
     from lucidlm.inference.prompt_batch import PromptBatch

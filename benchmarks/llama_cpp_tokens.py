@@ -17,7 +17,7 @@ from pathlib import Path
 
 from llama_cpp import Llama
 
-from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.data.sources.read import read_documents
 from lucidlm.interop.gguf.write import export_gguf
 from lucidlm.interop.pre_tokenizers import CLOSEST_TO_OURS

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.quantize import DTYPES, Dtype
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core.io import require_free_space
 from lucidlm.data.examples.records import Passage
 from lucidlm.inference.scorer import Scorer

@@ -11,7 +11,7 @@ import torch
 from gguf import GGUFWriter
 from tokenizers import decoders, models, normalizers
 
-from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.interop.gguf.header import read_header
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel

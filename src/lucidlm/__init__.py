@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lucidlm.api.judging import compare, evaluate, explain
     from lucidlm.api.training import export, finetune, label_curve, prepare, pretrain
     from lucidlm.big_language_model import BigLanguageModel
-    from lucidlm.checkpoint.directory import load_model
+    from lucidlm.checkpoint.load import load_model
     from lucidlm.model.config import ModelConfig
     from lucidlm.predict.classifier import TextClassifier
     from lucidlm.predict.embedder import TextEmbedder
@@ -65,7 +65,7 @@ _HOMES = {
     "export": ("lucidlm.api.training", "export"),
     "finetune": ("lucidlm.api.training", "finetune"),
     "label_curve": ("lucidlm.api.training", "label_curve"),
-    "load_model": ("lucidlm.checkpoint.directory", "load_model"),
+    "load_model": ("lucidlm.checkpoint.load", "load_model"),
     "load_tokenizer": ("lucidlm.tokenize.tokenizer", "Tokenizer.load"),
     "prepare": ("lucidlm.api.training", "prepare"),
     "pretrain": ("lucidlm.api.training", "pretrain"),

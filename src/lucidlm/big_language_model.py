@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from lucidlm.checkpoint.directory import load_model, save_model
-from lucidlm.checkpoint.sizes import refuse_other, sizes_of
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
+from lucidlm.checkpoint.sizes import check_sizes, infer_sizes
 from lucidlm.checkpoint.weights import check_fit, load_weights
 from lucidlm.core.arguments import require_count, require_text
 from lucidlm.core.errors import InputError
@@ -18,7 +19,7 @@ from lucidlm.core.flat import require_known
 from lucidlm.core.io import require_vacant
 from lucidlm.inference.decode import generate, stream
 from lucidlm.inference.sampler import SamplingConfig
-from lucidlm.interop.keras.directory import whole
+from lucidlm.interop.keras.directory import model_directory_of
 from lucidlm.interop.keras.weights import load_h5
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
@@ -113,11 +114,11 @@ class BigLanguageModel(LanguageModel):
         InputError: nothing is there, it is damaged or a pickle, or it is of a model of another shape; the message says
             with what arguments to construct that.
         """
-        path = whole(Path(path))
+        path = model_directory_of(Path(path))
         if path.is_dir():
             loaded = load_model(path)
             model = loaded.require_causal(OPEN)
-            refuse_other(model.config.model_dump(), self.config, self._chosen, path)
+            check_sizes(model.config.model_dump(), self.config, self._chosen, path)
             device = self.head.device
             self.config, self.model, self.lm_head = model.config, model.model, model.lm_head
             self.generation = model.generation
@@ -125,8 +126,8 @@ class BigLanguageModel(LanguageModel):
             tokenizer = loaded.tokenizer
         else:
             tensors = load_h5(path) if path.suffix == ".h5" else load_weights(path)
-            sizes = sizes_of(tensors)
-            refuse_other(sizes, self.config, sizes, path)
+            sizes = infer_sizes(tensors)
+            check_sizes(sizes, self.config, sizes, path)
             check_fit({name: value.shape for name, value in self.state_dict().items()}, tensors, path)
             self.load_state_dict(tensors)
             beside = path.with_name("tokenizer.json")

@@ -17,7 +17,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lucidlm.checkpoint.directory import RECORD, load_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.record import RECORD
 from lucidlm.core.config import Config
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import require_vacant, write_text

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lucidlm.checkpoint.directory import save_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.cli import main as cli
 from lucidlm.inference.decode import Generation
 from lucidlm.model.config import ModelConfig

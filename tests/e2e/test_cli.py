@@ -16,7 +16,7 @@ import pytest
 import torch
 from tests.conftest import made_up_reviews
 
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.cli import main as cli
 from lucidlm.inference.decode import generate
 from lucidlm.inference.sampler import SamplingConfig
@@ -155,7 +155,7 @@ def test_ctrl_c_anywhere_is_one_line(run: Run, tiny_model: Path, monkeypatch: py
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lucidlm.checkpoint.directory.load_model", interrupt)
+    monkeypatch.setattr("lucidlm.checkpoint.load.load_model", interrupt)
     code, output, errors = run("generate", tiny_model, "film")
     assert (code, output) == (130, "")
     assert "Traceback" not in errors

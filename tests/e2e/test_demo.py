@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.data.corpus.cards import DataCard
 from lucidlm.data.corpus.loader import TokenCorpus
 from lucidlm.data.split import split_of

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import lucidlm
-from lucidlm.checkpoint.directory import LoadedModel, load_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.interop.keras.directory import WEIGHTS, export_keras
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel

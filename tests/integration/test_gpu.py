@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.conftest import tiny_pretraining
 
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.core.devices import choose_compute, describe_machine
 from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory
 from lucidlm.inference.decode import generate

@@ -14,8 +14,9 @@ from tests.hub_server import TOKEN, Hub
 from typer.testing import CliRunner
 
 from lucidlm.checkpoint import shards
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.peft import save_adapter
+from lucidlm.checkpoint.save import save_model
 from lucidlm.cli.main import app
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.io import read_json

@@ -12,7 +12,7 @@ from tests.conftest import made_up_reviews
 from tests.parity.test_tokenizer_parity import bert, gpt2
 from typer.testing import CliRunner
 
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.cli.main import app
 from lucidlm.data.examples.records import Answer, Question
 from lucidlm.predict.classifier import TextClassifier

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.core.errors import InputError
 from lucidlm.evaluate.record import EVALUATION, read_evaluation
 from lucidlm.recipe import BUILT_IN, Recipe, run_recipe

@@ -10,8 +10,9 @@ import pytest
 import torch
 from tests.parity.tiny_models import BERT, GPT2, ROTARY, close, ids, their, transformers
 
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.peft import save_adapter
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
 from lucidlm.model.heads import LanguageModel, SequenceClassifier, SpanExtractor
 from lucidlm.model.lora import LoraConfig, add_adapters

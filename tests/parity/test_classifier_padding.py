@@ -12,7 +12,8 @@ import torch
 from tests.parity.tiny_models import GPT2, PAD, ROTARY, close, their, transformers
 from tokenizers import processors
 
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
 from lucidlm.interop.hf import export_hf
 from lucidlm.model.heads import SequenceClassifier

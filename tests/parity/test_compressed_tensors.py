@@ -10,7 +10,8 @@ import pytest
 import torch
 import transformers
 
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
 

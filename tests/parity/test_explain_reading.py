@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.parity.test_tokenizer_parity import MAKERS
 
-from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.explain.explanation import explain
 from lucidlm.explain.predictions import predict
 from lucidlm.inference.decode import generate, start_rows

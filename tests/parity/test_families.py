@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests.parity.tiny_models import BERT, CONTEXT, GPT2, LLAMA3, PAD, ROTARY, V, close, ids, their, transformers
 from torch import Tensor
 
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.inference.decode import generate
 from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.interop.hf import export_hf

@@ -12,8 +12,9 @@ import tokenizers
 import torch
 from tests.parity.tiny_models import BERT, GPT2, LLAMA3, ROTARY, V, close, ids, randomise, their, transformers
 
-from lucidlm.checkpoint.directory import LoadedModel, load_model
 from lucidlm.checkpoint.families import families
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.interop.hf import export_hf
 from lucidlm.interop.pre_tokenizers import BY_NAME

@@ -15,7 +15,7 @@ import torch
 import yaml
 from tests.unit.inference.test_end_of_text import DOG, IM_END, saying, tokenizer_with
 
-from lucidlm.checkpoint.directory import save_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.cli.main import main
 from lucidlm.core.errors import InputError
 from lucidlm.model.config import ModelConfig

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 import lucidlm
-from lucidlm.checkpoint.directory import LoadedModel, load_model, save_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
 from lucidlm.interop.keras.directory import WEIGHTS, export_keras, load_keras
 from lucidlm.interop.keras.saved_model import export_saved_model

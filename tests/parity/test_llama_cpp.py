@@ -14,7 +14,8 @@ import torch
 from tests.gguf_models import ARRANGEMENTS, TEXT, characters_without_bytes, sentence_piece, tiny, trained_tokenizer
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 
-from lucidlm.checkpoint.directory import LoadedModel, load_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.checkpoint.source import resolve_source
 from lucidlm.core.errors import LucidError
 from lucidlm.inference.decode import generate

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from lucidlm.checkpoint.directory import LoadedModel
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.cli.main import app
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.inference.decode import generate

@@ -15,7 +15,8 @@ from tests.parity.tiny_models import randomise, transformers
 from torch import Tensor
 from typer.testing import CliRunner
 
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.cli.main import app
 from lucidlm.core.errors import InputError
 from lucidlm.interop.hf import export_hf

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.inference.decode import generate
 from lucidlm.inference.sampler import SamplingConfig, min_p, repetition_penalty, top_k, top_p
 from lucidlm.model.config import ModelConfig

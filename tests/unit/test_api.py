@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import lucidlm
 from lucidlm import BigLanguageModel, InputError, ModelConfig
-from lucidlm.checkpoint.directory import save_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.inference.decode import generate
 from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.model.flops import count_parameters

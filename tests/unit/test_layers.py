@@ -55,7 +55,7 @@ LAZY = {
     "lucidlm.big_language_model",
     "lucidlm.tokenize.tokenizer",
     "lucidlm.model.config",
-    "lucidlm.checkpoint.directory",
+    "lucidlm.checkpoint.load",
     "lucidlm.predict.classifier",
     "lucidlm.predict.embedder",
     "lucidlm.predict.span_reader",

@@ -7,7 +7,8 @@ from typing import Any, Unpack, overload
 
 from lucidlm.api.results import ComparisonResult, EvaluationResult, ExplanationResult, HeldOutResult
 from lucidlm.api.settings import FIELDS, EvaluateSettings, paths
-from lucidlm.checkpoint.directory import LoadedModel, load_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.arguments import require_count, require_path, require_text, wrong_type
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError

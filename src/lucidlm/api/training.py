@@ -18,7 +18,8 @@ from lucidlm.api.settings import (
     PretrainSettings,
     paths,
 )
-from lucidlm.checkpoint.directory import LoadedModel, load_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.arguments import require_path, require_text, wrong_type
 from lucidlm.core.config import CONFIG
 from lucidlm.core.errors import InputError

@@ -1,4 +1,4 @@
-"""A directory of adapters alone, opened as the model that they make of the one that it names: as transformers does it."""
+"""Open a directory that holds only adapters: the base model it names, with the adapters merged, as in transformers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lucidlm.checkpoint.family import Family, ModelKind
 from lucidlm.checkpoint.loaded import LoadedModel
-from lucidlm.checkpoint.peft import CONFIG, WEIGHTS, Adapter, put_on, read_adapter
+from lucidlm.checkpoint.peft import CONFIG, WEIGHTS, Adapter, attach_adapter, read_adapter
 from lucidlm.checkpoint.source import REPOSITORY
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log
@@ -24,21 +24,22 @@ KINDS: dict[str | None, ModelKind | None] = {
     "FEATURE_EXTRACTION": None,
     None: None,
 }
-"""What PEFT's tasks make of a model; None: what it is."""
+"""The kind of model for each of PEFT's task types; None: the kind of the base model."""
 
 HEAD_OF: dict[ModelKind, str] = {"classifier": "score or classifier", "span": "qa_outputs", "language": "lm_head"}
 
 TIED = {"embed_tokens", "lm_head", "wte", "word_embeddings", "decoder"}
-"""What the matrices of tokens are called that some models have only one of, for reading and writing."""
+"""Names of input and output embeddings, which tied models share."""
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """What an adapter makes of its model, besides what is beside the matrices.
+class AdapterChanges:
+    """What an adapter changes in its base model, apart from the low-rank matrices themselves.
 
     Parameters
     ----------
-    tensors: weights in place of the model's own, by the names of the model's family.
+    kind: of the resulting model; None: the kind of the base model.
+    tensors: weights that replace the base model's own, under the names of its family.
     """
 
     kind: ModelKind | None
@@ -46,11 +47,11 @@ class Tuned:
     where: Path
 
     def record(self, record: dict[str, Any], family: Family | None) -> dict[str, Any]:
-        """Return the record of the model as this kind of model.
+        """Return the base model's record, changed to this kind of model.
 
         Raises
         ------
-        InputError: the head is missing, or nothing says how a text's class is read.
+        InputError: the head is missing, or the pooling of the classifier is not known.
         """
         tied = record["model"].get("tied_embeddings") and [name for name in self.tensors if TIED & set(name.split("."))]
         if tied:
@@ -82,16 +83,16 @@ class Tuned:
 
 
 def is_adapter_directory(path: Path) -> bool:
-    """Return whether there are adapters in a directory, and no model."""
+    """Return whether a directory holds adapters and no model."""
     return (path / CONFIG).is_file() and not (path / "config.json").exists()
 
 
-def open_adapted(path: Path, open_base: Callable[[str, Tuned], LoadedModel]) -> LoadedModel:
-    """Open the model that the adapter in `path` belongs to, its changes merged into the model's matrices.
+def open_adapted(path: Path, open_base: Callable[[str, AdapterChanges], LoadedModel]) -> LoadedModel:
+    """Open the base model of the adapter in `path` and merge the adapter into its weights.
 
     Raises
     ------
-    InputError: the model cannot be had, or is another; the adapter uses something that is not supported.
+    InputError: the base model cannot be opened, or is another one; the adapter uses a feature that is not supported.
     """
     adapter = read_adapter(path)
     kind = _kind(adapter)
@@ -103,7 +104,7 @@ def open_adapted(path: Path, open_base: Callable[[str, Tuned], LoadedModel]) -> 
         )
     base = _base(adapter)
     try:
-        loaded = open_base(base, Tuned(kind, adapter.saved, path / WEIGHTS))
+        loaded = open_base(base, AdapterChanges(kind, adapter.saved, path / WEIGHTS))
     except InputError as error:
         if error.where is not None and str(error.where).startswith(str(path)):
             raise
@@ -112,7 +113,7 @@ def open_adapted(path: Path, open_base: Callable[[str, Tuned], LoadedModel]) -> 
             where=path,
             fix=f"Get that model, and say in {CONFIG} where it lies (base_model_name_or_path).",
         ) from None
-    put_on(loaded.model, adapter)
+    attach_adapter(loaded.model, adapter)
     merge(loaded.model)
     log(f"{path}: adapters, merged into {adapter.base}")
     # The base's checksum is not this model's.
@@ -137,7 +138,7 @@ def _kind(adapter: Adapter) -> ModelKind | None:
 
 
 def _base(adapter: Adapter) -> str:
-    """Return where the model lies that an adapter belongs to: here, beside the adapter, or on the hub."""
+    """Return where an adapter's base model is: a local path, a path relative to the adapter, or a repository of the hub."""
     named = adapter.base
     if not isinstance(named, str) or not named:
         raise InputError(

@@ -1,7 +1,7 @@
-"""Families of models: how the config.json and the weights that other software knows map to ours, and back.
+"""Model families: how transformers' config.json and weight names map to ours, and back.
 
 A family is a mapping, not code of its own: which fields of config.json are which of `ModelConfig`, which arrangement of
-the one Transformer they describe, and what its tensors are called. Those of the field lie in `interop/families`, one file
+the one Transformer they describe, and what its tensors are called. Known ones are in `checkpoint/families`, one file
 each, and are found by the `model_type` in config.json; other packages add theirs by entry points in the group
 `lucidlm.family`.
 """
@@ -24,7 +24,7 @@ from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanEx
 ModelKind = Literal["language", "classifier", "span"]
 
 OWN_PREFIX: dict[ModelKind, str] = {"language": "model.", "classifier": "model.", "span": "transformer."}
-"""What the names of the Transformer's weights begin with, in our models."""
+"""Prefix of the Transformer's weight names in our models."""
 
 ARRANGEMENT = (
     "causal",
@@ -36,20 +36,20 @@ ARRANGEMENT = (
     "post_norm",
     "head_transform",
 )
-"""The fields of `ModelConfig` that, with the activation, tell one family from another; the rest are sizes."""
+"""The fields of `ModelConfig` that, with the activation, distinguish families; the rest are sizes."""
 
 HEADS = re.compile(r"(lm_head|score|qa_outputs|classifier|cls)\.")
-"""How the names of tensors begin that are never the Transformer's."""
+"""Prefixes of tensor names that belong to a head, never to the Transformer."""
 
 
 @dataclass(frozen=True)
 class Module:
-    """A module of theirs and those of ours that it stands for, "{}" being the block's number.
+    """A module of the family and the same one, or several, of ours; "{}" is the layer's index.
 
     Parameters
     ----------
-    ours: several where theirs holds them in one tensor, one after another along the outputs.
-    transposed: theirs is stored as (inputs, outputs).
+    ours: several where the family fuses them in one tensor, concatenated along the outputs.
+    transposed: the family stores (inputs, outputs).
     """
 
     theirs: str
@@ -69,25 +69,25 @@ class Family:
     Parameters
     ----------
     model_type: its name in config.json.
-    architectures: the class of transformers for each kind of model; a kind that is not there, it has no class for.
-    backbone: the class for the Transformer alone.
-    arrangement: what it fixes of `ARRANGEMENT`, where that is not our default.
+    architectures: transformers' class for each kind of model; kinds without a class are left out.
+    backbone: transformers' class for the Transformer without a head.
+    arrangement: values of the fields in `ARRANGEMENT` that differ from our defaults.
     activation: the field of config.json that names the MLP's activation.
-    activations: what it may say, and which of ours that is; the first is what it means where it says nothing.
-    sizes: fields of ours and what they are called in config.json.
-    defaults: what transformers takes for fields that a config.json leaves out, where that is not our default.
-    demands: fields of config.json that must have this value, or be absent; another means a feature we do not have.
-    constants: what a config.json of this family holds besides.
-    modules: names of the weights below `prefix`; none: theirs are ours.
-    heads: names of the weights outside of it, those that are not ours.
-    prefix: what the names of the Transformer's weights begin with; None: as ours.
-    ignored: a pattern of tensors that files hold and the model does not need; they are not read.
-    equal_heads: it has no key heads in groups, and no width of heads of its own.
-    read: called with the fields of a config.json, returns those of ours that follow from several of theirs.
-    write: called with our configuration, returns what config.json holds of it besides the sizes.
-    older: what names in older files hold, and what is written there now.
-    copies: tensors that a file may hold a second time, under the first name; what it then holds there is what counts.
-    classifier_pooling: what transformers' classifier of this family reads.
+    activations: our activation for each value of that field; the first is the default.
+    sizes: our fields and their names in config.json.
+    defaults: transformers' defaults for fields missing from a config.json, where they differ from ours.
+    required: fields of config.json that must have this value or be absent; any other value is a feature we do not have.
+    constants: other fields to write to config.json.
+    modules: the family's names for weights below `prefix`; empty: the same as ours.
+    heads: its names for weights of heads, where they differ from ours.
+    prefix: of the Transformer's weight names; None: the same as ours.
+    ignored: a regular expression for tensors in files that the model does not need; they are not read.
+    equal_heads: neither grouped-query attention nor a head width other than `embedding_dim / num_heads`.
+    read: takes the fields of a config.json, returns our fields that depend on several of them.
+    write: takes our configuration, returns the fields of config.json that are not in `sizes`.
+    legacy_names: parts of names in older files, and what replaced them.
+    duplicates: name of a second copy in some files -> name of the original; if both are there, the copy is used.
+    classifier_pooling: the state that transformers' classifier of this family reads.
     """
 
     model_type: str
@@ -98,7 +98,7 @@ class Family:
     arrangement: Mapping[str, Any] = field(default_factory=dict)
     activation: str = "hidden_act"
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    demands: Mapping[str, Any] = field(default_factory=dict)
+    required: Mapping[str, Any] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
     modules: tuple[Module, ...] = ()
     heads: Mapping[ModelKind, tuple[Module, ...]] = field(default_factory=dict)
@@ -107,12 +107,12 @@ class Family:
     equal_heads: bool = False
     read: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda fields: {}
     write: Callable[[ModelConfig], dict[str, Any]] = lambda config: {}
-    older: Mapping[str, str] = field(default_factory=dict)
-    copies: Mapping[str, str] = field(default_factory=dict)
+    legacy_names: Mapping[str, str] = field(default_factory=dict)
+    duplicates: Mapping[str, str] = field(default_factory=dict)
     classifier_pooling: Literal["last", "mean", "first"] = "last"
 
     def fits(self, config: ModelConfig) -> bool:
-        """Return whether `config` is of this family."""
+        """Return whether this family can express `config`."""
         plain = config.num_kv_heads == config.num_heads and config.head_dim * config.num_heads == config.embedding_dim
         segmented = (config.token_types > 0) == ("token_types" in self.sizes)
         alike = all(getattr(config, name) == value for name, value in self._arrangement().items())
@@ -120,7 +120,7 @@ class Family:
         return alike and active and segmented and (plain or not self.equal_heads)
 
     def reads_as(self, pooling: str) -> bool:
-        """Return whether transformers' classifier of this family reads a text's class from the same state."""
+        """Return whether transformers' classifier of this family uses the same `pooling`."""
         return "classifier" in self.architectures and pooling == self.classifier_pooling
 
     # ------------------------------------------------------------------ config.json
@@ -130,12 +130,12 @@ class Family:
 
         Raises
         ------
-        InputError: a field is wrong, missing, or asks for what the family's Transformer has not got here.
+        InputError: a field is wrong or missing, or asks for a feature that is not supported here.
         """
         arrangement = self._arrangement()
-        # Fields that change what any model of transformers computes.
+        # Fields of any transformers model that change what it computes.
         general = {"is_causal": arrangement["causal"], "per_layer_config": None}
-        for name, value in {**general, **self.demands}.items():
+        for name, value in {**general, **self.required}.items():
             if (found := fields.get(name)) != value and found is not None:
                 raise _unsupported(name, found, [value], where)
         layers = fields.get("layer_types") or []
@@ -149,23 +149,23 @@ class Family:
         try:
             return ModelConfig(**{**arrangement, "activation": self.activations[active], **sizes, **self.read(known)})
         except InputError as error:
-            # The reader has their names before them, not ours.
+            # The user sees the names in config.json, not ours.
             what = re.sub("|".join(rf"\b{name}\b" for name in self.sizes), lambda m: self.sizes[m[0]], error.what)
             raise InputError(what, where=where, fix=error.fix) from None
 
     def to_fields(self, config: ModelConfig, kind: ModelKind) -> dict[str, Any]:
-        """Return what config.json holds for a model of this `kind`."""
+        """Return the fields of config.json for a model of this `kind`."""
         values = config.model_dump()
         active = next(theirs for theirs, ours in self.activations.items() if ours == config.activation)
         return {
             "model_type": self.model_type,
             "architectures": [self.architectures.get(kind, "LucidLM")],
-            # Only a tokenizer tells them; their usual values may lie beyond this vocabulary.
+            # Set from the tokenizer, if there is one; transformers' defaults may lie beyond this vocabulary.
             **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
             **{theirs: values[ours] for ours, theirs in self.sizes.items()},
             self.activation: active,
             **self.write(config),
-            **self.demands,
+            **self.required,
             **self.constants,
         }
 
@@ -175,17 +175,17 @@ class Family:
     # ------------------------------------------------------------------ weights
 
     def to_ours(self, tensors: Mapping[str, Tensor], config: ModelConfig, kind: ModelKind) -> dict[str, Tensor]:
-        """Return the tensors of a file of theirs under our names; what has no name of ours keeps its own.
+        """Return a file's tensors under our names; unknown names are kept.
 
-        Nothing is copied: parts and transposes are views. Heads for another `kind` are left out; for a Transformer that
-        comes without one there is a blank one.
+        Nothing is copied: parts and transposes are views. Heads of another `kind` are left out; a language model without
+        a head gets a blank one.
         """
         prefix, own = OWN_PREFIX[kind] if self.prefix is None else self.prefix, OWN_PREFIX[kind]
         body = _by_their_name(self.modules, config.num_layers)
         heads = {of: _by_their_name(parts, config.num_layers) for of, parts in self.heads.items()}
         head = heads.pop(kind, {})
         found: dict[str, Tensor] = {}
-        for name, tensor in self._in_todays_names(tensors, prefix).items():
+        for name, tensor in self._in_current_names(tensors, prefix).items():
             if name in head:
                 found |= _parts(head[name], tensor, "")
             elif any(name in other for other in heads.values()):
@@ -196,25 +196,25 @@ class Family:
                 found |= _parts(body[inner], tensor, own)
             else:
                 found[name if self.modules else own + inner] = tensor
-        if kind == "language" and found and _bare(tensors, prefix) and not any(map(HEADS.match, tensors)):
+        if kind == "language" and found and _is_backbone(tensors, prefix) and not any(map(HEADS.match, tensors)):
             found |= blank_head(config, next(iter(found.values())).device)
         return found
 
-    def _in_todays_names(self, tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-        """Return a file's tensors under the names that those of a whole model have today."""
+    def _in_current_names(self, tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+        """Return a file's tensors under the current names of a model with a head."""
         named: dict[str, Tensor] = {}
-        bare = _bare(tensors, prefix)
+        bare = _is_backbone(tensors, prefix)
         for name, tensor in tensors.items():
-            for old, new in self.older.items():
+            for old, new in self.legacy_names.items():
                 name = name.replace(old, new)
             named[prefix + name if bare and not HEADS.match(name) else name] = tensor
-        for copy, original in self.copies.items():
+        for copy, original in self.duplicates.items():
             if copy in named:
                 named[original] = named.pop(copy)
         return named
 
     def to_our_modules(self, theirs: str, config: ModelConfig, kind: ModelKind) -> list[str]:
-        """Return the names of our modules that one of theirs stands for; it alone where it has no other name here."""
+        """Return our names for a module of the family; its own name if that is not mapped."""
         parts = [(self.prefix or "", OWN_PREFIX[kind], part) for part in self.modules]
         parts += [("", "", part) for part in self.heads.get(kind, ())]
         for prefix, own, part in parts:
@@ -224,7 +224,7 @@ class Family:
         return [theirs]
 
     def to_theirs(self, state: Mapping[str, Tensor], config: ModelConfig, kind: ModelKind) -> dict[str, Tensor]:
-        """Return our tensors under their names, in the form that their software reads."""
+        """Return our tensors under the family's names and in its layout."""
         prefix, own = OWN_PREFIX[kind] if self.prefix is None else self.prefix, OWN_PREFIX[kind]
         rest, found = dict(state), {}
         places = [(prefix, own, part) for part in self.modules] + [("", "", part) for part in self.heads.get(kind, ())]
@@ -235,13 +235,13 @@ class Family:
                     tensor = whole[0] if len(whole) == 1 else torch.cat(whole)
                     found[their_prefix + theirs] = tensor.T if part.transposed and tensor.dim() == 2 else tensor
         if self.modules:
-            copies = {} if config.tied_embeddings else self.copies
+            copies = {} if config.tied_embeddings else self.duplicates
             return found | rest | {copy: found[name].clone() for copy, name in copies.items() if name in found}
         return {prefix + name[len(own) :] if name.startswith(own) else name: tensor for name, tensor in state.items()}
 
 
 def _names(part: Module, layers: int) -> list[tuple[str, list[str]]]:
-    """Return their name and ours of each tensor of a module, in every block."""
+    """Return, for each tensor of a module in every layer, the family's name and ours."""
     return [
         (f"{part.theirs.format(index)}{ending}", [f"{name.format(index)}{ending}" for name in part.ours])
         for index in range(layers if "{}" in part.theirs else 1)
@@ -260,8 +260,8 @@ def _parts(place: tuple[list[str], bool], tensor: Tensor, prefix: str) -> dict[s
     return {prefix + name: part for name, part in zip(names, parts, strict=True)}
 
 
-def _bare(tensors: Mapping[str, Tensor], prefix: str) -> bool:
-    """Return whether a file is of the Transformer alone, whose names then leave the prefix out."""
+def _is_backbone(tensors: Mapping[str, Tensor], prefix: str) -> bool:
+    """Return whether a file holds the backbone alone: its names then have no prefix."""
     return not any(name.startswith(prefix) for name in tensors)
 
 
@@ -281,5 +281,5 @@ KINDS: dict[type[Model], ModelKind] = {
 
 
 def kind_of(model: Model) -> ModelKind:
-    """Return what kind of model it is."""
+    """Return the kind of a model."""
     return next(kind for cls, kind in KINDS.items() if isinstance(model, cls))

@@ -1,4 +1,4 @@
-"""`generation_config.json`: how a model writes unless it is told otherwise, read from its directory."""
+"""`generation_config.json`: a model's default sampling and end-of-text tokens, read from its directory."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from lucidlm.model.generation import ENDS, GenerationDefaults
 GENERATION_CONFIG = "generation_config.json"
 
 WRITTEN_ANEW = {ENDS, "bos_token_id", "pad_token_id", "transformers_version", "_from_model_config"}
-"""Fields that are not kept as they were: the tokenizer says them, or whoever writes the file."""
+"""Fields that are not carried over: they come from the tokenizer, or are set when the file is written."""
 
 
 def read_generation_defaults(directory: Path, config: Mapping[str, Any]) -> GenerationDefaults:
-    """Return what the model in `directory` is to write by; `config` are the fields of its config.json.
+    """Return the generation defaults of the model in `directory`; `config` are the fields of its config.json.
 
-    Where generation_config.json names ends of text, those in config.json do not count, as in transformers.
+    End-of-text tokens in generation_config.json override those in config.json, as in transformers.
 
     Raises
     ------
-    InputError: the file is damaged, or an end is no token's number.
+    InputError: the file is damaged, or an end of text is not a token id.
     """
     file = directory / GENERATION_CONFIG
     found = read_json(file) if file.is_file() else {}
@@ -33,7 +33,7 @@ def read_generation_defaults(directory: Path, config: Mapping[str, Any]) -> Gene
 
 
 def _ends(fields: Mapping[str, Any], where: Path) -> tuple[int, ...]:
-    """Return the ends of text that a file names: a number, or a list of them."""
+    """Return the ids of a file's end-of-text tokens, given as one number or a list."""
     found = fields.get(ENDS)
     ids = found if isinstance(found, list) else [] if found is None else [found]
     if not all(type(index) is int for index in ids):

@@ -1,4 +1,4 @@
-"""What there is to know of a model that transformers saved: read off its config.json, into a record like our own."""
+"""Turn the config.json of a model saved by transformers into a record like our own `lucidlm.json`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ ENDINGS: dict[str, ModelKind] = {
     "ForSequenceClassification": "classifier",
     "ForQuestionAnswering": "span",
 }
-"""How the names of transformers' classes end, and the kind of model that each is."""
+"""Suffixes of transformers' class names, and the kind of model of each."""
 
 MOST_CLASSES = 1_000_000
-"""More than any classifier has: names are made for as many as a file says."""
+"""More than any classifier has. The limit is needed because a name is made for each class that a file claims."""
 
 
 def read_hf_config(fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return the record of a model by the `fields` of its config.json, which lies at `path`.
+    """Return the record of a model from the `fields` of its config.json at `path`.
 
     Raises
     ------
-    InputError: a field is wrong, or asks for a family, a head or a feature that there is none of here.
+    InputError: a field is wrong, or names a family, a head or a feature that is not supported.
     """
     where = str(path)
     family = family_named(fields.get("model_type"), where)
@@ -46,7 +46,7 @@ def read_hf_config(fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _kind(architectures: object, family: Family, where: str) -> ModelKind:
-    """Return the kind of model that a config.json's list of classes names; what names none is a language model."""
+    """Return the kind of model from a config.json's list of classes; without one it is a language model."""
     named = str(architectures[0] if isinstance(architectures, list) and architectures else family.backbone)
     if named == family.backbone:
         return "language"
@@ -61,7 +61,7 @@ def _kind(architectures: object, family: Family, where: str) -> ModelKind:
 
 
 def _require_classes(fields: Mapping[str, Any], family: Family, where: str) -> None:
-    """Refuse what has a classifier's weights but is read otherwise: its figures would be taken for probabilities."""
+    """Refuse regressors, multi-label classifiers and other poolings: their outputs would be misread as probabilities."""
     pooling = fields.get("classifier_pooling", family.defaults.get("classifier_pooling", family.classifier_pooling))
     if pooling != family.classifier_pooling:
         raise InputError(f"classifier_pooling {pooling!r} is not supported", where=where)
@@ -75,7 +75,7 @@ def _require_classes(fields: Mapping[str, Any], family: Family, where: str) -> N
 
 
 def _labels(fields: Mapping[str, Any], where: str) -> list[str]:
-    """Return the names of the classes in the order of their numbers."""
+    """Return the class names in the order of their ids."""
     count = fields.get("num_labels")
     if count is not None and (type(count) is not int or not 0 < count <= MOST_CLASSES):
         raise InputError(f"num_labels is {count!r}, not a number of classes", where=where)

@@ -1,6 +1,6 @@
-"""A model in memory with all that is known of it: what `load_model` returns, and what is handed on from there.
+"""A loaded model with its tokenizer and record: what `load_model` returns and everything else takes.
 
-A directory is read once: who needs the record, the path or the fingerprint takes them from here.
+A directory is read once: record, paths and fingerprint are taken from here.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ SETTINGS = (
     LENGTHS,
     PROMPTS,
 )
-"""The files beside the weights that decide what a model computes."""
+"""The files beside the weights that change what a model computes."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model, in evaluation mode, and what its directory or file says of it.
+    """A model, in evaluation mode, with what was read beside its weights.
 
     Parameters
     ----------
     tokenizer: None where there is none: such a model is used by token ids only.
-    record: `lucidlm.json`, or the same facts of a model made elsewhere: kind, model, provenance, and so on.
-    source: what the user called it; errors name it.
-    paths: the directory or file it was read from, and after it that of the base model where it is an adapter's. Empty for
-        a model that was built in memory.
+    record: the contents of `lucidlm.json` (kind, model, provenance, …), or the same for a model made elsewhere.
+    source: the model as the user named it, for error messages.
+    paths: the directory or file it was read from, followed by the base model's if that is an adapter. Empty for a model
+        built in memory.
     """
 
     model: Model
@@ -55,9 +55,9 @@ class LoadedModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The SHA-256 that tells this model from any other: its record's, which covers the files, or the files' own.
+        """The SHA-256 that identifies the model: its record's, which covers all files, or else that of the files.
 
-        Files without a record are hashed when this is first asked for, so that those who only write need not wait.
+        Files without a record are hashed on first use, so generating text does not wait for it.
         """
         assert self.paths, "built in memory"
         return self.record.get("checksum") or _files_sha256(self.paths)
@@ -97,7 +97,7 @@ class LoadedModel:
 
 
 def _files_sha256(paths: Iterable[Path]) -> str:
-    """Return the SHA-256 of the names and the bytes of the files that the models at `paths` are made of."""
+    """Return the SHA-256 of the names and contents of all files of the models at `paths`."""
     digest = hashlib.sha256()
     for path in paths:
         for name, file in _files(path):
@@ -106,7 +106,7 @@ def _files_sha256(paths: Iterable[Path]) -> str:
 
 
 def _files(path: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the files of the model at `path`, with the names that they have in its directory."""
+    """Yield the name, relative to `path`, and the path of each file of the model at `path`."""
     if path.is_file():
         yield path.suffix, path
         return

@@ -1,10 +1,10 @@
 """Adapters in a directory of their own, in the format of PEFT (github.com/huggingface/peft).
 
-`adapter_config.json` and `adapter_model.safetensors` hold the two factors of each adapted matrix and, where a task has
-one, its head: a few per cent of the model's size, to be shared among those who have the model. PEFT opens what is
-written here on what transformers makes of the model's directory, and what PEFT wrote opens here. The metadata of the
-safetensors file carry a checksum of the matrices that were adapted, so that another model of the same shape is told
-from the right one.
+`adapter_config.json` and `adapter_model.safetensors` hold the two low-rank factors of each adapted matrix and the head, if
+the task has one: a few per cent of the model's size, to be shared with those who have the base model. PEFT loads adapters
+written here onto the base model opened by transformers, and adapters written by PEFT open here. The metadata of the
+safetensors file hold a checksum of the base weights that were adapted, so that another model of the same shape is
+refused.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NOTES = {
     "auto_mapping",
     "base_model_name_or_path",
     "exclude_modules",
-    "fan_in_fan_out",  # how the adapted matrix is stored, which is our own way here
+    "fan_in_fan_out",  # the layout of the base weight, for which we use our own
     "inference_mode",
     "layers_pattern",
     "layers_to_transform",
@@ -51,21 +51,20 @@ NOTES = {
     "target_modules",
     "task_type",
 }
-"""Fields of adapter_config.json that do not change what adapters compute, once their weights are there."""
-
+"""Fields of adapter_config.json that do not change what a trained adapter computes."""
 
 OTHER = "The adapters are of another model, or the model has adapters already."
 
 
 class _Fields(Config):
-    """The fields of adapter_config.json that do."""
+    """The fields of adapter_config.json that change what an adapter computes."""
 
     r: int = Field(ge=1)
     lora_alpha: float = Field(gt=0)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     modules_to_save: list[str] | None = None
     init_lora_weights: Literal[True, False, "gaussian", "orthogonal"] = True
-    """Ways to begin that leave the model's own matrices alone; PEFT knows others that do not."""
+    """Initialisations that leave the base weights as they are; PEFT has others that change them."""
 
 
 def save_adapter(model: nn.Module, directory: str | Path, *, base: str, head: Sequence[str] = ()) -> None:
@@ -73,8 +72,8 @@ def save_adapter(model: nn.Module, directory: str | Path, *, base: str, head: Se
 
     Parameters
     ----------
-    base: the model that the adapters belong to, as `adapter_config.json` is to name it: a path or a repository.
-    head: the first parts of the names of the parameters that were trained besides.
+    base: the base model, as `adapter_config.json` is to name it: a path or a repository.
+    head: names of the top-level modules that were trained in full.
 
     Raises
     ------
@@ -117,14 +116,14 @@ def save_adapter(model: nn.Module, directory: str | Path, *, base: str, head: Se
 
 @dataclass(frozen=True)
 class Adapter:
-    """What an adapter's directory holds.
+    """An adapter read from its directory.
 
     Parameters
     ----------
-    fields: adapter_config.json.
-    factors: the two factors of each adapted matrix, by the names that they have in it.
-    saved: the weights of modules that were trained whole, in place of those of the model.
-    checksum: of the matrices that were adapted; None of those made elsewhere.
+    fields: the contents of adapter_config.json.
+    factors: the two low-rank factors of each adapted matrix, by their names in the file.
+    saved: weights of modules that were trained in full, which replace the base model's.
+    checksum: of the base weights that were adapted; None for adapters made elsewhere.
     """
 
     directory: Path
@@ -135,7 +134,7 @@ class Adapter:
 
     @property
     def base(self) -> str | None:
-        """The name of the model that it belongs to."""
+        """The name of the base model."""
         return self.fields.get("base_model_name_or_path")
 
 
@@ -144,7 +143,7 @@ def read_adapter(directory: str | Path) -> Adapter:
 
     Raises
     ------
-    InputError: it is none of LoRA, damaged, or uses something that is not supported.
+    InputError: it is not LoRA, is damaged, or uses a feature that is not supported.
     """
     directory = Path(directory)
     file = directory / WEIGHTS
@@ -173,25 +172,25 @@ def read_adapter(directory: str | Path) -> Adapter:
 
 
 def apply_adapter(model: Model, directory: str | Path) -> None:
-    """Put the adapters in `directory` on `model`, and the head that was saved with them; `merge` makes them part of it.
+    """Attach the adapters in `directory` to `model` and load the head saved with them; `merge` folds them into the weights.
 
     Raises
     ------
-    InputError: they are no LoRA adapters, damaged, of another model or rank, or use something that is not supported.
+    InputError: they are not LoRA, damaged, of another model or rank, or use a feature that is not supported.
     """
     adapter = read_adapter(directory)
     state = model.state_dict()
     heads = set(adapter.fields.get("modules_to_save") or ())
-    # PEFT lists the names that heads usually have, of which a model has one or two.
+    # PEFT lists all usual names of heads; a model has one or two of them.
     missing = {name for name in state if name.split(".")[0] in heads} - adapter.saved.keys()
     expected = {name: state[name].shape for name in {*adapter.saved, *missing} if name in state}
     check_fit(expected, adapter.saved, adapter.directory / WEIGHTS)
-    put_on(model, adapter)
+    attach_adapter(model, adapter)
     model.load_state_dict(adapter.saved, strict=False)
 
 
-def put_on(model: Model, adapter: Adapter) -> None:
-    """Put the factors of an adapter beside the matrices of `model`, whichever names those have.
+def attach_adapter(model: Model, adapter: Adapter) -> None:
+    """Attach an adapter's factors to the linear layers of `model`, mapped from the family's names to ours.
 
     Raises
     ------
@@ -221,20 +220,20 @@ def put_on(model: Model, adapter: Adapter) -> None:
 
 
 def _in_our_names(factors: Mapping[str, Tensor], model: Model, maps: Mapping[str, nn.Linear]) -> dict[str, Tensor]:
-    """Return factors under our names: one that is theirs for several of our matrices is cut along the outputs."""
+    """Return factors under our names; one for a fused matrix (GPT-2's c_attn) is split along the outputs."""
     family, found = family_of(model.config), {}
     kind = kind_of(model)
     for name, factor in factors.items():
         module, _, rest = name.partition(".lora_")
         ours = [module] if module in maps or family is None else family.to_our_modules(module, model.config, kind)
-        # A is the inputs' side, which those that were one matrix have in common.
+        # A acts on the inputs, which the parts of a fused matrix share.
         parts = factor.tensor_split(len(ours)) if rest.startswith("B") else (factor,) * len(ours)
         found |= {f"{one}.lora_{rest}": part for one, part in zip(ours, parts, strict=True)}
     return found
 
 
 def _read_settings(fields: dict[str, Any], where: Path) -> _Fields:
-    """Read adapter_config.json, and refuse whatever would make adapters compute something else than ours do."""
+    """Read adapter_config.json, and refuse fields that would make the adapters compute something else than ours."""
     if fields.get("peft_type") != "LORA":
         raise InputError(f"describes {fields.get('peft_type')!r} adapters", where=where, fix="Known are LORA adapters.")
     known = set(_Fields.model_fields)
@@ -249,12 +248,12 @@ def _task_type(model: nn.Module) -> str | None:
         return "SEQ_CLS" if pools_as_transformers(model) else None
     if isinstance(model, SpanExtractor):
         return "QUESTION_ANS"
-    # PEFT has no name for masked language models and takes what has none as it is.
+    # PEFT has no task type for masked language models; without one it leaves the model as it is.
     return "CAUSAL_LM" if isinstance(model, LanguageModel) and model.config.causal else None
 
 
 def pools_as_transformers(model: SequenceClassifier) -> bool:
-    """Return whether transformers has a classifier that reads a text's class from the same state as `model` does."""
+    """Return whether transformers has a classifier that pools as `model` does."""
     family = family_of(model.config)
     return family is not None and family.reads_as(model.pooling)
 

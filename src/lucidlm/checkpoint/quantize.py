@@ -1,10 +1,10 @@
-"""Weights in fewer bytes: bf16 and fp16 take half of fp32's, int8 a quarter and a little.
+"""Weight formats on disk: fp32; bf16 and fp16 in half the bytes; int8 in a little over a quarter.
 
-int8 is symmetric with one scale a row (the output channel of a linear layer, the token of an embedding): w ≈ scale × q
+int8 is symmetric with one scale per row (an output channel of a linear layer, a token of an embedding): w ≈ scale × q
 with q from -127 to 127, rounded to the nearest (Jacob et al. 2018, arXiv:1712.05877, section 2, with the zero point at
-zero). It is what lies on the disk only: a model is computed with in fp32 however it was stored.
+zero). It is a storage format only: int8 weights are dequantised to floating point when a model is loaded.
 
-The tensors and `quantization_config` are those of the field's "int-quantized" format (the package compressed-tensors):
+The tensors and `quantization_config` are those of compressed-tensors' "int-quantized" format:
 `X.weight` int8 (rows, columns) and `X.weight_scale` fp32 (rows, 1).
 """
 
@@ -24,10 +24,10 @@ Dtype = Literal["fp32", "bf16", "fp16", "int8"]
 FLOATS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OPENED = (*FLOATS.values(), torch.float64)
 SCALE = "_scale"
-"""What is added to a tensor's name to name its scales."""
+"""Suffix of the name of a tensor's scales."""
 
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny
-"""The scale of a row of zeros, as none may be zero."""
+"""The scale of a row of zeros: a scale must not be zero."""
 
 QUANTIZATION_CONFIG: dict[str, Any] = {
     "quant_method": "compressed-tensors",
@@ -35,17 +35,17 @@ QUANTIZATION_CONFIG: dict[str, Any] = {
     "quantization_status": "compressed",
     "config_groups": {
         "group_0": {
-            # Named here too: compressed-tensors would infer a packed format for weights without activations.
+            # Repeated here: compressed-tensors would infer a packed format for weight-only quantisation.
             "format": "int-quantized",
             "targets": ["Linear", "Embedding"],
             "weights": {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False},
         }
     },
     "ignore": [],
-    # Transformers is to make floats of all of it when it loads, as we do: it would not find the scales of a tied head.
+    # transformers must dequantise on loading, as we do: it would not find the scales of a tied head.
     "dequantize": True,
 }
-"""What config.json says of an int8 model."""
+"""The field of config.json that describes int8 weights."""
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,7 +56,7 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_storable(tensors: Mapping[str, Tensor], dtype: Dtype, where: str | Path) -> None:
-    """Refuse what could not be stored in `dtype`.
+    """Refuse weights that `dtype` cannot represent.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def check_storable(tensors: Mapping[str, Tensor], dtype: Dtype, where: str | Pat
 
 
 def compress(name: str, value: Tensor, dtype: Dtype) -> dict[str, Tensor]:
-    """Return the tensor `name` as it is stored in `dtype`: int8 with its scales is for matrices, the rest stays fp32."""
+    """Return the tensor `name` as stored in `dtype`: under int8, matrices with their scales, all else in fp32."""
     if dtype == "int8" and value.dim() == 2:
         values, scales = quantize_rows(value)
         return {name: values, name + SCALE: scales}
@@ -85,7 +85,7 @@ def compress(name: str, value: Tensor, dtype: Dtype) -> dict[str, Tensor]:
 
 
 def split_scales(tensors: Mapping[str, Tensor], where: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the weights of a file, as they are stored, and the scales of those that are int8 under the same names.
+    """Return a file's weights as stored and, under the same names, the scales of those in int8.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def split_scales(tensors: Mapping[str, Tensor], where: Path) -> tuple[dict[str, 
 
 
 def decompress(tensors: Mapping[str, Tensor], where: Path) -> dict[str, Tensor]:
-    """Return the weights of a file; those that are int8 are multiplied by their scales and so become fp32, one by one.
+    """Return a file's weights with those in int8 dequantised to fp32, one by one.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""`lucidlm.json`: what a model directory says of itself, with the checksums of its files and one of its own."""
+"""`lucidlm.json`, the record of a model directory, with the checksums of all files and of itself."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from lucidlm.version import __version__
 FORMAT = 1
 
 
-def sealed(record: dict[str, Any]) -> dict[str, Any]:
-    """Return `record` with format, version and checksum."""
+def with_checksum(record: dict[str, Any]) -> dict[str, Any]:
+    """Return `record` with format, version and its own checksum added."""
     whole = {"format": FORMAT, "version": __version__, **record}
     return {**whole, "checksum": record_checksum(whole)}
 
 
 def read_record(directory: Path, verify: bool) -> dict[str, Any]:
-    """Return the record of a model directory; if `verify`, every file is held against it.
+    """Return the record of a model directory; if `verify`, check every file against it.
 
     Raises
     ------
-    InputError: it is of another format, has changed, or does not say what it should; a file is not as it was.
+    InputError: it is of another format, has changed or lacks fields; a file has changed.
     """
     record = read_json(directory / RECORD)
     if record.get("format") != FORMAT:
@@ -52,7 +52,7 @@ def read_record(directory: Path, verify: bool) -> dict[str, Any]:
 
 
 def _files(record: dict[str, Any], where: Path) -> dict[str, tuple[int, str]]:
-    """Return the sizes and checksums of a record, all that is read of it later being of the kind it should be."""
+    """Check the fields that are used later, and return the size and checksum of each file."""
     kind, named = record.get("kind"), record.get("labels")
     labelled = isinstance(named, list) and all(isinstance(label, str) for label in named)
     try:
@@ -70,6 +70,6 @@ def _files(record: dict[str, Any], where: Path) -> dict[str, tuple[int, str]]:
 
 
 def record_checksum(record: dict[str, Any]) -> str:
-    """Return the SHA-256 of a record's values, however they are laid out in its file."""
+    """Return the SHA-256 of a record's values, independent of key order and whitespace."""
     values = json.loads(json.dumps({name: value for name, value in record.items() if name != "checksum"}))
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

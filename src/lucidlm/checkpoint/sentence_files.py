@@ -1,8 +1,8 @@
-"""The files by which sentence-transformers knows a model: how its states become the vector of a text.
+"""The files of sentence-transformers: how hidden states become a text's embedding.
 
-`modules.json` lists what a text passes: the Transformer, a pooling (`1_Pooling/config.json`), perhaps a normalisation.
-`sentence_bert_config.json` says how much of a text is read at once, `config_sentence_transformers.json` what stands before
-queries and documents, and how vectors are compared.
+`modules.json` lists the modules: the Transformer, a pooling (`1_Pooling/config.json`), perhaps a normalisation.
+`sentence_bert_config.json` has the maximum sequence length, `config_sentence_transformers.json` the prompts for queries and
+documents, and the similarity function.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ FLAGS = {
     f"pooling_mode_{name}{'_tokens' if name in ('max', 'mean', 'weightedmean') else ''}": name for name in POOLINGS
 }
 FLAGS["pooling_mode_cls_token"] = FLAGS.pop("pooling_mode_cls")
-"""The fields of a pooling's config.json, each true or false."""
+"""The boolean fields of a pooling's config.json, and the pooling each turns on."""
 
 
 def transformer_folder(directory: Path) -> Path:
-    """Return where the Transformer's own files are: in older models a folder that modules.json names."""
+    """Return the folder of the Transformer's files: in older models a subfolder named in modules.json."""
     if (directory / "config.json").is_file() or not (directory / MODULES).is_file():
         return directory
     return directory / dict(_modules(directory / MODULES)).get("Transformer", "")
 
 
 def read_sentence_settings(directory: Path) -> SentenceSettings | None:
-    """Return what the files of sentence-transformers in `directory` say; None if there are none.
+    """Return the settings in `directory`'s sentence-transformers files; None if there are none.
 
-    Modules that there are none of here are noted in `refused`: the Transformer may be wanted for something else.
+    Modules that are not supported are noted in `refused`: the Transformer can still be used for something else.
 
     Raises
     ------
-    InputError: a file is damaged, missing, or says what it should in another form.
+    InputError: a file is missing or damaged, or a field is of the wrong type.
     """
     if not (directory / MODULES).is_file():
         return None
@@ -77,15 +77,15 @@ def read_sentence_settings(directory: Path) -> SentenceSettings | None:
 
 
 def write_sentence_settings(settings: SentenceSettings, directory: Path, dimension: int) -> list[str]:
-    """Write them as sentence-transformers reads them; return the names of the files in `directory` itself.
+    """Write the settings in sentence-transformers' format; return the names of the files at the top of `directory`.
 
     Parameters
     ----------
-    dimension: the number of components of a state.
+    dimension: D, the width of a hidden state.
     """
     listed = [("", "Transformer"), ("1_Pooling", "Pooling"), *([("2_Normalize", "Normalize")] * settings.normalize)]
     flags = {flag: True for flag, name in FLAGS.items() if name in settings.poolings}
-    mean = {"pooling_mode_mean_tokens": "mean" in settings.poolings}  # which is the default there
+    mean = {"pooling_mode_mean_tokens": "mean" in settings.poolings}  # on by default there
     write_json(directory / "1_Pooling" / "config.json", {"word_embedding_dimension": dimension, **mean, **flags})
     if settings.normalize:
         (directory / "2_Normalize").mkdir(exist_ok=True)
@@ -104,7 +104,7 @@ def write_sentence_settings(settings: SentenceSettings, directory: Path, dimensi
 
 
 def _modules(file: Path) -> list[tuple[str, str]]:
-    """Return the modules' kinds and the folders that each has its settings in."""
+    """Return the kind of each module and the folder of its settings."""
     try:
         listed: Any = json.loads(file.read_text(encoding="utf-8"))
         found = [(str(module["type"]).rpartition(".")[2], str(module["path"])) for module in listed]
@@ -117,11 +117,11 @@ def _modules(file: Path) -> list[tuple[str, str]]:
 
 
 def _poolings(fields: Mapping[str, Any], where: Path) -> tuple[str, ...]:
-    """Return the names of the poolings that a config.json asks for, in either form that it has had."""
+    """Return the names of the poolings in a config.json, in its current or its older form."""
     if (named := fields.get("pooling_mode")) is not None:
         wanted = [named] if isinstance(named, str) else named
     else:
-        # The mean is what a file means that says nothing of it.
+        # Mean pooling is the default.
         flags = {"pooling_mode_mean_tokens": True, **fields}
         wanted = [FLAGS.get(flag, flag) for flag, on in flags.items() if flag.startswith("pooling_mode_") and on]
     if not isinstance(wanted, list) or not wanted or any(name not in POOLINGS for name in wanted):

@@ -1,7 +1,7 @@
-"""Weights written to safetensors files one tensor after another.
+"""Write weights to safetensors files one tensor at a time.
 
-The library's own writer wants all tensors of a file at once, so that a model would have to be in memory a second time in
-the form in which it is stored. Here each goes to its place as soon as it is made.
+The library's own writer takes all tensors of a file at once, so a converted copy of the whole model would have to be in
+memory. Here each tensor is written as soon as it is converted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lucidlm.core.io import atomic_path, write_json
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
 SHARD_BYTES = 5 * 10**9
-"""Larger models are split, as transformers has it."""
+"""Larger models are split into shards, as in transformers."""
 
 DTYPES = {
     "F64": torch.float64,
@@ -30,17 +30,17 @@ DTYPES = {
     "BF16": torch.bfloat16,
     "I8": torch.int8,
 }
-"""How safetensors calls the numbers that weights may be stored in."""
+"""safetensors' names of the dtypes that weights may be stored in."""
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def save_weights(shapes: Mapping[str, Tensor], tensors: Iterable[tuple[str, Tensor]], directory: Path) -> list[str]:
-    """Write `tensors`, each held no longer than that takes, and rename the files into place; return their names.
+    """Write `tensors`, holding one at a time, and rename the files into place; return their names.
 
     Parameters
     ----------
-    shapes: for each tensor that will come, in whatever order, one of its shape and dtype, which may be without memory.
+    shapes: for each tensor to come, in any order, one of the same shape and dtype, which may be on the meta device.
 
     Raises
     ------
@@ -66,10 +66,10 @@ def save_weights(shapes: Mapping[str, Tensor], tensors: Iterable[tuple[str, Tens
 
 
 def _header(shapes: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int]]:
-    """Return what a file begins with, and at which of its bytes each tensor does."""
+    """Return the header of a file, and each tensor's offset from the start of the file."""
     fields: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    # The wider numbers come first, so that all of them lie at multiples of their width.
+    # Wider dtypes come first, so that every tensor is aligned to its item size.
     for name, value in sorted(shapes.items(), key=lambda item: (-item[1].itemsize, item[0])):
         begin, end = end, end + value.nbytes
         fields[name] = {"dtype": _NAMES[value.dtype], "shape": list(value.shape), "data_offsets": [begin, end]}

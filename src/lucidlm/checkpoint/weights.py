@@ -1,4 +1,4 @@
-"""Weights in safetensors files, looked through before anything is read, and then memory-mapped."""
+"""Read weights from safetensors files: checked first, then memory-mapped."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json
 
 LARGEST_HEADER = 32 << 20
-"""Bytes. That of a file with a model's 1,000 tensors is of 0.1 MB; in memory it takes some times as much."""
+"""Bytes. A model of 1,000 tensors has a header of 0.1 MB; in memory it takes several times that."""
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl")
-"""What files end with whose weights are pickled, as a rule."""
+"""Usual extensions of files with pickled weights."""
 
 LONGEST_NAME = 255
-"""Bytes that file systems take for a file's name."""
+"""Bytes that file systems allow for a file name."""
 
 
 def load_weights(path: str | Path, ignored: str | None = None) -> dict[str, Tensor]:
-    """Read the tensors of a model directory or of a safetensors file, but for those that the pattern `ignored` matches.
+    """Read the tensors of a model directory or safetensors file, except those whose names match the regex `ignored`.
 
-    They are floating-point and memory-mapped, but for those stored in int8, which become fp32.
+    They are floating-point and memory-mapped; those stored in int8 are dequantised to fp32.
 
     Raises
     ------
     InputError: nothing is there, it is a pickle (which could run any code, and is never opened), it is damaged, or it
-        holds values that are not finite or that are not read here.
+        holds values that are not finite or of an unsupported dtype.
     """
     stored: dict[str, Tensor] = {}
     for file in weight_files(path):
@@ -51,9 +51,9 @@ def load_weights(path: str | Path, ignored: str | None = None) -> dict[str, Tens
 
 
 def weight_shapes(path: str | Path, ignored: str | None = None) -> dict[str, Tensor]:
-    """Return what the headers of weight files say: for each tensor one of its shape and dtype that takes no memory.
+    """Read only the headers of weight files: return each tensor's shape and dtype as a meta tensor.
 
-    Scales of int8 weights are looked at and left out, and so are tensors that the pattern `ignored` matches.
+    Scales of int8 weights are checked and left out; so are tensors whose names match the regex `ignored`.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def _add(tensors: dict[str, Tensor], found: dict[str, Tensor], file: Path) -> No
 
 
 def weight_files(path: str | Path) -> list[Path]:
-    """Return the files that hold the weights of a model directory, or `path` if it is such a file.
+    """Return the weight files of a model directory, or `path` itself if it is a file.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def weight_files(path: str | Path) -> list[Path]:
 
 
 def check_fit(expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor], where: Path) -> None:
-    """Compare what a model needs with what a file has.
+    """Compare the tensors that a model needs with those in a file.
 
     Raises
     ------
@@ -128,11 +128,11 @@ def check_fit(expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor],
 
 
 def own_file(name: str, listed_in: Path) -> str:
-    """Return `name` if it is that of a file in the directory itself.
+    """Return `name` if it is a plain file name in the model's directory.
 
     Raises
     ------
-    InputError: it points elsewhere, where a model has no business to read.
+    InputError: it is a path to somewhere else, which a model must not read.
     """
     odd = name in ("", ".", "..") or Path(name).name != name or "\\" in name or "\0" in name
     if odd or len(name.encode()) > LONGEST_NAME:
@@ -180,11 +180,11 @@ def _files_of_directory(directory: Path) -> list[Path]:
 
 
 def listed_shards(index: Path) -> list[str]:
-    """Return the names of the files that the index of a model in shards lists.
+    """Return the file names of the shards listed in an index.
 
     Raises
     ------
-    InputError: it lists none, or one outside of the model's directory.
+    InputError: it lists none, or one outside the model's directory.
     """
     shards: Any = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
@@ -195,8 +195,8 @@ def listed_shards(index: Path) -> list[str]:
 def _refuse_pickle(file: Path) -> None:
     with open(file, "rb") as stream:
         start = stream.read(9)
-    # A pickle starts with its protocol mark, PyTorch's archive of pickles with that of a zip file; so may the size of the
-    # header that safetensors start with, which is then followed by JSON.
+    # A pickle starts with its protocol number, a PyTorch archive with the magic bytes of a zip file. The header size at the
+    # start of a safetensors file may look the same, but JSON follows it.
     if start[8:] != b"{" and start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK"):
         raise InputError(
             "is a pickle, which could run any code when opened, and is refused",

@@ -1,4 +1,4 @@
-"""A model's answers to many examples, kept as they come, so that an evaluation that was stopped goes on where it stood."""
+"""Run a model on many examples, saving predictions as they come, so that an interrupted evaluation can resume."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from lucidlm.tasks.base.task import Predictor, Task
 
 PARTIAL = "predictions.partial.jsonl"
 CHARACTERS, CHARACTERS_WRITTEN = 400_000, 40_000
-"""Of the examples that are answered, and then kept, at a time: fewer where the model writes, which takes longer. The order
-is from long to short, so that batches are full."""
+"""Input characters per chunk: examples are predicted and saved a chunk at a time, fewer where the model generates text,
+which is slower. Examples go from long to short, so that those in a batch are of similar length."""
 
 
 def answer_all(
@@ -29,14 +29,14 @@ def answer_all(
     partial: Path | None = None,
     fingerprint: str = "",
 ) -> list[Any]:
-    """Return an answer to each example, in order.
+    """Return the prediction for each example, in order.
 
     Parameters
     ----------
-    partial: the file that answers are kept in meanwhile; the caller removes it once it has written the result.
-    fingerprint: of model, data and settings. What was kept under another one is thrown away, and that is said.
+    partial: the file for predictions so far; the caller removes it once the result is written.
+    fingerprint: of model, data and settings. Predictions saved under another one are discarded, with a message.
     """
-    answers = _kept(task, partial, fingerprint, len(examples)) if partial is not None else {}
+    answers = _load_partial(task, partial, fingerprint, len(examples)) if partial is not None else {}
     sizes = [sum(map(len, task.texts(example))) + 1 for example in examples]
     done = sum(sizes[index] for index in answers)
     with ProgressBar(label, sum(sizes), "characters", done) as progress:
@@ -44,13 +44,13 @@ def answer_all(
             found = predictor.predict([examples[row] for row in rows])
             answers |= dict(zip(rows, found, strict=True))
             if partial is not None:
-                _keep(partial, fingerprint, {row: answers[row] for row in rows})
+                _append_partial(partial, fingerprint, {row: answers[row] for row in rows})
             progress.advance(sum(sizes[row] for row in rows), note=f"{len(answers):,} of {len(examples):,} examples")
     return [answers[index] for index in range(len(examples))]
 
 
 def _chunks(task: Task[Any, Any], sizes: Sequence[int], answered: dict[int, Any]) -> Iterator[list[int]]:
-    """Yield the rows to be answered together. Items are ranked among those of all examples, so those stay together."""
+    """Yield the rows of each chunk. Ranking compares candidates of all examples, so there the chunk is everything."""
     if task.answer is Ranking:
         if len(answered) < len(sizes):
             yield list(range(len(sizes)))
@@ -68,7 +68,7 @@ def _chunks(task: Task[Any, Any], sizes: Sequence[int], answered: dict[int, Any]
         yield rows
 
 
-def _keep(path: Path, fingerprint: str, answers: dict[int, Any]) -> None:
+def _append_partial(path: Path, fingerprint: str, answers: dict[int, Any]) -> None:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
@@ -80,8 +80,8 @@ def _keep(path: Path, fingerprint: str, answers: dict[int, Any]) -> None:
             os.fsync(file.fileno())
 
 
-def _kept(task: Task[Any, Any], path: Path, fingerprint: str, examples: int) -> dict[int, Any]:
-    """Return the answers kept under `fingerprint`, by row, and cut the file after the last whole line."""
+def _load_partial(task: Task[Any, Any], path: Path, fingerprint: str, examples: int) -> dict[int, Any]:
+    """Return the predictions saved under `fingerprint`, by row, and truncate the file after its last complete line."""
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:

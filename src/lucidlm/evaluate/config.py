@@ -1,4 +1,4 @@
-"""What an evaluation is asked for."""
+"""The configuration of an evaluation."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Part = Literal["auto", "all", "train", "validation", "test"]
 
 
 class EvaluateConfig(Config):
-    """What to judge on.
+    """The task and data to evaluate on, and how.
 
     Parameters
     ----------
-    split: the part of `data`, cut where it was when the model was fine-tuned.
-    fields: those left out are named as they were in fine-tuning.
-    encoding, html: as in fine-tuning unless given, or "auto" if there was none.
-    baselines: fitting them on the examples the model was fine-tuned on takes reading those again.
-    leakage: look for the examples in what the model was fine-tuned and pretrained on.
+    split: the part of `data`, split as it was for fine-tuning.
+    fields: names of columns; those left out are the same as in fine-tuning.
+    encoding, html: None: as in fine-tuning, or "auto" without fine-tuning.
+    baselines: fit baselines on the fine-tuning examples, which are read again for this.
+    leakage: look for the test examples in the fine-tuning and pretraining data.
     """
 
     task: str
@@ -45,6 +45,6 @@ class EvaluateConfig(Config):
 
 
 class Suite(Config):
-    """Several evaluations of one model; the results stand in folders named by the keys."""
+    """Several evaluations of one model; results are written to folders named by the keys."""
 
     evaluations: dict[str, EvaluateConfig] = Field(min_length=1)

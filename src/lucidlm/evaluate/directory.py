@@ -1,4 +1,4 @@
-"""Judge a model on the examples of a task, or a language model on prepared tokens."""
+"""Evaluate a model on the examples of a task, or a language model on prepared tokens."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from lucidlm.checkpoint.directory import RECORD, load_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.record import RECORD
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError
 from lucidlm.core.matmul import fast_matmul
@@ -32,23 +33,23 @@ from lucidlm.tokenize.tokenizer import Tokenizer
 def evaluate_directory(
     directory: str | Path, config: EvaluateConfig, out: str | Path | None = None, *, resume: bool = True
 ) -> Evaluation:
-    """Load the model in `directory` and judge it as `evaluate_model` does; for several evaluations load it once."""
+    """Load the model in `directory` and evaluate it; for several evaluations load it once and use `evaluate_model`."""
     return evaluate_model(load_model(directory), config, out, resume=resume)
 
 
 def evaluate_model(
     loaded: LoadedModel, config: EvaluateConfig, out: str | Path | None = None, *, resume: bool = True
 ) -> Evaluation:
-    """Judge a model on the examples of a task, and write what was found into `out`. The model moves to `config.device`.
+    """Evaluate a model on the examples of a task and write the results to `out`. The model moves to `config.device`.
 
     Parameters
     ----------
     out: where eval.json, predictions.jsonl and statistics.npz go; None: the model's directory.
-    resume: go on after the answers that an evaluation which was stopped left in `out`.
+    resume: continue an interrupted evaluation from the predictions in `out`.
 
     Raises
     ------
-    InputError: model or data cannot be used, a label is unknown, or the part asked for is empty.
+    InputError: the model or data cannot be used, a label is unknown, or the chosen split is empty.
     """
     task = tasks.get(config.task)
     tuned, bounds = _fine_tuning(loaded, task)
@@ -84,7 +85,7 @@ def evaluate_model(
 def _examples(
     task: Task[Any, Any], config: EvaluateConfig, tuned: TunedOn | None, bounds: Bounds, model: str
 ) -> tuple[list[Any], list[Any] | None, str]:
-    """Return the examples to judge on, those that the model learned from, if they can be had, and the part's name."""
+    """Return the examples to evaluate on, the training examples if they can still be read, and the split's name."""
     own = tuned is not None and _same_source(config.data, tuned.data)
     part = ("test" if own else "all") if config.split == "auto" else config.split
     if tuned is None and part != "all":
@@ -130,7 +131,7 @@ def _examples(
 def _training(
     task: Task[Any, Any], config: EvaluateConfig, tuned: TunedOn | None, bounds: Bounds, parts: Parts | None
 ) -> list[Any] | None:
-    """Return the examples that the model learned from, the same few where it was given few; None if nobody can."""
+    """Return the examples that the model was fine-tuned on (the same draw for few shots); None if they cannot be read."""
     if not (config.baselines or config.leakage):
         return None
     if tuned is None:
@@ -153,16 +154,16 @@ def _same_source(one: str, other: str) -> bool:
 
 
 def _fine_tuning(loaded: LoadedModel, task: Task[Any, Any]) -> tuple[TunedOn | None, Bounds]:
-    """Return what a model was fine-tuned for `task` on, None if it was not, and the bounds of the parts.
+    """Return the settings of the model's fine-tuning data for `task`, None without fine-tuning, and the split bounds.
 
     Raises
     ------
-    InputError: it was fine-tuned for something else, and `task` is one that models are fine-tuned for.
+    InputError: it was fine-tuned for another task, and `task` is one to fine-tune for.
     """
     provenance = loaded.record["provenance"]
     made_for = provenance.get("task")
     if made_for == task.name:
-        # Models that record no bounds were tuned by the text's hash alone.
+        # Models without recorded bounds were split by the hash of the text alone.
         tuned = TunedOn.from_run(provenance["config"], where=Path(loaded.source) / RECORD)
         return tuned, {label: (tested, held_out) for label, (tested, held_out) in provenance.get("bounds", {}).items()}
     if made_for in set(tasks) and task.tunable:
@@ -177,7 +178,7 @@ def evaluate_language_model(
 
     Raises
     ------
-    InputError: the model is of another kind, or the data were made with another tokenizer.
+    InputError: the model is of another kind, or the data were prepared with another tokenizer.
     """
     target = choose_compute(device).device
     model, tokenizer = load_model(directory, device=target).causal_lm(fix="Pass --task to judge a classifier.")

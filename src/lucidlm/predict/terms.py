@@ -1,6 +1,6 @@
-"""Where a context says what its question says: the characters of the terms that both have.
+"""Lexical overlap of a question and its context, as an input feature for span readers.
 
-A small model has no hope of learning from some hundred questions that equal words belong together, so a reader is told.
+A small model cannot learn from some hundred questions that equal words belong together, so the overlap is given to it.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ import numpy as np
 from lucidlm.data.scripts import separates_no_words, word_spans
 
 STEM = 5
-"""Letters that words are told apart by, so that endings make no difference."""
+"""Letters of a word that are compared, so that inflected forms match."""
 
 SHORTEST = 4
-"""Letters of a term, if they are all small: shorter words are function words more often than not."""
+"""Fewest letters of a lower-case term: shorter words are mostly function words."""
 
 Term = tuple[str, int, int]
-"""A term in the form that is compared, and where it begins and ends."""
+"""A normalised term, with its first and end character."""
 
 
 def terms(text: str) -> list[Term]:
-    """Return the terms of a text: the stems of words, and pairs of characters where the script separates no words."""
+    """Return the terms of a text: prefixes of words, and character bigrams in scripts without spaces between words."""
     return list(_terms(text))
 
 
-def shared_terms(asked: list[Term], told: list[Term], length: int) -> np.ndarray:
-    """Return which of the `length` characters of a context with the terms `told` belong to terms `asked` too, bool."""
-    known = {term for term, _, _ in asked}
+def shared_terms(question: list[Term], context: list[Term], length: int) -> np.ndarray:
+    """Return bool (length,): the characters of a context of `length` characters in terms that the question has too."""
+    known = {term for term, _, _ in question}
     shared = np.zeros(length, dtype=bool)
-    for term, start, end in told:
+    for term, start, end in context:
         if term in known:
             shared[start:end] = True
     return shared

@@ -1,7 +1,7 @@
-"""Search by meaning: the texts of a source, embedded once, and those that come closest to a query.
+"""Semantic search: embed the texts of a source once, and find those nearest to a query.
 
-An index is a directory: `vectors.npy` (n, D) float32, `texts.jsonl` with each text and where it was read, and a
-manifest with their checksums, the model's and the texts' fingerprints.
+An index is a directory: `vectors.npy` (n, D) float32, `texts.jsonl` with each text and its location, and a manifest with
+checksums and the fingerprints of the model and the texts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A text that can be found, and where it was read."""
+    """An indexed text, and where it was read."""
 
     text: str
     where: str
@@ -36,7 +36,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A text that was found, where it was read, and how alike its vector is to the query's: the cosine, usually."""
+    """A search result: the text, where it was read, and its similarity to the query (cosine, unless the model differs)."""
 
     text: str
     where: str
@@ -44,12 +44,13 @@ class Hit:
 
 
 class SearchIndex:
-    """Texts and their vectors.
+    """An exact nearest-neighbour index over texts.
 
     Parameters
     ----------
-    embedder: what made the vectors and embeds what is sought.
-    vectors: (n, D) float32; see `TextEmbedder.comparable`.
+    embedder: the model that made the vectors; it embeds the queries.
+    items: the n texts.
+    vectors: of the items, (n, D) float32; see `TextEmbedder.comparable`.
     """
 
     def __init__(self, embedder: TextEmbedder, items: Sequence[Item], vectors: np.ndarray) -> None:
@@ -57,14 +58,14 @@ class SearchIndex:
 
     @classmethod
     def build(cls, embedder: TextEmbedder, items: Sequence[Item]) -> SearchIndex:
-        """Embed the texts; those read in windows are counted and said."""
+        """Embed the texts; log how many are longer than the context and are read in windows."""
         encoded = embedder.encode([item.text for item in items], "document")
         if long := embedder.long(encoded):
             log(f"{long:,} of {len(items):,} texts are longer than {embedder.max_tokens:,} tokens: read in windows")
         return cls(embedder, items, embedder.comparable(embedder.embed_encoded(encoded, "embedding")))
 
     def search(self, queries: Sequence[str], top: int = 5) -> list[list[Hit]]:
-        """Return for each query the `top` texts that come closest to it, best first.
+        """Return the `top` nearest texts of each query, best first.
 
         Raises
         ------
@@ -76,11 +77,11 @@ class SearchIndex:
         return [self._closest(vector, top, frozenset()) for vector in vectors]
 
     def recommend(self, history: Sequence[str], top: int = 5) -> list[Hit]:
-        """Return the `top` texts that come closest to the mean of a history's vectors, none of its own among them.
+        """Return the `top` texts nearest to the mean vector of a history, excluding the history itself.
 
         Raises
         ------
-        InputError: the history is empty, or an item of it.
+        InputError: the history, or an item of it, is empty.
         """
         if not history or any(not text.strip() for text in history):
             raise InputError("the item is empty", where="--like", fix="Pass the text of an item.")
@@ -97,7 +98,7 @@ class SearchIndex:
         return kept[:top]
 
     def save(self, directory: str | Path, model: str) -> None:
-        """Write the index; `model` is the fingerprint of the model that made the vectors.
+        """Save the index; `model` is the fingerprint of the embedder's model.
 
         Raises
         ------
@@ -108,7 +109,9 @@ class SearchIndex:
         names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
         if not names <= {VECTORS, TEXTS, MANIFEST}:
             require_vacant(directory, option="--index")
-        (directory / MANIFEST).unlink(missing_ok=True)  # until the new one is there, the files are no index
+        (directory / MANIFEST).unlink(
+            missing_ok=True
+        )  # without it the files are not an index, should this be interrupted
         with atomic_path(directory / VECTORS) as path, path.open("wb") as file:
             np.save(file, self.vectors)
         write_text(
@@ -119,11 +122,11 @@ class SearchIndex:
 
     @classmethod
     def load(cls, directory: str | Path, embedder: TextEmbedder, model: str) -> SearchIndex:
-        """Read an index; `model` is the fingerprint of the model that `embedder` holds.
+        """Load an index; `model` is the fingerprint of the embedder's model.
 
         Raises
         ------
-        InputError: there is no index, it is damaged or of a newer format, or another model made it.
+        InputError: there is no index, it is damaged or of a newer format, or it was made by another model.
         """
         directory = Path(directory)
         if not (directory / MANIFEST).exists():
@@ -139,16 +142,16 @@ class SearchIndex:
             )
         lines = (
             (directory / TEXTS).read_text(encoding="utf-8").split("\n")[:-1]
-        )  # splitlines would cut inside texts too
+        )  # splitlines would also split at line separators inside texts
         return cls(embedder, [Item(**json.loads(line)) for line in lines], np.load(directory / VECTORS))
 
 
 def collect_items(documents: Iterable[Document], source: str) -> list[Item]:
-    """Return the texts of a source, each once; say how many were left out and why.
+    """Return the distinct texts of a source; log how many were left out and why.
 
     Raises
     ------
-    InputError: there is no text among them.
+    InputError: there are none.
     """
     items: dict[str, Item] = {}
     left_out: Counter[str] = Counter()
@@ -169,7 +172,7 @@ def collect_items(documents: Iterable[Document], source: str) -> list[Item]:
 def open_index(
     embedder: TextEmbedder, model: str, items: Sequence[Item], directory: str | Path | None = None
 ) -> SearchIndex:
-    """Return an index of `items`: the one in `directory` if it is theirs and the model's, else a new one, kept there.
+    """Return an index of `items`: the one saved in `directory` if items and model match, else a new one, saved there.
 
     Raises
     ------
@@ -192,7 +195,7 @@ def _difference(manifest: dict[str, object], model: str) -> str:
 
 
 def fingerprint(items: Iterable[Item]) -> str:
-    """Return the SHA-256 of texts and places, in order."""
+    """Return the SHA-256 of the texts and locations, in order."""
     digest = hashlib.sha256()
     for item in items:
         digest.update(json.dumps([item.text, item.where]).encode())

@@ -1,4 +1,4 @@
-"""The page of a label curve: how good each method is by how many labelled examples it learned from."""
+"""The page of a label curve: the score of each method by the number of labelled examples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lucidlm.version import __version__
 
 
 def report_curve(curve: LabelCurve, out: str | Path, language: Language | None = None) -> None:
-    """Write the page of a curve to `out`.
+    """Write the page of a label curve to `out`.
 
     Raises
     ------
@@ -72,14 +72,14 @@ def report_curve(curve: LabelCurve, out: str | Path, language: Language | None =
 
 
 def summarise(curve: LabelCurve) -> list[tuple[int, dict[str, list[Point]]]]:
-    """Return, for each number of shots, the points of all seeds by method, the pretrained model's first."""
+    """Return, for each number of shots, the points of all seeds by method, the pretrained model first."""
     methods = [name for name in (PRETRAINED, SCRATCH, BASELINE) if any(point.method == name for point in curve.points)]
     shots = sorted({point.shots for point in curve.points})
     return [(number, {method: curve.of(method, number) for method in methods}) for number in shots]
 
 
 def written(points: Sequence[Point], percent: bool) -> str:
-    """Write the mean of the seeds, and the lowest and the highest of them; a dash where nothing was measured."""
+    """Format the mean of the seeds with the lowest and the highest; a dash if there is no point."""
     values, digits = [point.value for point in points], 1 if percent else 4
     if not values:
         return "–"

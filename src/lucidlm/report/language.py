@@ -1,4 +1,4 @@
-"""The words of a report, in English and Chinese, and how it writes durations.
+"""The texts of a report in English and Chinese, and the formatting of durations.
 
 English is the key: a sentence reads as it will in the code that uses it. A test sees to it that each has its Chinese.
 """
@@ -198,15 +198,15 @@ class Language:
     code: Literal["en", "zh"] = "en"
 
     def text(self, english: str, **values: object) -> str:
-        """Return `english`, or its Chinese, with `{names}` replaced by `values`."""
+        """Return `english`, or its Chinese translation, with `{names}` replaced by `values`."""
         return (CHINESE[english] if self.code == "zh" else english).format(**values)
 
     def name(self, english: str) -> str:
-        """Return the Chinese of a name that was read from a run's files, or the name itself if it has none."""
+        """Return the Chinese for a name from a run's files, or the name itself if there is no translation."""
         return CHINESE.get(english, english) if self.code == "zh" else english
 
     def duration(self, seconds: float) -> str:
-        """Write a duration: 42 s, 3 min 20 s, 2 h 5 min."""
+        """Format a duration: 42 s, 3 min 20 s, 2 h 5 min."""
         whole = round(seconds)
         hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
         units = ("小时", "分", "秒") if self.code == "zh" else ("h", "min", "s")

@@ -19,7 +19,8 @@ from lucidlm import (
     TextEmbedder,
     TextGenerator,
 )
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import SequenceClassifier, SpanExtractor
 from lucidlm.tokenize.tokenizer import Tokenizer

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from lucidlm.checkpoint import weights
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.record import record_checksum
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
@@ -165,7 +166,7 @@ PROGRAM = """
 import json, resource, sys
 from pathlib import Path
 from lucidlm.core.errors import InputError
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.load import load_model
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, used + 2**27))
 model = Path(sys.argv[1])

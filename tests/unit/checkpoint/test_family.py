@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lucidlm.checkpoint.directory import load_model, save_model
 from lucidlm.checkpoint.families import families, family_of
 from lucidlm.checkpoint.hf_config import read_hf_config
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json
 from lucidlm.model.config import ModelConfig

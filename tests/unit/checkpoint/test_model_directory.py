@@ -14,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lucidlm.checkpoint import directory, shards
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint import save, shards
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.checkpoint.weights import load_weights
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.model.config import ModelConfig
@@ -272,7 +273,7 @@ def test_a_crash_while_saving_leaves_nothing_that_loads_as_something_else(
 
         monkeypatch.setattr(module, name, write)
 
-    for module, name in ((directory, "write_json"), (shards, "atomic_path"), (directory, "save_weights")):
+    for module, name in ((save, "write_json"), (shards, "atomic_path"), (save, "save_weights")):
         counted(module, name)
     for stop in range(20):
         path = tmp_path / str(stop)

@@ -14,7 +14,7 @@ import typer
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.quantize import (
     FLOATS,
     QUANTIZATION_CONFIG,
@@ -24,6 +24,7 @@ from lucidlm.checkpoint.quantize import (
     decompress,
     quantize_rows,
 )
+from lucidlm.checkpoint.save import save_model
 from lucidlm.cli.using import quantize
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.model.config import ModelConfig

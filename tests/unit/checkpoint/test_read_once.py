@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core import io
 from lucidlm.core.errors import InputError
 from lucidlm.evaluate.directory import EvaluateConfig, evaluate_model

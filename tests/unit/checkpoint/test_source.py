@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from lucidlm.checkpoint import source as origin
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.checkpoint.source import resolve_source
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.io import write_manifest

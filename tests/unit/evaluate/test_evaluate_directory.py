@@ -13,7 +13,8 @@ import yaml
 from tests.conftest import made_up_reviews
 from typer.testing import CliRunner
 
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.cli.main import app
 from lucidlm.core.errors import InputError
 from lucidlm.data.cleaning.overlap import SKETCH, NgramSketch

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lucidlm.checkpoint.directory import LoadedModel, load_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.explain import integrated_gradients as gradients
 from lucidlm.explain.explanation import explain

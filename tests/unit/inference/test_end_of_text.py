@@ -11,7 +11,9 @@ import torch
 from gguf import GGUFReader
 from tests.speaking_model import saying
 
-from lucidlm.checkpoint.directory import LoadedModel, load_model, save_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.save import save_model
 from lucidlm.cli.using.sampling import reply_config
 from lucidlm.core.errors import InputError
 from lucidlm.inference.beam import BeamSearch

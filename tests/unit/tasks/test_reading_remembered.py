@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import made_up_reviews
 from typer.testing import CliRunner
 
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.cli.main import app
 from lucidlm.core.config import read_yaml
 from lucidlm.data.corpus.cards import DataCard

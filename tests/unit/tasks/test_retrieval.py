@@ -13,7 +13,7 @@ import torch
 from tests.conftest import made_up_reviews
 
 from lucidlm.baselines.retrieval import TfidfSearch
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples.records import Match, Row

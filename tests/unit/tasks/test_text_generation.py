@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples.records import Pair, Passage, Row

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
 from lucidlm.data.examples.records import GeneratedText, MinimalPair, Passage, Preference
 from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory

@@ -11,7 +11,8 @@ from tests.conftest import made_up_reviews
 from tests.gguf_models import characters_without_bytes, sentence_piece, tiny
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.data.corpus.prepare import PrepareConfig, prepare
 from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory
 from lucidlm.evaluate.record import EVALUATION, read_evaluation

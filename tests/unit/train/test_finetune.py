@@ -13,7 +13,7 @@ import pytest
 import torch
 from tests.conftest import made_up_reviews, tiny_pretraining
 
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.core.errors import InputError
 from lucidlm.data.corpus.prepare import PrepareConfig, prepare
 from lucidlm.model.heads import SequenceClassifier

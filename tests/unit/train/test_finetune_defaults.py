@@ -11,7 +11,8 @@ import pytest
 import torch
 from tests.conftest import made_up_reviews
 
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
 from lucidlm.core.flat import resolve
 from lucidlm.model.config import ModelConfig

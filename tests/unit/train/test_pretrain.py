@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.conftest import tiny_pretraining
 
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import sha256
 from lucidlm.data.corpus.cards import CARD

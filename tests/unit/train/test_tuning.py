@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.peft import apply_adapter
 from lucidlm.core.errors import InputError
 from lucidlm.core.matmul import fast_matmul

@@ -1,6 +1,6 @@
-"""One short file for each family of models that config.json may name: its fields and the names of its weights.
+"""Model families, one short file each: the fields of their config.json and the names of their weights.
 
-`rotary` holds what the families with rotary positions have in common.
+`rotary` has what the families with rotary positions share.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.registry import Registry
 from lucidlm.model.config import ModelConfig
 
+OWN_MODEL_TYPE = "lucidlm"
+"""The `model_type` of architectures that belong to no family."""
+
 families: Registry[Family] = Registry("family")
 """By the `model_type` of config.json; other packages add theirs by entry points in the group `lucidlm.family`."""
 for _family in (BERT, EUROBERT, GPT2, LLAMA, MISTRAL, QWEN2, QWEN3):
@@ -27,7 +30,7 @@ def family_named(name: object, where: str) -> Family:
 
     Raises
     ------
-    InputError: it is none that is known.
+    InputError: it is not known.
     """
     if not isinstance(name, str) or name not in families:
         raise InputError(
@@ -39,5 +42,5 @@ def family_named(name: object, where: str) -> Family:
 
 
 def family_of(config: ModelConfig) -> Family | None:
-    """Return the family that an arrangement belongs to; None if it is one that only this package knows."""
+    """Return the family that can express `config`; None if only this package can."""
     return next((family for family in map(families.get, families) if family.fits(config)), None)

@@ -1,4 +1,4 @@
-"""BERT (Devlin et al. 2018, arXiv:1810.04805): norms after each part, segments, and a head that transforms its states."""
+"""BERT (Devlin et al. 2018, arXiv:1810.04805): post-norm, token types, and a transform before the output layer."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ BERT = Family(
         "type_vocab_size": 2,
         "hidden_dropout_prob": 0.1,
     },
-    demands={
+    required={
         "position_embedding_type": "absolute",
         "is_decoder": False,
         "add_cross_attention": False,
@@ -72,8 +72,8 @@ BERT = Family(
         "classifier": (module("bert.pooler.dense", "dense"),),
     },
     prefix="bert.",
-    older={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
-    copies={"cls.predictions.decoder.bias": "cls.predictions.bias"},
+    legacy_names={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
+    duplicates={"cls.predictions.decoder.bias": "cls.predictions.bias"},
     ignored=r"position_ids$|^cls\.seq_relationship\.",
     equal_heads=True,
     classifier_pooling="first",

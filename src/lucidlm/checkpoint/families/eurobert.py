@@ -1,4 +1,4 @@
-"""EuroBERT (Boizard et al. 2025, arXiv:2503.05500): Llama's arrangement, every token seeing all; our masked default."""
+"""EuroBERT (Boizard et al. 2025, arXiv:2503.05500): Llama with bidirectional attention; our masked default."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EUROBERT = Family(
     architectures={"language": "EuroBertForMaskedLM", "classifier": "EuroBertForSequenceClassification"},
     backbone="EuroBertModel",
     arrangement={"causal": False, "qk_norm": False},
-    # The mask's id is to be one of the vocabulary; a tokenizer says which.
+    # The mask token's id must be in the vocabulary; it is set from the tokenizer.
     constants={"attention_dropout": 0.0, "mask_token_id": 0},
     **ROTARY,
     defaults={
@@ -19,6 +19,6 @@ EUROBERT = Family(
         "tie_word_embeddings": False,
         "classifier_pooling": "late",
     },
-    demands={"attention_bias": False, "mlp_bias": False},
+    required={"attention_bias": False, "mlp_bias": False},
     classifier_pooling="mean",
 )

@@ -1,6 +1,6 @@
 """GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"), GPT-3's architecture too.
 
-Its matrices are stored as (inputs, outputs), those of queries, keys and values as one.
+Its matrices are stored as (inputs, outputs); query, key and value projections are fused in one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ GPT2 = Family(
         "dropout": "resid_pdrop",
     },
     defaults={"layer_norm_epsilon": 1e-5, "resid_pdrop": 0.1},
-    demands={
+    required={
         "scale_attn_weights": True,
         "scale_attn_by_inverse_layer_idx": False,
         "add_cross_attention": False,

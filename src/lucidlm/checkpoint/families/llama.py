@@ -23,7 +23,7 @@ LLAMA = Family(
     constants={"attention_dropout": 0.0},
     **ROTARY,
     defaults={"max_position_embeddings": 2048, "tie_word_embeddings": False},
-    demands={"attention_bias": False, "mlp_bias": False},
+    required={"attention_bias": False, "mlp_bias": False},
 )
 
 

@@ -17,5 +17,5 @@ QWEN2 = Family(
     constants={"attention_dropout": 0.0},
     **ROTARY,
     defaults={"num_key_value_heads": 32, "max_position_embeddings": 32768, "tie_word_embeddings": False},
-    demands={"use_sliding_window": False},
+    required={"use_sliding_window": False},
 )

@@ -21,5 +21,5 @@ QWEN3 = Family(
         "max_position_embeddings": 32768,
         "tie_word_embeddings": False,
     },
-    demands={"attention_bias": False, "use_sliding_window": False},
+    required={"attention_bias": False, "use_sliding_window": False},
 )

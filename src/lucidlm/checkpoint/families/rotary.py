@@ -1,4 +1,4 @@
-"""What Llama, Mistral, Qwen and EuroBERT have in common in config.json: names of sizes, activation, positions."""
+"""Fields of config.json that Llama, Mistral, Qwen and EuroBERT share: sizes, activation, rotary positions."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ LLAMA3 = {
 
 
 def read_positions(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `rope_theta` and `rope_scaling` as a config.json says them, in any of the ways it has said them over time.
+    """Return `rope_theta` and `rope_scaling` from a config.json of any version of transformers.
 
     Raises
     ------
-    InputError: positions are scaled in a way that is not known here, or differ from layer to layer.
+    InputError: the kind of scaling is not supported, or it differs from layer to layer.
     """
     rope = fields.get("rope_scaling") or fields.get("rope_parameters") or {}
     if not isinstance(rope, dict) or any(isinstance(value, dict) for value in rope.values()):
@@ -42,7 +42,7 @@ def read_positions(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_positions(config: ModelConfig) -> dict[str, Any]:
-    """Return what config.json says of rotary positions."""
+    """Return the fields of config.json for rotary positions."""
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
     if (scaling := config.rope_scaling) is not None:
         rope |= {"rope_type": scaling.kind, "factor": scaling.factor}
@@ -70,4 +70,4 @@ ROTARY: dict[str, Any] = {
     "read": read_positions,
     "write": write_positions,
 }
-"""Arguments of `Family` for them."""
+"""The arguments of `Family` that they share."""

@@ -99,7 +99,7 @@ def evaluate(
     """
     import json
 
-    from lucidlm.checkpoint.directory import load_model
+    from lucidlm.checkpoint.load import load_model
     from lucidlm.cli.options import given, renamed, required
     from lucidlm.core.errors import InputError
     from lucidlm.evaluate.directory import evaluate_language_model, evaluate_model

@@ -61,7 +61,7 @@ def explain(
     """
     import json
 
-    from lucidlm.checkpoint.directory import load_model
+    from lucidlm.checkpoint.load import load_model
     from lucidlm.core.devices import choose_compute
     from lucidlm.explain.explanation import explain as run
 

@@ -32,7 +32,7 @@ def export(
       lucidlm export model --to keras --out for-tensorflow
       lucidlm export judge --to onnx --out judge-onnx
     """
-    from lucidlm.checkpoint.directory import load_model
+    from lucidlm.checkpoint.load import load_model
     from lucidlm.core.io import require_vacant
     from lucidlm.core.progress import log
     from lucidlm.interop.exporting import exporters

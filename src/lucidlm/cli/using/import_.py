@@ -28,7 +28,8 @@ def import_(
       lucidlm import hf:Qwen/Qwen3-0.6B --out qwen3
       lucidlm import downloads/model.Q8_0.gguf --out model
     """
-    from lucidlm.checkpoint.directory import load_model, save_model
+    from lucidlm.checkpoint.load import load_model
+    from lucidlm.checkpoint.save import save_model
     from lucidlm.core.io import require_vacant
     from lucidlm.core.progress import log
 

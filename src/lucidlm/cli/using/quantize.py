@@ -38,7 +38,8 @@ def quantize(
       lucidlm quantize model --out model-int8
       lucidlm quantize model --dtype bf16 --out model-bf16
     """
-    from lucidlm.checkpoint.directory import load_model, save_model
+    from lucidlm.checkpoint.load import load_model
+    from lucidlm.checkpoint.save import save_model
     from lucidlm.core.io import require_vacant
     from lucidlm.core.progress import log
 

@@ -61,7 +61,7 @@ def open_writer(source: str, device: str) -> tuple[LanguageModel, Tokenizer]:
     ------
     InputError: there is no such model, or it is of another kind.
     """
-    from lucidlm.checkpoint.directory import load_model
+    from lucidlm.checkpoint.load import load_model
     from lucidlm.core.devices import choose_compute
 
     return load_model(source, device=choose_compute(device).device).causal_lm()

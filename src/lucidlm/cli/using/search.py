@@ -72,7 +72,7 @@ def search(
     from collections import Counter
     from dataclasses import asdict
 
-    from lucidlm.checkpoint.directory import load_model
+    from lucidlm.checkpoint.load import load_model
     from lucidlm.core.devices import choose_compute
     from lucidlm.core.errors import InputError
     from lucidlm.core.progress import log

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from lucidlm.core.errors import InputError
 from lucidlm.data.cleaning.clean import CleanConfig, Cleaner
-from lucidlm.data.formats.rows import SURROGATES, is_missing, label_text, what_is_missing
+from lucidlm.data.formats.rows import SURROGATES, describe_missing, is_missing, label_text
 
 CLEAN = Cleaner(CleanConfig(repetition=False))
 """Texts are cleaned as they are for pretraining, so a text falls into the same split there and here; the filters on
@@ -70,7 +70,7 @@ class Row:
         if isinstance(value, (dict, list)):
             raise InputError(f'field "{called}" holds a {type(value).__name__}, not a label', where=self.where)
         if (label := label_text(value)) is None:
-            raise InputError(what_is_missing(called, self.fields), where=self.where)
+            raise InputError(describe_missing(called, self.fields), where=self.where)
         return label
 
     def has(self, name: str) -> bool:
@@ -86,7 +86,7 @@ class Row:
         """
         called = self.names.get(name, name)
         if is_missing(self.fields.get(called)):
-            raise InputError(what_is_missing(called, self.fields), where=self.where)
+            raise InputError(describe_missing(called, self.fields), where=self.where)
         return self.fields[called]
 
 

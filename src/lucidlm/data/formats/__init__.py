@@ -1,1 +1,1 @@
-"""How files are read: encodings, tables, JSON, HTML, parquet, each as a stream of documents."""
+"""Readers of file formats: text in any encoding, tables, JSON, HTML, parquet, each as a stream of documents."""

@@ -1,4 +1,4 @@
-"""Reading .gz and .zst as streams; a file that was cut short or damaged is an error, never a short text."""
+"""Read .gz and .zst as streams; a truncated or damaged file is an error, never a short text."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ CHUNK = 1 << 20
 
 
 def decompress(file: BinaryIO, suffix: str, name: str) -> BinaryIO:
-    """Return a stream of what is inside `file`, which holds one or more gzip members or zstd frames.
+    """Return a stream of the decompressed `file`, of one or more gzip members or zstd frames.
 
     Raises
     ------
-    InputError: (while reading) the data is damaged or ends in the middle.
+    InputError: (while reading) the data are damaged or truncated.
     """
     chunks = _gunzip(file) if suffix == ".gz" else _unzstd(file)
     return cast(BinaryIO, io.BufferedReader(_Chunks(chunks, name), CHUNK))
@@ -34,7 +34,7 @@ def _gunzip(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _unzstd(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the contents frame by frame. (zstandard's own reader takes the end of a cut file for its end.)"""
+    """Yield the contents frame by frame. (zstandard's own reader does not notice a truncated file.)"""
     decompressor = zstandard.ZstdDecompressor()
     frame, rest = decompressor.decompressobj(), b""
     begun = False

@@ -1,9 +1,9 @@
-"""How a table of text is written: which character parts the columns, and what quotes mean.
+"""The dialect of a text table: its delimiter, and what quotes mean.
 
-Where columns are parted by something that can be typed, quotes are RFC 4180's. Tabs are seldom typed, so tables parted
-by tabs are often written without quoting, and a text that begins with a quote then means it. Both kinds are told apart
-row by row: pandas, Excel and the like quote a cell only if it holds a tab, a quote (which is doubled) or a line end, or
-else they quote all cells of a kind, the header's too.
+With commas, semicolons or bars, quotes follow RFC 4180. Tabs are rare within text, so tab-separated tables are often
+written without quoting, and a quote at the start of a cell is then part of the text. The two are told apart row by row:
+pandas, Excel and others quote a cell only if it contains a tab, a quote (which is doubled) or a line end, or else they
+quote all cells of a kind, the header included.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from lucidlm.data.formats.encoding import Line
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 LONGEST_ROW = 64_000_000
-"""Characters: a row that is longer is taken for a mistake (an open quote, a file without line ends)."""
+"""Characters: a longer row is treated as an error (an open quote, a file without line ends)."""
 LONGEST_QUOTED = 1_000_000
-"""Characters that are looked through for the end of a quote where quotes may also be text."""
+"""Characters to search for the closing quote where a quote may also be text."""
 SAMPLE = 200
-"""Lines that a table's form is recognised by."""
+"""Lines used to detect the dialect."""
 SEPARATOR = re.compile(r'"?sep=([^\s"]|\t)"?\1*\s*', re.IGNORECASE)
 QUOTED = re.compile(r'"(?:[^"]++|"")*+"')
 PLAIN = re.compile(r"[^\t\r\n]*")
 
 Rows = Iterator[tuple[int, list[str] | str]]
-"""The number of each row's first line, and its cells, or what is wrong with it."""
+"""For each row the number of its first line, and its cells or an error message."""
 
 
 class Lines(Iterator[str]):
-    """A table's lines, which can be looked at before they are taken.
+    """The lines of a table, with lookahead.
 
-    `number` is that of the line taken last; `undecodable` holds those taken that are not in the file's encoding.
+    `number` is that of the last line consumed; `undecodable` lists consumed lines that are not in the file's encoding.
     """
 
     def __init__(self, lines: Iterator[Line]) -> None:
@@ -51,17 +51,17 @@ class Lines(Iterator[str]):
         return line
 
     def ahead(self, most: int) -> list[str]:
-        """Return the next lines, at most so many."""
+        """Return up to `most` of the next lines without consuming them."""
         while len(self._ahead) < most and (line := next(self._lines, None)) is not None:
             self._ahead.append(line)
         return [line for _, line, _ in list(self._ahead)[:most]]
 
 
 def find_delimiter(lines: Lines, usual: str, wanted: Sequence[str]) -> str:
-    """Return what parts the columns: what Excel's line `sep=;` says, which is taken, or what parts the header.
+    """Return the delimiter: from Excel's first line `sep=;`, which is consumed, or else the one that splits the header.
 
-    Where several characters part it, that one does which gives the fields wanted, then the same number of columns in
-    the most lines; `usual` does where nothing tells, or nothing parts the header: a table of one column.
+    If several characters split it, the choice is the one that yields the wanted fields, then the one with the same number
+    of columns in most lines; otherwise it is `usual`, also for a table of one column.
     """
     csv.field_size_limit(LONGEST_ROW)
     while (first := lines.ahead(1)) and not first[0].strip():
@@ -72,7 +72,7 @@ def find_delimiter(lines: Lines, usual: str, wanted: Sequence[str]) -> str:
     sample = lines.ahead(SAMPLE)
     found: dict[tuple[int, int, bool, bool, int], str] = {}
     for delimiter in DELIMITERS:
-        rows = _as_they_stand(sample) if delimiter == "\t" else _parsed(sample, delimiter)[0]
+        rows = _unquoted_rows(sample) if delimiter == "\t" else _parsed(sample, delimiter)[0]
         header = rows[0][1] if rows else []
         if len(header) < 2:
             continue
@@ -84,9 +84,9 @@ def find_delimiter(lines: Lines, usual: str, wanted: Sequence[str]) -> str:
 
 
 def _parsed(sample: Sequence[str], delimiter: str) -> tuple[list[tuple[int, list[str]]], bool]:
-    """Return the rows of some lines, with how many lines each takes, and whether all lines are valid.
+    """Return the rows of some lines, each with its number of lines, and whether all lines are valid.
 
-    They are the rows up to the first that is not; one that the last line leaves open is valid if more lines follow.
+    Rows end before the first invalid one; a row left open at the end of a full sample counts as valid.
     """
     table, rows, taken = csv.reader(sample, delimiter=delimiter, strict=True), [], 0
     try:
@@ -99,15 +99,15 @@ def _parsed(sample: Sequence[str], delimiter: str) -> tuple[list[tuple[int, list
     return rows, True
 
 
-def _as_they_stand(sample: Sequence[str]) -> list[tuple[int, list[str]]]:
-    """Return the rows of some lines with tabs, in which quotes are text."""
+def _unquoted_rows(sample: Sequence[str]) -> list[tuple[int, list[str]]]:
+    """Return the rows of tab-separated lines, quotes being text."""
     return [(1, line.rstrip("\r\n").split("\t")) for line in sample if line.strip()]
 
 
 def quoted_rows(lines: Lines, delimiter: str) -> Rows:
-    """Yield the rows of a table with RFC 4180's quotes, which may hold delimiters, line ends and doubled quotes.
+    """Yield the rows of a table with RFC 4180's quotes, which may enclose delimiters, line ends and doubled quotes.
 
-    If a space follows each delimiter of the header, it is part of no cell.
+    If a space follows every delimiter of the header, spaces after delimiters are skipped.
     """
     _, header = next(iter(_parsed(lines.ahead(SAMPLE), delimiter)[0]), (0, []))
     spaced = len(header) > 1 and all(cell.startswith(" ") for cell in header[1:])
@@ -128,8 +128,8 @@ def quoted_rows(lines: Lines, delimiter: str) -> Rows:
             yield first, cells
 
 
-class Scanned(NamedTuple):
-    """A row that is quoted: its cells, where in the text it ends, and whether a cell in quotes needs them."""
+class QuotedRow(NamedTuple):
+    """A row parsed with quotes: its cells, where in the text it ends, and whether any cell needs its quotes."""
 
     cells: list[str]
     end: int
@@ -137,12 +137,12 @@ class Scanned(NamedTuple):
 
 
 def tab_rows(lines: Lines, name: str) -> Rows:
-    """Yield the rows of a table whose columns are parted by tabs.
+    """Yield the rows of a tab-separated table.
 
-    If quotes are all that makes rows of the first lines, or stand around all names of the header, they are RFC 4180's. Else
-    a cell that begins with a quote is quoted if the quote ends with the cell and is needed, since it holds a tab, a line
-    end or a doubled quote, or if quotes stand around all cells of a kind. Else it is text. Lines that are rows as they
-    stand are never joined. The first cell of either kind is said.
+    Quotes are RFC 4180's if the first lines are valid rows only with them, or if all names in the header are quoted.
+    Otherwise a cell that starts with a quote is quoted if the quote closes at the end of the cell and is needed (for a tab,
+    a line end or a doubled quote), or if all cells of a kind are quoted; if not, the quote is text. Lines that are valid
+    rows by themselves are never joined. The first cell of either kind is logged.
     """
     sample = lines.ahead(SAMPLE)
     if _quotes_make_rows(sample):
@@ -169,27 +169,27 @@ def tab_rows(lines: Lines, name: str) -> Rows:
 
 
 def _quoted(line: str, cells: list[str], width: int, lines: Lines, around: bool) -> tuple[list[str] | None, int]:
-    """Return the cells of a row that is quoted and the number of lines it goes on for; None if its quotes are text."""
-    as_it_stands, more = fits(cells, width), 0
+    """Return the cells of a quoted row and how many more lines it takes; None if its quotes are text."""
+    fits_unquoted, more = fits(cells, width), 0
     try:
         found = _scan(line)
     except EOFError:
         following = next((text for text in lines.ahead(10) if text.strip()), None)
-        if as_it_stands and (following is None or fits(following.rstrip("\r\n").split("\t"), len(cells))):
+        if fits_unquoted and (following is None or fits(following.rstrip("\r\n").split("\t"), len(cells))):
             return None, 0
-        found, more = _scan_on(line, lines)
+        found, more = _scan_lines(line, lines)
     if found is None or (width and not fits(found.cells, width)) or not (found.needed or around or not width):
         return None, 0
     return found.cells, more
 
 
 def fits(cells: Sequence[str], width: int) -> bool:
-    """Return whether a row has as many columns; empty ones past them are made by delimiters at the line's end."""
+    """Return whether a row has `width` columns; further empty ones come from delimiters at the end of the line."""
     return len(cells) == width or (len(cells) > width and not any(cells[width:]))
 
 
-def _scan(text: str) -> Scanned | None:
-    """Take the first row of `text` as a quoted one; None if it is not.
+def _scan(text: str) -> QuotedRow | None:
+    """Parse the first row of `text` with quotes; None if it is not valid.
 
     Raises
     ------
@@ -207,14 +207,14 @@ def _scan(text: str) -> Scanned | None:
             cell, end = match[0], match.end()  # pyright: ignore[reportOptionalSubscript, reportOptionalMemberAccess]
         cells.append(cell)
         if end == len(text) or text[end] in "\r\n":
-            return Scanned(cells, end, needed)
+            return QuotedRow(cells, end, needed)
         if text[end] != "\t":
             return None
         place = end + 1
 
 
-def _scan_on(line: str, lines: Lines) -> tuple[Scanned | None, int]:
-    """Take `line` and as many after it as it goes on for as a quoted row; return that and how many those are."""
+def _scan_lines(line: str, lines: Lines) -> tuple[QuotedRow | None, int]:
+    """Parse a quoted row that starts with `line` and continues on later ones; return it and the number of those."""
     most = 16
     while True:
         more = lines.ahead(most)
@@ -233,20 +233,20 @@ def _scan_on(line: str, lines: Lines) -> tuple[Scanned | None, int]:
 
 
 def _quotes_make_rows(sample: Sequence[str]) -> bool:
-    """Return whether the first lines are rows by RFC 4180's quotes, and are none, or begin with quoted names, without."""
+    """Return whether the first lines are valid rows with RFC 4180's quotes, and not without or with a quoted header."""
     rows, valid = _parsed(sample, "\t")
-    found, stand = [cells for _, cells in rows], [cells for _, cells in _as_they_stand(sample)]
+    found, stand = [cells for _, cells in rows], [cells for _, cells in _unquoted_rows(sample)]
     if not (valid and found and all(fits(cells, len(found[0])) for cells in found)):
         return False
     return all(map(QUOTED.fullmatch, stand[0])) or not all(fits(cells, len(stand[0])) for cells in stand)
 
 
 def _quotes_are_around(sample: Sequence[str]) -> bool:
-    """Return whether quotes stand around all cells of a kind, whatever they hold.
+    """Return whether all cells of a kind are quoted, needed or not.
 
-    Those of a column (in three rows at least), or, as Excel has it, those that hold a comma.
+    A kind is a column (in at least three rows) or, as in Excel, the cells that contain a comma.
     """
-    stand = [cells for _, cells in _as_they_stand(sample)]
+    stand = [cells for _, cells in _unquoted_rows(sample)]
     rows = [cells for cells in stand[1:] if len(cells) == len(stand[0])]
     if len(rows) >= 3 and any(all(map(QUOTED.fullmatch, column)) for column in zip(*rows, strict=True)):
         return True

@@ -1,9 +1,9 @@
-"""Text files as bytes and as characters: in which encoding a file is read, and its lines in that encoding.
+"""Decode text files: choose the encoding, and yield the lines in it.
 
-An encoding that the user names is kept to. Left to itself ("auto") a file is read as its byte-order mark says, else as
-UTF-8. One that is no UTF-8 may be UTF-16 without a mark or GB18030 (GBK and GB2312 are parts of it): each is tried, and
-taken if the text it gives looks like text, which is said. Nothing else is tried, since single-byte encodings decode any
-bytes: those files are refused with the first byte that is wrong, and so is a file that goes on otherwise than it began.
+An encoding named by the user is always used. With "auto" it is that of the byte-order mark, else UTF-8. A file that is not
+UTF-8 may be UTF-16 without a mark or GB18030 (a superset of GBK and GB2312): each is tried, and used, with a message, if
+the result looks like text. Nothing else is tried, since single-byte encodings decode any bytes: such a file is refused
+with its first wrong byte, and so is a file whose encoding changes after the beginning.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from lucidlm.core.progress import log
 from lucidlm.data.document import Reading
 
 HEAD = 1 << 20
-"""Bytes that an encoding is recognised by, and that are read at once after them."""
+"""Bytes used to detect the encoding; also the size of later reads."""
 LONGEST_LINE = 256_000_000
-"""Bytes: a longer line is taken for a mistake (a file without line ends)."""
+"""Bytes: a longer line is treated as an error (a file without line ends)."""
 
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16's, with which it begins
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16's, which is a prefix of it
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
@@ -37,30 +37,30 @@ FREQUENT = frozenset(
     "用道行所然家事成方多经去法学如都同现没动面看好天分还进小部其些主样心前很最着与无日月山风水云花春何"
     "這個們來為說時會對國後裡經學現沒動還進樣與無風雲過"
 )
-"""Characters of which any Chinese text has many, and text of another encoding taken for Chinese next to none."""
+"""Characters frequent in any Chinese text, and rare where bytes of another encoding are decoded as Chinese."""
 FAMILIAR = 0.08
-"""Share of a text's letters that have to be frequent ones: 0.15 to 0.5 are in Chinese, none in 17 other encodings."""
+"""Least share of frequent characters among the letters: it is 0.15 to 0.5 in Chinese, zero in 17 other encodings."""
 TRIED = 100_000
-"""Characters by which a trial is judged."""
+"""Characters that are examined when an encoding is tried."""
 WIDE = ("utf-16", "utf-32")
 """Encodings whose line ends are several bytes."""
 LINE = re.compile("[^\r\n]*(?:\r?\n|\r(?=[^\n]))")
 
 Line = tuple[int, str, tuple[UnicodeDecodeError, int] | None]
-"""A line's number, its text with its line end, and, if it is not in the encoding, the error and the line's offset."""
+"""A line's number, its text with its line end, and, if it cannot be decoded, the error and the line's byte offset."""
 
 
 class TextFile:
-    """An open file of text, and how its bytes become characters.
+    """An open text file with its encoding.
 
     Parameters
     ----------
-    name: what messages call it.
-    declared: the encoding that the text itself names, as HTML pages do; it is tried after UTF-8.
+    name: for messages.
+    declared: the encoding declared in the text itself, as in HTML pages; it is tried after UTF-8.
 
     Raises
     ------
-    InputError: there is no encoding of the name that the user passed, or the file's byte-order mark contradicts it.
+    InputError: the encoding that the user named does not exist, or the file's byte-order mark contradicts it.
     """
 
     def __init__(self, file: BinaryIO, name: str, reading: Reading, declared: str | None = None) -> None:
@@ -77,7 +77,7 @@ class TextFile:
             yield chunk
 
     def lines(self) -> Iterator[Line]:
-        """Yield each line; lines end in LF, CR or both, and keep that."""
+        """Yield each line with its line end: LF, CR or CR LF."""
         if self.codec.startswith(WIDE):
             for number, text in enumerate(self._wide_lines(), 1):
                 yield number, text, None
@@ -101,7 +101,7 @@ class TextFile:
                     self._too_long(number)
                 continue
             lines = b"".join(held).splitlines(keepends=True)  # of bytes: at LF, CR and CR LF only
-            held = [] if chunk.endswith(b"\n") else [lines.pop()]  # a CR at the very end may be half of a line end
+            held = [] if chunk.endswith(b"\n") else [lines.pop()]  # a CR at the end of the chunk may be half of a CR LF
             size = len(held[0]) if held else 0
             number += len(lines)
             yield from lines
@@ -129,7 +129,7 @@ class TextFile:
         raise InputError(what, where=f"{self.name}:{number}", fix="Put one row on each line.")
 
     def reject(self, error: UnicodeDecodeError, line: int = 1, offset: int = 0) -> None:
-        """Reject the bytes of `error`, whose object begins at the given line and offset (after any mark)."""
+        """Reject the bytes of `error`, whose object starts at the given line and byte offset (after any byte-order mark)."""
         line, byte = line + error.object.count(b"\n", 0, error.start), error.object[error.start]
         place = f"byte 0x{byte:02x} at offset {self._start + offset + error.start:,}"
         fix = "Pass the file's encoding with --encoding (gb18030, big5, latin-1 …)"
@@ -138,7 +138,7 @@ class TextFile:
 
 
 def _choose(head: bytes, name: str, asked: str, declared: str | None) -> tuple[str, int]:
-    """Return the codec for a file that begins with `head`, and how many bytes its byte-order mark takes."""
+    """Return the codec for a file that starts with `head`, and the length of its byte-order mark."""
     mark, marked = next((found for found in MARKS if head.startswith(found[0])), (b"", None))
     if asked != "auto":
         codec = _named(asked)
@@ -154,7 +154,9 @@ def _choose(head: bytes, name: str, asked: str, declared: str | None) -> tuple[s
         return "utf-8", 0
     if declared is not None and _decoded(head, declared) is not None:
         return declared, 0
-    tried = ("utf-16-le", "utf-16-be") if b"\0" in head else ("gb18030",)  # half of a space, a digit, a line end
+    tried = (
+        ("utf-16-le", "utf-16-be") if b"\0" in head else ("gb18030",)
+    )  # half of a space, digit or line end in UTF-16
     shares = {codec: _familiar(head, codec) for codec in tried}
     best = max(shares, key=shares.__getitem__)
     if shares[best] < FAMILIAR:
@@ -164,9 +166,9 @@ def _choose(head: bytes, name: str, asked: str, declared: str | None) -> tuple[s
 
 
 def _named(asked: str) -> str:
-    """Return the name that Python has for an encoding of text."""
+    """Return Python's name for an encoding of text."""
     try:
-        "a".encode(asked)  # which also refuses codecs of other things, like base64
+        "a".encode(asked)  # also refuses codecs that are not for text, like base64
     except (LookupError, ValueError):
         fix = "Common ones are utf-8, gb18030, big5, utf-16, latin-1."
         raise InputError(f"there is no encoding called {asked!r}", where="--encoding", fix=fix) from None
@@ -174,7 +176,7 @@ def _named(asked: str) -> str:
 
 
 def _decoded(head: bytes, codec: str) -> str | None:
-    """Return the text of a file's first bytes, the last character of which may be cut; None if they are not text."""
+    """Decode a file's first bytes, whose last character may be cut; None if they are not valid."""
     try:
         return codecs.getincrementaldecoder(codec)().decode(head, final=len(head) < HEAD)
     except (UnicodeDecodeError, LookupError):
@@ -182,7 +184,7 @@ def _decoded(head: bytes, codec: str) -> str | None:
 
 
 def _familiar(head: bytes, codec: str) -> float:
-    """Return the share of letters (in UTF-16, of all characters) that are familiar in the text that `codec` makes of it."""
+    """Return the share of letters (in UTF-16, of all characters) that are frequent ones when decoded by `codec`."""
     if (text := _decoded(head, codec)) is None:
         return 0.0
     counts = Counter(text[:TRIED])
@@ -194,6 +196,6 @@ def _familiar(head: bytes, codec: str) -> float:
     if strange > counts.total() / 1000:
         return 0.0
     known = sum(counts[character] for character in FREQUENT)
-    if codec == "gb18030":  # ASCII is the same in all that it could be mistaken for
+    if codec == "gb18030":  # ASCII is the same in all encodings it could be confused with
         return known / max(1, sum(number for c, number in counts.items() if not c.isascii() and c.isalpha()))
     return (known + sum(number for character, number in counts.items() if character.isascii())) / counts.total()

@@ -1,7 +1,7 @@
-"""Readers, one per file format: each takes an open binary file and yields documents, a bounded piece at a time.
+"""Readers, one per file format: each takes an open binary file and yields documents in bounded memory.
 
-Bytes that are not text in the file's encoding, rows that are not rows, fields that are missing and keys that stand twice
-are named by file and line, and stop the reading or are counted, as `Reading.on_error` says.
+Bytes that cannot be decoded, malformed rows, missing fields and duplicate keys are reported by file and line; they stop
+the reading or are counted, depending on `Reading.on_error`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from lucidlm.data.formats.rows import repeated, row_document
 from lucidlm.data.formats.tables import read_csv, read_tsv
 
 PIECE = 1_000_000
-"""Characters: a longer text file is read as several documents of at most this size."""
+"""Characters: a longer text file is split into documents of at most this size."""
 LONGEST_JSON = 256_000_000
-"""Bytes: a .json is read whole, since nothing in it says where a row ends before it has been read."""
+"""Bytes: a .json file is read whole, since the end of a row is known only after parsing it."""
 
 Format = Callable[[BinaryIO, str, Reading], Iterator[Document]]
 
@@ -39,7 +39,7 @@ def read_file(file: BinaryIO, name: str, reading: Reading) -> Iterator[Document]
 
     Raises
     ------
-    InputError: the extension is not known, or a row cannot be used and `reading.on_error` is "stop".
+    InputError: the extension is not known, or a row is unusable and `reading.on_error` is "stop".
     """
     suffixes = _suffixes(name)
     if suffixes[-1] in COMPRESSIONS:
@@ -50,13 +50,13 @@ def read_file(file: BinaryIO, name: str, reading: Reading) -> Iterator[Document]
 
 
 def is_known(name: str) -> bool:
-    """Return whether `read_file` knows what to do with a file of this name."""
+    """Return whether `read_file` can read a file of this name."""
     suffixes = _suffixes(name)
     return (suffixes[-2] if suffixes[-1] in COMPRESSIONS else suffixes[-1]) in FORMATS
 
 
 def known_extensions() -> str:
-    """Return the extensions `read_file` knows, for a message."""
+    """Return the extensions that `read_file` can read, for a message."""
     return f"{', '.join(FORMATS)}, and {', '.join(COMPRESSIONS)} of these"
 
 
@@ -65,9 +65,9 @@ def _suffixes(name: str) -> list[str]:
 
 
 def read_text(file: BinaryIO, name: str, reading: Reading) -> Iterator[Document]:
-    """Yield a text file as one document or, past `PIECE` characters, as pieces cut at empty lines.
+    """Yield a text file as one document or, past `PIECE` characters, as pieces split at empty lines.
 
-    Where there is no empty line in a piece it is cut at a line's end, a space, or wherever it must.
+    A piece without an empty line is split at a line end, else at a space, else anywhere.
     """
     source = TextFile(file, name, reading)
     decoder, buffer, line, cut_before = codecs.getincrementaldecoder(source.codec)(), "", 1, False
@@ -97,7 +97,7 @@ def _cut(text: str) -> int:
 
 
 def read_html(file: BinaryIO, name: str, reading: Reading) -> Iterator[Document]:
-    """Yield a page as one document: its text, or under `html` "no" its source. The encoding it declares is tried too."""
+    """Yield a page as one document: its text, or under `html` "no" its source. Its declared encoding is tried too."""
     page = file.read()
     declared = re.search(rb"<meta[^>]{0,200}charset=[\"']?([\w-]+)", page[:2048], re.IGNORECASE)
     source = TextFile(io.BytesIO(page), name, reading, declared[1].decode() if declared else None)
@@ -111,7 +111,7 @@ def read_html(file: BinaryIO, name: str, reading: Reading) -> Iterator[Document]
 
 
 def read_json_lines(file: BinaryIO, name: str, reading: Reading) -> Iterator[Document]:
-    """Yield a document for each line, a JSON object; empty lines are passed over."""
+    """Yield a document for each line, a JSON object; empty lines are skipped."""
     source = TextFile(file, name, reading)
     decoder, twice = _decoder()
     for number, line, bad in source.lines():
@@ -132,7 +132,7 @@ def read_json_lines(file: BinaryIO, name: str, reading: Reading) -> Iterator[Doc
 
 
 def read_json(file: BinaryIO, name: str, reading: Reading) -> Iterator[Document]:
-    """Yield a document for each object of a JSON file: one, a list of them, or several one after the other."""
+    """Yield a document for each object of a JSON file: a single one, a list, or several in a row."""
     source = TextFile(file, name, reading)
     chunks, size = [], 0
     for chunk in source.chunks():
@@ -164,7 +164,7 @@ def read_json(file: BinaryIO, name: str, reading: Reading) -> Iterator[Document]
 
 
 def _decoder() -> tuple[json.JSONDecoder, list[str]]:
-    """Return a decoder, and the list in which it notes what is wrong with objects that hold a key twice."""
+    """Return a decoder, and the list to which it adds a message for each object with a duplicate key."""
     twice: list[str] = []
 
     def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -177,14 +177,14 @@ def _decoder() -> tuple[json.JSONDecoder, list[str]]:
 
 
 def _reject_twice(twice: list[str], where: str, reading: Reading) -> None:
-    """Reject an object for the keys that are noted in `twice`, which is emptied."""
+    """Reject an object for the duplicate keys reported in `twice`, and clear that."""
     what = twice[0]
     twice.clear()
     reading.reject("two keys of one name", what, where=where, fix="Give each key a name of its own")
 
 
 def _json_values(text: str, decoder: json.JSONDecoder) -> Iterator[tuple[Any, int, int]]:
-    """Yield each element of the list in `text`, or each value if it holds no list, with where it starts and ends."""
+    """Yield each element of the list in `text`, or each value if it is not a list, with its start and end."""
     blank = re.compile(r"\s*")
     position = blank.match(text).end()  # type: ignore[union-attr]
     listed = text.startswith("[", position)

@@ -1,4 +1,4 @@
-"""Rows of fields, whatever file they stood in: what in one is missing, what a label says, and a row as a document."""
+"""Rows of fields from any file format: missing values, labels as text, and a row as a document."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from lucidlm.data.document import Document, Reading
 
 SURROGATES = re.compile("[\ud800-\udfff]")
 MISSING = frozenset({"nan", "-nan", "null", "<na>", "n/a", "#n/a"})
-"""What programs write where a table holds nothing, in any case. Not among them is "none", which many data have as a
-label (no stance, no entity); "NA" is missing as R writes it, in capitals only."""
+"""Markers of a missing value, in lower case. "none" is not among them, as it is a label in many data sets (no stance, no
+entity); "NA" counts as missing in capitals only, as R writes it."""
 WHOLE = re.compile(r"[+-]?\d+\.0+")
 
 
 def is_missing(value: Any) -> bool:
-    """Return whether a field holds nothing: null, or a number that is none (NaN)."""
+    """Return whether a value is missing: null or NaN."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 @lru_cache(maxsize=1000, typed=True)
 def label_text(value: Any) -> str | None:
-    """Return a label, a value that is no object or list, as text; None if it is missing.
+    """Return a scalar label as text; None if it is missing.
 
-    Numbers that are whole lose their fraction, written as text too: a column of 0 and 1 in which one is missing becomes
-    1.0 and 0.0 in pandas and whatever it writes.
+    Whole numbers lose their fraction, also where they are text: pandas turns a column of 0 and 1 with a missing value into
+    0.0 and 1.0.
     """
     text = "" if value is None else str(value).strip()
     if not text or text.casefold() in MISSING or text == "NA":
@@ -35,8 +35,8 @@ def label_text(value: Any) -> str | None:
     return text.partition(".")[0] if WHOLE.fullmatch(text) else text
 
 
-def what_is_missing(name: str, fields: Mapping[str, Any]) -> str:
-    """Return what a message says of a field that is missing, or holds what stands for nothing."""
+def describe_missing(name: str, fields: Mapping[str, Any]) -> str:
+    """Describe, for a message, a field that is absent, empty, or has a marker of a missing value."""
     if name not in fields:
         return f'field "{name}" is missing (fields found: {", ".join(fields) or "none"})'
     held = "" if fields[name] is None else str(fields[name]).strip()
@@ -44,7 +44,7 @@ def what_is_missing(name: str, fields: Mapping[str, Any]) -> str:
 
 
 def repeated(names: Sequence[str]) -> tuple[str, int, int] | None:
-    """Return the first name that stands twice, and its two places, counted from 1; None if each stands once."""
+    """Return the first duplicate name and its two positions, counted from 1; None if all names are distinct."""
     if len(set(names)) == len(names):
         return None
     places: dict[str, int] = {}
@@ -55,7 +55,7 @@ def repeated(names: Sequence[str]) -> tuple[str, int, int] | None:
 
 
 def row_document(row: Any, where: str, reading: Reading) -> Iterator[Document]:
-    """Yield the row (an object with fields) as a document, or reject it."""
+    """Yield the row (an object with fields) as a document, or reject it if it is unusable."""
     if not isinstance(row, dict):
         reading.reject("not an object", f"holds a {type(row).__name__}, not an object with fields", where=where)
         return
@@ -64,7 +64,7 @@ def row_document(row: Any, where: str, reading: Reading) -> Iterator[Document]:
         return
     text, label = row.get(reading.text_field), row.get(reading.label_field)
     if is_missing(text):
-        reading.reject(f'missing field "{reading.text_field}"', what_is_missing(reading.text_field, row), where=where)
+        reading.reject(f'missing field "{reading.text_field}"', describe_missing(reading.text_field, row), where=where)
         return
     if not isinstance(text, str):
         what = f'field "{reading.text_field}" holds a {type(text).__name__}, not a string'
@@ -82,7 +82,7 @@ def row_document(row: Any, where: str, reading: Reading) -> Iterator[Document]:
         reading.reject("label is not a value", what, where=where)
         return
     if reading.label_field is not None and (label := label_text(label)) is None:
-        what = what_is_missing(reading.label_field, row)
+        what = describe_missing(reading.label_field, row)
         reading.reject(f'missing field "{reading.label_field}"', what, where=where)
         return
     for name in (reading.text_field, reading.label_field):

@@ -1,6 +1,6 @@
 """Tables of text, .csv and .tsv, as spreadsheets and programs write them: a document for each row.
 
-The first line names the columns. Blank lines and rows of empty cells are passed over.
+The first line names the columns. Blank lines and rows of empty cells are skipped.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from lucidlm.data.formats.rows import repeated, row_document
 
 
 def read_csv(file: BinaryIO, name: str, reading: Reading) -> Iterator[Document]:
-    """Yield a document for each row of a table whose columns are parted by commas, unless another character parts them."""
+    """Yield a document for each row of a comma-separated table; another delimiter is detected."""
     yield from _read_table(file, name, reading, ",")
 
 
 def read_tsv(file: BinaryIO, name: str, reading: Reading) -> Iterator[Document]:
-    """Yield a document for each row of a table whose columns are parted by tabs, unless another character parts them."""
+    """Yield a document for each row of a tab-separated table; another delimiter is detected."""
     yield from _read_table(file, name, reading, "\t")
 
 
@@ -57,7 +57,7 @@ def _read_table(file: BinaryIO, name: str, reading: Reading, usual: str) -> Iter
 
 
 def _header(cells: Sequence[str], where: str, reading: Reading) -> list[str]:
-    """Return the names of the columns; one without a name, as an index or a delimiter at lines' ends makes, is ""."""
+    """Return the names of the columns; "" for one without a name (an index, or a delimiter at the end of lines)."""
     names = [cell.strip() for cell in cells]
     if twice := repeated([name or f"\0{place}" for place, name in enumerate(names)]):
         what = f'columns {twice[1]} and {twice[2]} are both called "{twice[0]}"'

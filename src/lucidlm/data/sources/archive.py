@@ -1,4 +1,4 @@
-"""Wheels and source distributions opened as archives: members are read as streams, nothing is unpacked or run."""
+"""Open wheels and source distributions as archives: members are read as streams, nothing is unpacked or run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from typing import Any, BinaryIO, cast
 from lucidlm.core.errors import InputError
 
 LARGEST = 16_000_000_000
-"""Bytes: an archive that unpacks to more is refused; data that large does not travel in packages, bombs do."""
+"""Bytes: an archive that unpacks to more is refused as a decompression bomb; packages do not carry that much data."""
 MOST_MEMBERS = 200_000
 NAMES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 LONGEST_NAME = 65_536
-"""Bytes that the members of a tar that only name the next one may take: tarfile reads them as a whole."""
+"""Bytes: limit for tar entries that hold a long name or headers of the next member: tarfile reads them whole."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Archive:
 
     Parameters
     ----------
-    name: what to call it in messages.
-    members: how to open each member, by its path (without the folder that holds all of a source distribution).
-    sizes: their sizes in bytes, by the same paths.
-    links: the members that are links, which are left out.
+    name: for messages.
+    members: a function to open each member, by its path (without the top folder of a source distribution).
+    sizes: of the members in bytes, by path.
+    links: paths of links, which are not among the members.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Archive:
     links: list[str]
 
     def open(self, path: str) -> BinaryIO:
-        """Return a binary stream of the member at `path`.
+        """Open the member at `path` as a binary stream.
 
         Raises
         ------
@@ -80,7 +80,7 @@ def open_archive(path: Path, name: str) -> Iterator[Archive]:
 
     Raises
     ------
-    InputError: it is damaged or of another kind, a member's path leads out of it, or it unpacks to more than `LARGEST`.
+    InputError: it is damaged or of another format, a member's path leads outside, or it unpacks to more than `LARGEST`.
     """
     with ExitStack() as stack:
         try:
@@ -90,7 +90,7 @@ def open_archive(path: Path, name: str) -> Iterator[Archive]:
                 archive = _tar_members(stack.enter_context(tarfile.open(path, tarinfo=_TarInfo)), name)
         except InputError:
             raise
-        except Exception as error:  # of all kinds: what a header says is taken for numbers, text, times
+        except Exception as error:  # of any kind: headers are parsed as numbers, text and times without checks
             raise _unsound(error, name) from error
         try:
             yield archive
@@ -99,11 +99,11 @@ def open_archive(path: Path, name: str) -> Iterator[Archive]:
 
 
 class _TarInfo(tarfile.TarInfo):
-    """A header, refused if it claims what tarfile would take memory for."""
+    """A tar header, refused if it claims a size for which tarfile would allocate too much memory."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _TarInfo:
-        """Read one, as tarfile does."""
+        """Parse a header, as tarfile does."""
         info = super().frombuf(buf, encoding, errors)
         if info.type in NAMES and not 0 <= info.size <= LONGEST_NAME:
             raise ValueError(f"a name claims {info.size:,} bytes")
@@ -113,7 +113,7 @@ class _TarInfo(tarfile.TarInfo):
 def _opened(opener: Callable[[Any], object], info: object, name: str) -> BinaryIO:
     try:
         return cast(BinaryIO, opener(info))
-    except Exception as error:  # of all kinds, as when an archive is opened
+    except Exception as error:  # of any kind, as in `open_archive`
         raise _unsound(error, name) from error
 
 
@@ -144,10 +144,10 @@ def _tar_members(archive: tarfile.TarFile, name: str) -> Archive:
     links: list[str] = []
 
     def sizes() -> Iterator[tuple[str, int]]:
-        for info in archive:  # one header after the other, so that a bomb is refused before it is read through
-            if info.size < 0:  # the next header would be one before it
+        for info in archive:  # one header at a time, so that a bomb is refused before it is read to the end
+            if info.size < 0:  # the next header would lie before this one
                 raise tarfile.ReadError(f"{info.name!r} claims {info.size:,} bytes")
-            if info.isfile() and not info.issparse():  # links, and what else is no plain file, are left out
+            if info.isfile() and not info.issparse():  # links and special files are left out
                 files.append(info)
                 yield info.name, info.size
             elif not info.isdir():

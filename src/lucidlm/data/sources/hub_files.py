@@ -1,9 +1,8 @@
-"""Repositories of the Hugging Face hub: what one holds at a commit, and its files, fetched once into the hub's own cache.
+"""Repositories of the Hugging Face hub: list the files at a commit, and fetch them once into the hub's own cache.
 
-The hub's client does the talking, so its settings apply (mirror, token, proxy), and its cache is used: what it or
-transformers have fetched is not fetched again. Added here: a file that was cut off is taken up where it stopped, by a
-later run too; each file is held against the hash that the hub states whenever it is used; and what the cache holds is
-known without a network.
+Requests go through the hub's client, so its settings apply (mirror, token, proxy), and its cache is used: files fetched by
+it or by transformers are not fetched again. Added here: interrupted downloads resume, in a later run too; each file is
+checked against the hub's hash whenever it is used; and cached repositories work offline.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ COMMIT = re.compile("[0-9a-f]{40}")
 SECONDS_TO_ANSWER = 10
 SECONDS_BETWEEN = 1.0
 ATTEMPTS = 5
-"""How often in a row a connection may bring nothing before it is given up; the waits between grow."""
+"""Failed attempts in a row, without progress, before giving up; the waits between them grow."""
 SHOWN = 1_000_000
-"""Bytes: fetching less takes no time to speak of, and shows no progress."""
+"""Bytes: smaller downloads show no progress bar."""
 LOGGED_TROUBLE = ("Error while downloading", "thrown while requesting", "HTTP Error")
-"""How the client's lines about a connection that fails begin; it tries again by itself."""
+"""Parts of the client's log messages about failing connections; it retries by itself."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,7 @@ class Repository:
 
     Parameters
     ----------
+    kind: model or data set.
     where: the source as the user wrote it, for messages.
     name: OWNER/NAME.
     files: the size of each file in bytes, by its path.
@@ -56,12 +56,12 @@ class Repository:
     files: dict[str, int]
 
     def fetch(self, paths: Sequence[str]) -> list[Path]:
-        """Return where the files of these paths lie, once those that the cache does not hold are fetched.
+        """Fetch the files that are not in the cache, and return the local path of each.
 
         Raises
         ------
-        InputError: access to them is refused.
-        LucidError: the hub cannot be reached, the connection is lost, or what came is not what the hub says it is.
+        InputError: access is refused.
+        LucidError: the hub cannot be reached, the connection is lost, or a download does not match the hub's hash.
         """
         missing = [path for path in paths if not self._is_held(path)]
         fetched = self._fetch(missing) if missing else {}
@@ -74,7 +74,7 @@ class Repository:
         return self._folder() / "snapshots" / self.commit / path
 
     def _is_held(self, path: str) -> bool:
-        """Return whether the cache holds a file; one that is not what it was is removed, so that it is fetched again."""
+        """Return whether a file is in the cache and intact; one that has changed is removed, to be fetched again."""
         place = self._place(path)
         if not place.exists():
             return False
@@ -87,7 +87,7 @@ class Repository:
         return False
 
     def _begun(self) -> int:
-        """Return how many bytes there are of files that were cut off."""
+        """Return the bytes already there of interrupted downloads."""
         return sum(part.stat().st_size for part in self._folder().glob("blobs/*.incomplete"))
 
     def _fetch(self, paths: list[str]) -> dict[str, Path]:
@@ -110,7 +110,7 @@ class Repository:
 
         facts = self._facts(path)
         if facts.etag is not None and re.fullmatch(r"\w[\w.+=-]{0,199}", facts.etag):
-            # What lies there under its hash the client only links to; it does not take up what was cut off by itself.
+            # The client only links to a blob that is there under its hash; it would not resume a partial download by itself.
             blob = self._folder() / "blobs" / facts.etag
             lock = Path(constants.HF_HUB_CACHE, ".locks", self._folder().name, f"{facts.etag}.lock")
             with disk_errors(blob):
@@ -123,7 +123,7 @@ class Repository:
             return Path(hf_hub_download(self.name, path, repo_type=self.kind, revision=self.commit))
 
     def _facts(self, path: str) -> Any:
-        """Return what the hub says of a file: its `etag`, `size` and, for a while, its `location`."""
+        """Return the hub's metadata of a file: `etag`, `size` and a `location` that is valid for a while."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
         from huggingface_hub.utils import build_hf_headers
 
@@ -131,7 +131,7 @@ class Repository:
         return get_hf_file_metadata(url, headers=build_hf_headers(), timeout=SECONDS_TO_ANSWER)
 
     def _receive(self, path: str, blob: Path, task: ProgressBar | None) -> None:
-        """Fetch a file into the cache under its hash, and begin again where a connection breaks."""
+        """Fetch a file into the cache under its hash; when the connection breaks, retry from where it stopped."""
         from huggingface_hub.errors import HfHubHTTPError
 
         part, failures = blob.with_name(f"{blob.name}.incomplete"), 0
@@ -149,7 +149,7 @@ class Repository:
                 break
             except (LucidError, HfHubHTTPError):
                 raise
-            except Exception as error:  # the client passes on those of its library for connections
+            except Exception as error:  # the client raises the errors of its HTTP library
                 now = part.stat().st_size
                 failures, held = (0 if now > held else failures + 1), now
                 if failures == ATTEMPTS:
@@ -165,7 +165,7 @@ class Repository:
 
 
 def _stream(facts: Any, file: BinaryIO) -> Iterator[int]:
-    """Add to `file`, which is open for appending, what it lacks of a file of the hub; yield the bytes of each piece."""
+    """Append the missing rest of a hub file to `file`, open for appending; yield the bytes written per chunk."""
     from huggingface_hub import constants, get_session
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
@@ -176,40 +176,40 @@ def _stream(facts: Any, file: BinaryIO) -> Iterator[int]:
     hosts = (urlsplit(constants.ENDPOINT).netloc, "huggingface.co")
     headers = {**build_hf_headers(), "Accept-Encoding": "identity", **({"Range": f"bytes={held}-"} if held else {})}
     if urlsplit(facts.location).netloc not in hosts:
-        headers.pop("authorization", None)  # the storage's addresses are signed, and tokens are the hub's alone
+        headers.pop("authorization", None)  # storage URLs are signed, and the token must go to the hub only
     asked = get_session().stream(
         "GET", facts.location, headers=headers, timeout=SECONDS_TO_ANSWER, follow_redirects=True
     )
     with asked as response:
         hf_raise_for_status(response)
-        if held and response.status_code != 206:  # it knows no ranges: this is all of it again
+        if held and response.status_code != 206:  # no range requests there: this is the whole file again
             file.truncate(file.seek(0))
         for piece in response.iter_bytes():
             yield file.write(piece)
-            file.flush()  # whatever ends the process, it is there for the next
+            file.flush()  # so that a later run can resume, however this process ends
     if facts.size is not None and file.tell() != facts.size:
         raise ConnectionError(f"it ended at {file.tell():,} of {facts.size:,} bytes")
 
 
 class Unreachable(LucidError):
-    """The hub does not answer, or not as a hub does."""
+    """The hub does not answer, or gives an answer that makes no sense."""
 
 
 def open_repository(kind: RepoType, name: str, revision: str | None, where: str) -> Repository:
-    """Look up a repository: at a branch, a tag or a commit; `main` if none is named.
+    """Look up a repository at a branch, tag or commit; by default `main`.
 
-    Without a network, and for a commit that was looked up before, what was known then is taken.
+    Offline, and for commits looked up before, the cached listing is used.
 
     Raises
     ------
     InputError: there is no such repository or revision, or no access to it.
-    LucidError: the hub cannot be reached, and nothing of it is in the cache.
+    LucidError: the hub cannot be reached, and the cache has nothing of the repository.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
     revision = revision or "main"
-    if COMMIT.fullmatch(revision) and (known := _remembered(kind, name, revision, where)):
+    if COMMIT.fullmatch(revision) and (known := _cached_listing(kind, name, revision, where)):
         return known
     try:
         with _answers(kind, name, revision, where):
@@ -220,7 +220,7 @@ def open_repository(kind: RepoType, name: str, revision: str | None, where: str)
             listing = api.list_repo_tree(name, recursive=True, revision=commit, repo_type=kind)
             files = {entry.path: entry.size for entry in listing if isinstance(entry, RepoFile)}
     except Unreachable as error:
-        if known := _remembered(kind, name, revision, where) or _fetched_by_others(kind, name, revision, where):
+        if known := _cached_listing(kind, name, revision, where) or _fetched_by_others(kind, name, revision, where):
             log(f"{where}: {error.what}; taking what the cache holds")
             return known
         raise
@@ -228,18 +228,18 @@ def open_repository(kind: RepoType, name: str, revision: str | None, where: str)
         if "\\" in path or ":" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise InputError(f"holds the path {path!r}, which leads out of it", where=where, fix="Do not trust it.")
     for known_as in {revision, commit}:
-        with disk_errors(_record(kind, name, known_as)):
-            write_json(_record(kind, name, known_as), {"commit": commit, "files": files})
+        with disk_errors(_listing_path(kind, name, known_as)):
+            write_json(_listing_path(kind, name, known_as), {"commit": commit, "files": files})
     return Repository(kind, where, name, commit, files)
 
 
-def _record(kind: RepoType, name: str, revision: str) -> Path:
+def _listing_path(kind: RepoType, name: str, revision: str) -> Path:
     folder = cache_directory().parent / "hub" / f"{kind}s--{name.replace('/', '--')}"
     return folder / f"{quote(revision, safe='')}.json"
 
 
-def _remembered(kind: RepoType, name: str, revision: str, where: str) -> Repository | None:
-    if not (record := _record(kind, name, revision)).is_file():
+def _cached_listing(kind: RepoType, name: str, revision: str, where: str) -> Repository | None:
+    if not (record := _listing_path(kind, name, revision)).is_file():
         return None
     try:
         known = read_json(record)
@@ -249,7 +249,7 @@ def _remembered(kind: RepoType, name: str, revision: str, where: str) -> Reposit
 
 
 def _fetched_by_others(kind: RepoType, name: str, revision: str, where: str) -> Repository | None:
-    """Return what other software has fetched of a repository, of which nothing else is known."""
+    """Return the files of a repository that other software has put into the hub's cache, without a listing of ours."""
     reference = _cached(kind, name) / "refs" / revision
     commit = reference.read_text().strip() if reference.is_file() else revision
     folder = _cached(kind, name) / "snapshots" / commit
@@ -266,9 +266,9 @@ def _cached(kind: RepoType, name: str) -> Path:
 
 
 def _has_hash(file: Path, expected: str, size: int) -> bool:
-    """Return whether a file has the hash by which the hub knows it; if it is known by something else, the size.
+    """Return whether a file has the hash `expected`; if that is not a hash, whether it has the right size.
 
-    Large files are known by their SHA-256, small ones as git knows them, and to some mirrors by their plain SHA-1.
+    The hub identifies large files by SHA-256 and small ones by git's blob hash; some mirrors use a plain SHA-1.
     """
     if re.fullmatch("[0-9a-f]{64}", expected):
         return sha256(file) == expected
@@ -282,7 +282,7 @@ def _has_hash(file: Path, expected: str, size: int) -> bool:
 
 @contextmanager
 def _answers(kind: RepoType, name: str, revision: str, where: str) -> Iterator[None]:
-    """Make one message of each of the client's errors, a line of its warnings, and nothing of its progress bars."""
+    """Turn each of the client's errors into one message and its warnings into a line; hide its progress bars."""
     from huggingface_hub import constants, errors
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
@@ -317,7 +317,7 @@ def _answers(kind: RepoType, name: str, revision: str, where: str) -> Iterator[N
         raise _unreachable(where, f"answers {status}" if status else _first_line(error)) from error
     except errors.OfflineModeIsEnabled as error:
         raise _unreachable(where, "HF_HUB_OFFLINE is set") from error
-    except Exception as error:  # the client passes on the errors of several libraries
+    except Exception as error:  # the client raises errors of several libraries
         raise _unreachable(where, _first_line(error)) from error
     finally:
         if shown:

@@ -1,7 +1,7 @@
-"""Which files of a data set's repository make which split of which configuration.
+"""Which files of a data set's repository belong to which split of which configuration.
 
-The header of its README says so, or else the files' names do. The rules are those of the `datasets` library
-(https://huggingface.co/docs/hub/datasets-data-files-configuration); only what is read here counts as data.
+The header of the README says so, or else the file names do. The rules are those of the `datasets` library
+(https://huggingface.co/docs/hub/datasets-data-files-configuration); only formats that we can read count as data.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ KINDS = {
     ".tsv": "csv",
     ".txt": "text",
 }
-"""Kinds of data by the ending of a file's name; of kinds that are equally many the first is taken."""
+"""Kinds of data by file extension; if two kinds are equally frequent, the first one here is taken."""
 NO_DATA = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 DEFAULT = "default"
 
@@ -37,14 +37,14 @@ SPLITS = {
     "validation": ("validation", "valid", "dev", "val"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
-"""The words in the names of files and folders that make a split."""
+"""Words in the names of files and folders that mean a split."""
 BREAK = "[-._ 0-9]"
 SHARD = re.compile(r"data/(\w+(?:\.\w+)*)-\d{5}-of-\d{5}[^/]*\.[^/]*")
 CONVERTED = re.compile(r"(?P<config>[^/]+)/(?:partial-)?(?P<split>[^/]+)/\d{4}\.parquet")
-"""The files of `refs/convert/parquet`, where the hub keeps copies of data sets in parquet."""
+"""File names on `refs/convert/parquet`, the branch where the hub keeps parquet copies of data sets."""
 
 Splits = dict[str, list[str]]
-"""The paths of a configuration's files, in the order in which they are read, by the split that they make."""
+"""The paths of a configuration's files by split, in the order in which they are read."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,21 @@ class Configuration:
 
     Parameters
     ----------
-    default: whether it is the one that is read if none is named.
-    unheeded: settings in the README, for reading its files, that are not heeded here.
+    default: whether it is the default configuration.
+    ignored_settings: settings in the README for reading its files that have no effect here.
     """
 
     splits: Splits
     default: bool = False
-    unheeded: tuple[str, ...] = ()
+    ignored_settings: tuple[str, ...] = ()
 
 
 def read_header(readme: str, where: str) -> dict[str, Any]:
-    """Return the fields that a README declares between two lines of dashes at its top.
+    """Return the fields of the YAML header of a README.
 
     Raises
     ------
-    InputError: they are not YAML.
+    InputError: it is not valid YAML.
     """
     found = re.match(r"\ufeff?---[ \t]*\n(.*?\n)?---[ \t]*(?:\n|$)", readme.replace("\r\n", "\n"), re.DOTALL)
     try:
@@ -81,11 +81,11 @@ def read_header(readme: str, where: str) -> dict[str, Any]:
 
 
 def configurations(files: Iterable[str], header: dict[str, Any], where: str) -> dict[str, Configuration]:
-    """Return the configurations of a repository by their names; there is one, "default", if nothing says otherwise.
+    """Return the configurations of a repository by name; without a declaration there is one, "default".
 
     Raises
     ------
-    InputError: the README's list of them is not what such a list is, or names addresses elsewhere.
+    InputError: the README's list of configurations is malformed, or points outside the repository.
     """
     data = sorted(path for path in files if _kind(path) and PurePosixPath(path).name not in NO_DATA)
     if declared := header.get("configs"):
@@ -105,9 +105,9 @@ def configurations(files: Iterable[str], header: dict[str, Any], where: str) -> 
 
 
 def splits_by_name(files: Iterable[str], folder: str = "") -> Splits:
-    """Return the splits that the names of the files below `folder` make; of several kinds of data the most frequent counts.
+    """Return the splits by the names of the files below `folder`; only the most frequent kind of data is used.
 
-    They are, in this order: shards in `data/`, folders with a split's name, files with one, and all of it as "train".
+    Tried in this order: shards in `data/`, folders named after a split, files named after one, everything as "train".
     """
     start = f"{folder}/" if folder else ""
     below = [path.removeprefix(start) for path in sorted(files) if path.startswith(start) and _kind(path)]
@@ -168,7 +168,7 @@ def _kind(path: str) -> str | None:
 
 
 def _of_one_kind(splits: Splits) -> Splits:
-    """Leave of each split the files of the kind that most files of the first one are."""
+    """Keep the files of one kind in each split: the most frequent kind of the first split."""
     counts = Counter(_kind(path) for path in next(iter(splits.values()), []))
     order = list(dict.fromkeys(KINDS.values()))
     taken = max(order, key=lambda kind: (counts[kind], -order.index(kind)))
@@ -176,18 +176,18 @@ def _of_one_kind(splits: Splits) -> Splits:
 
 
 def _matching(patterns: list[str], files: list[str]) -> list[str]:
-    """Return the files that match one of the patterns, each once, in the order of the patterns and then of the names."""
+    """Return the files that match any pattern, without duplicates, ordered by pattern and then by name."""
     return list(dict.fromkeys(path for pattern in patterns for path in _matches(pattern, files)))
 
 
 def _matches(pattern: str, files: list[str]) -> Iterator[str]:
     expression = re.compile(glob_translate(pattern))
     for path in files:
-        if expression.match(path) and _odd(path) == _odd(pattern):
+        if expression.match(path) and _special_parts(path) == _special_parts(pattern):
             yield path
 
 
-def _odd(path: str) -> tuple[int, int]:
-    """Count hidden parts and folders such as `__MACOSX`, which a pattern has to name to mean them."""
+def _special_parts(path: str) -> tuple[int, int]:
+    """Count hidden parts and folders such as `__MACOSX`, which match only patterns that name them explicitly."""
     parts = PurePosixPath(path).parts
     return sum(part.startswith(".") for part in parts), sum(part.startswith("__") for part in parts[:-1])

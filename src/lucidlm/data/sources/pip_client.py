@@ -1,13 +1,13 @@
-"""Find and download one archive with pip's own client; run as a script of its own by `pypi`, never imported.
+"""Find and download one archive with pip's own client; run as a separate script by `pypi`, never imported.
 
-`pip download` would build a source distribution to learn its metadata, which runs the package's code. This asks pip's
-finder (so that the user's index, mirrors, proxies, certificates and credentials apply) and stops once the file is
-there. What it uses of pip's inside is the same from pip 23.1 to 26. The library unearth finds files too, but reads neither
-pip.conf nor PIP_*: index, certificates, proxy and the like would have to be read and handed on here.
+`pip download` would build a source distribution to learn its metadata, which runs the package's code. This script uses
+pip's finder (so that the user's index, mirrors, proxies, certificates and credentials apply) and stops once the file is
+downloaded. The internals of pip that it uses are the same from pip 23.1 to 26. The library unearth finds files too, but
+reads neither pip.conf nor PIP_*: index, certificates, proxy and so on would have to be read and passed on here.
 
     python -P pip_client.py NAME VERSION-OR-"" FOLDER
 
-prints a line of JSON: {"file", "version", "url", "algorithm", "digest"}, the last two as the index states them, or
+prints a line of JSON: {"file", "version", "url", "algorithm", "digest"}, the last two from the index, or
 {"error": "offline" | "missing", "detail"}.
 """
 
@@ -33,7 +33,7 @@ def main(name: str, version: str, folder: str) -> dict[str, str | None]:
             if found is None and (others := {candidate.version for candidate in finder.find_all_candidates(name)}):
                 return {"error": "missing", "detail": f"there are {', '.join(map(str, sorted(others)))}"}
             if found is None:
-                # The finder passes over what it cannot reach: ask again to tell "no such package" from "no network".
+                # The finder ignores indexes that it cannot reach: ask again to tell "no such package" from "no network".
                 answer = session.get(f"{options.index_url.rstrip('/')}/{name}/")
                 detail = f"{options.index_url} answers {answer.status_code}"
                 return {"error": "offline" if answer.status_code >= 500 else "missing", "detail": detail}

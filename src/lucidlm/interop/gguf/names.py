@@ -1,4 +1,4 @@
-"""Which tensors a GGUF file of an architecture holds, of which shapes, and which of our parameters they are."""
+"""The tensors of a GGUF file for each architecture: names, shapes, and the parameters of ours they correspond to."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ QUERY_KEY_VALUE = (MODEL_TENSOR.ATTN_Q, MODEL_TENSOR.ATTN_K, MODEL_TENSOR.ATTN_V
 
 
 @dataclass(frozen=True)
-class Stored:
-    """One tensor of a file: our parameters, one below the other.
+class TensorLayout:
+    """One tensor of a file, made of one or more of our parameters, concatenated along the rows.
 
     Parameters
     ----------
-    parts: our parameters' names, and how many rows (of a vector: elements) each has.
+    parts: our parameters' names, and the number of rows (for a vector: elements) of each.
     width: of a row; None: it is a vector.
-    heads: if not 0, the rows of so many heads are in llama.cpp's order for interleaved rotary positions.
+    heads: if not 0, rows are permuted within each of this many heads, for llama.cpp's interleaved rotary positions.
     """
 
     parts: dict[str, int]
@@ -36,25 +36,27 @@ class Stored:
         return (rows,) if self.width is None else (rows, self.width)
 
 
-def layout(architecture: str, config: ModelConfig) -> dict[str, Stored]:
+def layout(architecture: str, config: ModelConfig) -> dict[str, TensorLayout]:
     """Return the tensors of a file by their names there, in the order in which they are written."""
     width, hidden = config.embedding_dim, config.ff_dim
     queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    tensors: dict[str, Stored] = {}
+    tensors: dict[str, TensorLayout] = {}
 
     def matrix(tensor: MODEL_TENSOR, parts: dict[str, int], columns: int, bias: bool, heads: int = 0) -> None:
         name = TENSOR_NAMES[tensor].format(bid=index)
-        tensors[f"{name}.weight"] = Stored({f"{part}.weight": rows for part, rows in parts.items()}, columns, heads)
+        tensors[f"{name}.weight"] = TensorLayout(
+            {f"{part}.weight": rows for part, rows in parts.items()}, columns, heads
+        )
         if bias:
-            tensors[f"{name}.bias"] = Stored({f"{part}.bias": rows for part, rows in parts.items()}, None, heads)
+            tensors[f"{name}.bias"] = TensorLayout({f"{part}.bias": rows for part, rows in parts.items()}, None, heads)
 
     def norm(tensor: MODEL_TENSOR, part: str, size: int = width) -> None:
         name = TENSOR_NAMES[tensor].format(bid=index)
-        tensors[f"{name}.weight"] = Stored({f"{part}.weight": size}, None)
+        tensors[f"{name}.weight"] = TensorLayout({f"{part}.weight": size}, None)
         if config.norm == "layer" and config.bias:
-            tensors[f"{name}.bias"] = Stored({f"{part}.bias": size}, None)
+            tensors[f"{name}.bias"] = TensorLayout({f"{part}.bias": size}, None)
 
-    index = 0  # of the layer whose tensors are listed; names outside of the layers have no place for it
+    index = 0  # of the current layer; names outside the layers do not use it
     matrix(MODEL_TENSOR.TOKEN_EMBD, {"model.embed_tokens": config.vocab_size}, width, bias=False)
     if config.position == "learned":
         matrix(MODEL_TENSOR.POS_EMBD, {"model.embed_positions": config.context_length}, width, bias=False)
@@ -67,7 +69,7 @@ def layout(architecture: str, config: ModelConfig) -> dict[str, Stored]:
             matrix(MODEL_TENSOR.ATTN_QKV, attention, width, with_bias)
         else:
             for tensor, (parameter, rows) in zip(QUERY_KEY_VALUE, attention.items(), strict=True):
-                # Only llama.cpp's "llama" turns neighbouring dimensions of a head; the others turn halves, as we do.
+                # Only llama.cpp's "llama" rotates neighbouring dimensions of a head; the others rotate halves, as we do.
                 turned = architecture == "llama" and tensor != MODEL_TENSOR.ATTN_V
                 matrix(tensor, {parameter: rows}, width, with_bias, turned * rows // config.head_dim)
         if config.qk_norm:
@@ -85,12 +87,12 @@ def layout(architecture: str, config: ModelConfig) -> dict[str, Stored]:
     return tensors
 
 
-def check_tensors(header: Header, architecture: str, config: ModelConfig) -> dict[str, Stored]:
-    """Hold a file's list of tensors against its metadata; return the layout that they share.
+def check_tensors(header: Header, architecture: str, config: ModelConfig) -> dict[str, TensorLayout]:
+    """Check a file's tensors against its metadata, and return the layout.
 
     Raises
     ------
-    InputError: tensors are missing, too many, or of shapes or types other than the metadata imply.
+    InputError: tensors are missing or unexpected, or their shapes or types do not follow from the metadata.
     """
     if config.num_layers > len(header.tensors):
         raise _mismatch(header, f"says {config.num_layers:,} layers and has {len(header.tensors):,} tensors in all")
@@ -116,7 +118,7 @@ def _mismatch(header: Header, what: str) -> InputError:
 def our_order(rows: int, heads: int) -> np.ndarray:
     """Return, for each of our rows of a query or key projection, which row of the file it is.
 
-    Within a head of d rows, llama.cpp turns rows 2i and 2i + 1 together; we turn i and i + d / 2.
+    Within a head of d rows, llama.cpp rotates rows 2i and 2i + 1 together; we rotate i and i + d / 2.
     """
     return np.arange(rows).reshape(heads, -1, 2).swapaxes(1, 2).ravel()
 

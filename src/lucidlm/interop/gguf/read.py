@@ -1,4 +1,4 @@
-"""Open a GGUF file as a model: `lucidlm import`, and every command that takes a model, read it through here."""
+"""Load a model from a GGUF file, for `lucidlm import` and every command that takes a model."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.interop.gguf.architectures import read_config, with_rope_factors
 from lucidlm.interop.gguf.header import Header, read_header
-from lucidlm.interop.gguf.names import Stored, check_tensors, our_order
+from lucidlm.interop.gguf.names import TensorLayout, check_tensors, our_order
 from lucidlm.interop.gguf.read_tokenizer import read_tokenizer
 from lucidlm.interop.gguf.tensors import load_tensor, open_tensors
 from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.heads import LanguageModel
 
 ENDS = (Keys.Tokenizer.EOS_ID, Keys.Tokenizer.EOT_ID, Keys.Tokenizer.EOM_ID)
-"""What ends texts, turns and messages: to llama.cpp each is an end."""
+"""Keys of the tokens that end texts, turns and messages; llama.cpp stops at each of them."""
 
 SAMPLING: dict[str, tuple[str, type]] = {
     "temperature": (Keys.General.SAMPLING_TEMP, float),
@@ -29,19 +29,19 @@ SAMPLING: dict[str, tuple[str, type]] = {
     "min_p": (Keys.General.SAMPLING_MIN_P, float),
     "repetition_penalty": (Keys.General.SAMPLING_PENALTY_REPEAT, float),
 }
-"""Recommended sampling: the fields of a generation_config.json, and GGUF's keys with their types."""
+"""Recommended sampling: fields of generation_config.json, with GGUF's keys and their types."""
 
 PROVENANCE = (Keys.General.NAME, Keys.General.ORGANIZATION, Keys.General.LICENSE, Keys.General.SOURCE_URL)
 
 
 def load_gguf(path: Path) -> LoadedModel:
-    """Read model and tokenizer from a GGUF file, the weights in float32.
+    """Read model and tokenizer from a GGUF file; weights become fp32.
 
-    Everything that the file says of itself is checked before a weight is read or memory taken for one.
+    All metadata are checked before any weight is read or memory allocated.
 
     Raises
     ------
-    InputError: the file is damaged, is of an architecture or has a tokenizer that is not known, or contradicts itself.
+    InputError: the file is damaged or inconsistent, or its architecture or tokenizer is not supported.
     """
     header = read_header(path)
     architecture, config = read_config(header)
@@ -57,7 +57,7 @@ def load_gguf(path: Path) -> LoadedModel:
 
 
 def _generation(header: Header) -> GenerationDefaults:
-    """Return the tokens that end texts, turns and messages, and how the file would have its model sampled."""
+    """Return the tokens that end texts, turns and messages, and the recommended sampling."""
     ends = (header.get(key, int) for key in ENDS)
     fields: dict[str, Any] = {}
     for name, (key, kind) in SAMPLING.items():
@@ -68,7 +68,7 @@ def _generation(header: Header) -> GenerationDefaults:
     return GenerationDefaults(tuple(dict.fromkeys(index for index in ends if index is not None)), fields)
 
 
-def _weights(header: Header, layout: dict[str, Stored]) -> dict[str, Tensor]:
+def _weights(header: Header, layout: dict[str, TensorLayout]) -> dict[str, Tensor]:
     file = open_tensors(header.path)
     weights: dict[str, Tensor] = {}
     for name, stored in layout.items():
@@ -81,7 +81,7 @@ def _weights(header: Header, layout: dict[str, Stored]) -> dict[str, Tensor]:
 
 
 def _provenance(header: Header) -> dict[str, Any]:
-    """Return where the weights come from and what they had been rounded to."""
+    """Return the file's provenance, and the types in which its tensors were stored."""
     kinds = sorted({info.kind.name for info in header.tensors.values()})
     facts = {key.removeprefix("general."): header.get(key, str) for key in PROVENANCE}
     return {"gguf": {"file": header.path.name, "types": kinds, **{k: v for k, v in facts.items() if v is not None}}}

@@ -1,8 +1,8 @@
-"""The tokenizer in a GGUF file's metadata, made ours.
+"""Build our tokenizer from the metadata of a GGUF file.
 
-Three kinds are known: "gpt2", byte-level BPE with its merges; "llama", SentencePiece's BPE with scores in place of
-merges; and of "t5", SentencePiece's Unigram, only that whose tokens are characters, as ours are written. What is checked
-is what llama.cpp takes for granted: that lists are equally long, that no token is there twice, that ids are of tokens.
+Three kinds are supported: "gpt2", byte-level BPE with merges; "llama", SentencePiece's BPE with scores instead of merges;
+and "t5", SentencePiece's Unigram, if its tokens are single characters, which is how we write character tokenizers.
+Checked is what llama.cpp takes for granted: lists have equal lengths, tokens are unique, and ids are in range.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ ROLES = {
     "pad_token": Keys.Tokenizer.PAD_ID,
     "mask_token": Keys.Tokenizer.MASK_ID,
 }
-"""Special tokens by their names in transformers, and the keys of their ids."""
+"""Special tokens by their names in transformers, with the metadata keys of their ids."""
 
 LONGEST_TOKEN = 1024
-"""Characters. Looking for the merges of a token takes the square of its length."""
+"""Characters. Finding the merges of a token takes time quadratic in its length."""
 
 SPACE = "▁"
-"""What SentencePiece writes for a space."""
+"""SentencePiece's character for a space."""
 
 
 def read_tokenizer(header: Header) -> Tokenizer:
-    """Return the tokenizer that the metadata describe, chat template included.
+    """Return the tokenizer, including its chat template.
 
     Raises
     ------
-    InputError: it is of a kind, or cuts text in a way, that is not known, or it contradicts itself.
+    InputError: its kind or pre-tokenizer is not supported, or its metadata are inconsistent.
     """
     tokens = _tokens(header)
     kind = header.require(Keys.Tokenizer.MODEL, str)
@@ -65,7 +65,7 @@ def read_tokenizer(header: Header) -> Tokenizer:
 
 def _tokens(header: Header) -> list[str]:
     tokens = header.require(Keys.Tokenizer.LIST, list)
-    # llama.cpp renames them so, too: several empty ones would be one and the same.
+    # llama.cpp renames empty tokens the same way: several of them would not be unique.
     tokens = [token or f"[EMPTY_{index}]" for index, token in enumerate(tokens)]
     if len(set(tokens)) < len(tokens):
         raise InputError("lists a token twice in tokenizer.ggml.tokens", where=header.path, fix="Get the file again.")
@@ -77,7 +77,7 @@ def _tokens(header: Header) -> list[str]:
 
 
 def _numbers(header: Header, key: str, count: int, default: float | None) -> np.ndarray:
-    """Return a list of as many numbers as there are tokens."""
+    """Return one number per token, `default` where the file has none."""
     if default is not None and key not in header.metadata:
         return np.full(count, default)
     numbers = header.require(key, np.ndarray)
@@ -87,7 +87,7 @@ def _numbers(header: Header, key: str, count: int, default: float | None) -> np.
 
 
 def _config(header: Header, tokens: list[str]) -> dict[str, Any]:
-    """Return what `tokenizer_config.json` says."""
+    """Return the contents of `tokenizer_config.json`."""
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
@@ -103,21 +103,21 @@ def _config(header: Header, tokens: list[str]) -> dict[str, Any]:
         config[role] = tokens[index]
     if "eos_token" not in config:
         raise InputError("names no token that ends a text (tokenizer.ggml.eos_token_id)", where=header.path)
-    config.setdefault("pad_token", config["eos_token"])  # what pads is never looked at
+    config.setdefault("pad_token", config["eos_token"])  # padding is masked, so any token will do
     if template := header.get(Keys.Tokenizer.CHAT_TEMPLATE, str):
         config["chat_template"] = template
     return config
 
 
 def _byte_level(header: Header, tokens: list[str]) -> tuple[tokenizers.Tokenizer, bool]:
-    """Return byte-level BPE, and whether its texts begin with BOS unless the file says otherwise."""
+    """Return byte-level BPE, and whether its texts begin with BOS by default."""
     name = header.get(Keys.Tokenizer.PRE, str, "default")
     if name not in BY_NAME:
         fix = f"Known are {', '.join(sorted(BY_NAME))}."
         raise InputError(f"its tokenizer cuts text the way {name!r}, which is not known", where=header.path, fix=fix)
     pre = BY_NAME[name]
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    merges: dict[tuple[str, str], None] = {}  # of equal merges the first counts
+    merges: dict[tuple[str, str], None] = {}  # of duplicate merges the first counts
     for merge in header.require(Keys.Tokenizer.MERGES, list):
         left, _, right = merge[1:].partition(" ")  # the first character is never the space between the two
         merges[merge[:1] + left, right] = None
@@ -128,7 +128,7 @@ def _byte_level(header: Header, tokens: list[str]) -> tuple[tokenizers.Tokenizer
 
 
 def _sentence_piece(header: Header, tokens: list[str]) -> tuple[tokenizers.Tokenizer, bool]:
-    """Return SentencePiece's BPE as merges, as transformers' converter makes them, and that its texts begin with BOS."""
+    """Return SentencePiece's BPE with merges, as transformers' converter builds it, and True: its texts begin with BOS."""
     vocabulary = {token: index for index, token in enumerate(tokens)}
     merges = merges_from_scores(vocabulary, _numbers(header, Keys.Tokenizer.SCORES, len(tokens), None))
     unknown = header.get(Keys.Tokenizer.UNK_ID, int)
@@ -152,7 +152,7 @@ def _sentence_piece(header: Header, tokens: list[str]) -> tuple[tokenizers.Token
 
 
 def _characters(header: Header, tokens: list[str]) -> tuple[tokenizers.Tokenizer, bool]:
-    """Return a tokenizer of characters, made of a BPE without merges, and that its texts do not begin with BOS."""
+    """Return a character tokenizer, a BPE without merges, and False: its texts do not begin with BOS."""
     types = _numbers(header, Keys.Tokenizer.TOKEN_TYPE, len(tokens), TokenType.NORMAL)
     if any(len(tokens[index]) != 1 for index in (types == TokenType.NORMAL).nonzero()[0]):
         raise InputError("has a Unigram tokenizer, of which only those of characters are read", where=header.path)
@@ -164,9 +164,9 @@ def _characters(header: Header, tokens: list[str]) -> tuple[tokenizers.Tokenizer
 
 
 def merges_from_scores(vocabulary: dict[str, int], scores: np.ndarray) -> list[tuple[str, str]]:
-    """Return every pair of tokens that together are a token, that of the highest score first.
+    """Return all pairs of tokens whose concatenation is a token, by descending score of that.
 
-    SentencePiece merges the pair whose result scores highest; BPE by merges the pair that is listed first.
+    SentencePiece merges the pair whose result has the highest score; BPE merges the pair that is listed first.
     """
     pairs = [
         (-float(scores[index]), vocabulary[token[:cut]], vocabulary[token[cut:]], token[:cut], token[cut:])
@@ -178,7 +178,7 @@ def merges_from_scores(vocabulary: dict[str, int], scores: np.ndarray) -> list[t
 
 
 def _add_special(core: tokenizers.Tokenizer, tokens: list[str], types: np.ndarray) -> None:
-    """Tell the tokenizer which tokens are commands, and which are found in a text before it is cut."""
+    """Register the special tokens, and the user-defined ones that are matched before pre-tokenization."""
     for special, kinds in ((True, (TokenType.CONTROL, TokenType.UNKNOWN)), (False, (TokenType.USER_DEFINED,))):
         found = [
             AddedToken(tokens[index], special=special, normalized=False) for index in np.isin(types, kinds).nonzero()[0]

@@ -28,7 +28,7 @@ from lucidlm.inference.end_of_text import end_of_turn, ends_of
 from lucidlm.inference.sampler import sampling_of
 from lucidlm.interop.gguf.architectures import ROPE_FACTORS, architecture_of, rope_factors, write_config
 from lucidlm.interop.gguf.header import bytes_of
-from lucidlm.interop.gguf.names import Stored, layout, their_order
+from lucidlm.interop.gguf.names import TensorLayout, layout, their_order
 from lucidlm.interop.gguf.read import ENDS, PROVENANCE, SAMPLING
 from lucidlm.interop.gguf.tensors import CHUNK
 from lucidlm.interop.gguf.write_tokenizer import write_tokenizer
@@ -46,12 +46,12 @@ FORMATS: dict[str, tuple[GGMLQuantizationType, LlamaFileType]] = {
     "q4_1": (GGMLQuantizationType.Q4_1, LlamaFileType.MOSTLY_Q4_1),
     "q4_0": (GGMLQuantizationType.Q4_0, LlamaFileType.MOSTLY_Q4_0),
 }
-"""How matrices can be stored, and what such a file calls itself; the gguf package can only read the other types."""
+"""The types for matrices, and the file type of each; the gguf package can only read the other types."""
 
 POSITIONS = f"{TENSOR_NAMES[MODEL_TENSOR.POS_EMBD]}.weight"
 
 HEADER_ROOM = 1 << 26
-"""Bytes of disk asked for besides those of the tensors."""
+"""Bytes of free disk required in addition to the tensors."""
 
 
 def export_gguf(loaded: LoadedModel, out: Path, dtype: str | None) -> None:
@@ -59,12 +59,12 @@ def export_gguf(loaded: LoadedModel, out: Path, dtype: str | None) -> None:
 
     Parameters
     ----------
-    dtype: how matrices are stored, one of `FORMATS`; None: fp32. Vectors, and learned positions, are fp32 always.
+    dtype: for matrices, one of `FORMATS`; None: fp32. Vectors and learned positions are always fp32.
 
     Raises
     ------
-    InputError: llama.cpp has no place for such a model, tokenizer or number format; weights are beyond what the format
-        can hold; something is at `out` already.
+    InputError: llama.cpp does not support the model, tokenizer or dtype; weights exceed the range of the dtype; `out`
+        exists already.
     LucidError: the disk is full, or the weights are not finite.
     """
     if dtype not in (None, *FORMATS):
@@ -90,7 +90,7 @@ def export_gguf(loaded: LoadedModel, out: Path, dtype: str | None) -> None:
     kinds = {name: _kind(name, stored, kind) for name, stored in tensors.items()}
     state = model.state_dict() | _rope_factors(model.config)
     if ROPE_FACTORS in state:
-        tensors[ROPE_FACTORS] = Stored({ROPE_FACTORS: len(state[ROPE_FACTORS])}, None)
+        tensors[ROPE_FACTORS] = TensorLayout({ROPE_FACTORS: len(state[ROPE_FACTORS])}, None)
         kinds[ROPE_FACTORS] = GGMLQuantizationType.F32
     require_free_space(out.parent, HEADER_ROOM + sum(bytes_of(tensors[name].shape, kinds[name]) for name in tensors))
     with atomic_path(out) as temporary:
@@ -104,7 +104,7 @@ def export_gguf(loaded: LoadedModel, out: Path, dtype: str | None) -> None:
 
 
 def _write_provenance(writer: GGUFWriter, loaded: LoadedModel, name: str) -> None:
-    """Write what the GGUF file said that the model was read from: its name, and whose and under which licence it is."""
+    """Write the model's name and, if it was read from a GGUF file, that file's organisation, licence and URL."""
     facts = {"name": name, **loaded.record.get("provenance", {}).get("gguf", {})}
     for key in PROVENANCE:
         if (fact := facts.get(key.removeprefix("general."))) is not None:
@@ -112,7 +112,7 @@ def _write_provenance(writer: GGUFWriter, loaded: LoadedModel, name: str) -> Non
 
 
 def _write_sampling(writer: GGUFWriter, generation: GenerationDefaults) -> None:
-    """Write how the model is to be sampled; nothing where that is not said."""
+    """Write the recommended sampling, as far as the model has any."""
     asked = sampling_of(generation.fields)
     for name, (key, kind) in SAMPLING.items():
         if name in asked:
@@ -122,9 +122,9 @@ def _write_sampling(writer: GGUFWriter, generation: GenerationDefaults) -> None:
 
 
 def _write_ends(writer: GGUFWriter, generation: GenerationDefaults, tokenizer: Tokenizer, vocab_size: int) -> None:
-    """Write the ends of texts besides the tokenizer's own; those beyond two are said."""
+    """Write the end-of-text tokens besides the tokenizer's own; log those beyond the two that fit."""
     others = sorted(ends_of(tokenizer, generation.ends, vocab_size) - {tokenizer.eos_id})
-    # What ends turns is the first to be held, as in a conversation it is what matters.
+    # The end of a turn comes first, as conversations need it.
     first = [index for index in (end_of_turn(tokenizer), *generation.ends) if index in others]
     ordered = list(dict.fromkeys([*first, *others]))
     for key, index in zip(ENDS[1:], ordered, strict=False):
@@ -133,8 +133,8 @@ def _write_ends(writer: GGUFWriter, generation: GenerationDefaults, tokenizer: T
         log(f"GGUF has no place for more than {len(ENDS)} ends of text: {', '.join(lost)} will end none there")
 
 
-def _kind(name: str, stored: Stored, kind: GGMLQuantizationType) -> GGMLQuantizationType:
-    """Return how a tensor is stored where matrices are to be of this `kind`; as llama.cpp's own converter decides it."""
+def _kind(name: str, stored: TensorLayout, kind: GGMLQuantizationType) -> GGMLQuantizationType:
+    """Return the type of a tensor when matrices are to be stored as `kind`, as in llama.cpp's own converter."""
     if stored.width is None or name == POSITIONS:
         return GGMLQuantizationType.F32
     return GGMLQuantizationType.F16 if stored.width % GGML_QUANT_SIZES[kind][0] else kind
@@ -147,10 +147,10 @@ def _rope_factors(config: ModelConfig) -> dict[str, Tensor]:
 
 
 def _write_header(
-    writer: GGUFWriter, path: Path, tensors: dict[str, Stored], kinds: dict[str, GGMLQuantizationType]
+    writer: GGUFWriter, path: Path, tensors: dict[str, TensorLayout], kinds: dict[str, GGMLQuantizationType]
 ) -> None:
-    """Write what precedes the tensors' data, which are not left to the writer: it takes whole tensors, and NumPy's
-    `tofile`, which it calls, does not say that the disk is full."""
+    """Write all that precedes the tensors' data. The data are not left to the writer: it takes whole tensors, and NumPy's
+    `tofile`, which it calls, does not report a full disk."""
     for name, stored in tensors.items():
         size = bytes_of(stored.shape, kinds[name])
         writer.add_tensor_info(name, stored.shape, np.dtype(np.float32), size, kinds[name])
@@ -160,8 +160,8 @@ def _write_header(
     writer.close()
 
 
-def _chunks(state: dict[str, Tensor], stored: Stored) -> Iterator[np.ndarray]:
-    """Yield a tensor of the file some rows at a time (of a vector: elements), in float32."""
+def _chunks(state: dict[str, Tensor], stored: TensorLayout) -> Iterator[np.ndarray]:
+    """Yield a tensor of the file in fp32, some rows (for a vector: elements) at a time."""
     for parameter, rows in stored.parts.items():
         values = state[parameter].detach().float().cpu().numpy()
         order = their_order(rows, stored.heads) if stored.heads else np.arange(rows)
@@ -173,7 +173,7 @@ def _chunks(state: dict[str, Tensor], stored: Stored) -> Iterator[np.ndarray]:
 def _packed(rows: np.ndarray, kind: GGMLQuantizationType, name: str, out: Path) -> bytes:
     if not np.isfinite(rows).all():
         raise LucidError(f"the weights {name} hold infinities or NaN, and were not written", where=out)
-    with np.errstate(all="ignore"):  # what is too large is found in the result
+    with np.errstate(all="ignore"):  # overflows are checked for in the result
         packed = quantize(rows, kind)
         if not np.isfinite(dequantize(packed, kind)).all():
             raise InputError(

@@ -1,7 +1,7 @@
-"""Our tokenizer as a GGUF file's metadata: the way back from `read_tokenizer`.
+"""Write our tokenizer to the metadata of a GGUF file: the inverse of `read_tokenizer`.
 
-llama.cpp has its own code for each kind of tokenizer, and the file says only which, so what it would not do as we do is
-refused rather than written: a model that is given other tokens than those it was trained on says nonsense quietly.
+llama.cpp has its own code for each kind of tokenizer, and the file only names the kind. So a tokenizer that llama.cpp would
+not reproduce exactly is refused: with other tokens than in training, a model silently gives bad output.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from lucidlm.tokenize.chat_template import own_template
 from lucidlm.tokenize.tokenizer import Tokenizer
 
 SHOWN = 3
-"""Tokens that a message names."""
+"""Most tokens named in a message."""
 
 BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
-"""What SentencePiece spells the bytes of characters it has no token for."""
+"""SentencePiece's tokens for the bytes of characters without a token of their own."""
 
 
 def write_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocab_size: int) -> None:
-    """Describe `tokenizer` to the writer of a file whose model has `vocab_size` rows.
+    """Add `tokenizer` to the metadata of a model whose embedding has `vocab_size` rows.
 
     Rows without a token get an unused one. Added tokens without a row are left out: the model cannot read them either.
 
     Raises
     ------
-    InputError: llama.cpp has none like it, or a token that is needed has no row.
+    InputError: llama.cpp has no equivalent, or a required token has no row.
     """
     definition = json.loads(tokenizer.core.to_str())
     kinds = {"bpe": _write_byte_level, "sentencepiece": _write_sentence_piece, "characters": _write_characters}
     kind = "bpe" if tokenizer.byte_level else tokenizer.kind
     if kind not in kinds:
         raise _refusal(f"is of the kind {kind}, which llama.cpp has nothing for that gives the same tokens")
-    # What a tokenizer puts after a whole text is not asked for: llama.cpp would put it after a prompt, too.
+    # Tokens that a tokenizer appends to a text are not written: llama.cpp would append them to a prompt, too.
     if tokenizer.prefix not in ([], [tokenizer.begin_id]):
         raise _refusal(f"puts {len(tokenizer.prefix)} tokens before a text; llama.cpp puts one there or none")
     ids = {key: found for role, key in ROLES.items() if (found := tokenizer.find(role)) is not None}
@@ -59,7 +59,7 @@ def write_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocab_size: int) -
 
 
 def _leave_out_rowless(tokenizer: Tokenizer, vocab_size: int, needed: Iterable[int]) -> None:
-    """Say which tokens from `vocab_size` on are left out; llama.cpp opens no file with more tokens than rows."""
+    """Log which tokens from `vocab_size` on are left out; llama.cpp opens no file with more tokens than rows."""
     rowless = range(vocab_size, tokenizer.vocab_size)
     if not rowless:
         return
@@ -76,7 +76,7 @@ def _leave_out_rowless(tokenizer: Tokenizer, vocab_size: int, needed: Iterable[i
 
 
 def _tokens(tokenizer: Tokenizer, vocab_size: int) -> list[str]:
-    """Return the tokens in the order of their ids; those that there are not get names that no text is cut into."""
+    """Return the tokens in the order of their ids; unused ids get names that no text is tokenised into."""
     return [tokenizer.core.id_to_token(index) or f"[UNUSED_{index}]" for index in range(vocab_size)]
 
 
@@ -103,7 +103,7 @@ def _write_byte_level(writer: GGUFWriter, tokenizer: Tokenizer, definition: dict
     name = name_of(tokenizer.core)
     if name is None:
         raise _refusal("cuts text in a way that llama.cpp does not know")
-    # Qwen's brings text into the form NFC first, llama.cpp's Qwen does not: nearly all text is in it.
+    # Qwen's normalises to NFC first, llama.cpp's Qwen does not; nearly all text is in NFC already.
     if definition["normalizer"] not in (None, {"type": "NFC"}):
         raise _refusal("changes text before cutting it, which llama.cpp does not")
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
@@ -126,7 +126,7 @@ def _write_sentence_piece(
     merges = _merges(model)
     ranks = {"".join(merge): -float(rank) for rank, merge in reversed(list(enumerate(merges)))}
     scores = [ranks.get(token, 0.0) for token in tokens]
-    # llama.cpp merges any two tokens that together are one; that has to be what the list of merges says.
+    # llama.cpp merges any two tokens whose concatenation is a token; the list of merges has to agree with that.
     derived = merges_from_scores(model["vocab"], np.array(scores))
     if not model.get("byte_fallback") or set(derived) != set(merges) or not _same_results(derived, merges):
         raise _refusal("merges in an order that no scores of tokens express, which llama.cpp has in their place")
@@ -138,9 +138,9 @@ def _write_sentence_piece(
 
 
 def _write_characters(writer: GGUFWriter, tokenizer: Tokenizer, definition: dict[str, Any], tokens: list[str]) -> None:
-    """Write a Unigram whose tokens are characters without bytes, all as likely as each other.
+    """Write a Unigram model whose tokens are characters of equal score, without byte fallback.
 
-    Its one difference: of several unknown characters in a row it makes one unknown token.
+    Its one difference: several unknown characters in a row become one unknown token.
     """
     if SPACE in tokens or "\0" in tokens:
         raise _refusal(f"has {SPACE!r} or NUL for a character, which llama.cpp has another use for")
@@ -159,7 +159,7 @@ def _same_results(one: list[tuple[str, str]], other: list[tuple[str, str]]) -> b
 
 
 def _space_prefix(definition: dict[str, Any]) -> bool | None:
-    """Return whether a text begins with a space that is put there; None if more is done to it than SentencePiece does."""
+    """Return whether a space is put before a text; None if normalisation differs from SentencePiece's."""
     spaces = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     prepend = {"type": "Prepend", "prepend": SPACE}
     normalizer, pre = definition["normalizer"], definition["pre_tokenizer"]
@@ -174,7 +174,7 @@ def _space_prefix(definition: dict[str, Any]) -> bool | None:
 
 
 def _merges(model: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the merges from a tokenizer's JSON, where they are pairs, or in older files texts with a space."""
+    """Return the merges from a tokenizer's JSON: pairs or, in older files, strings with a space."""
     pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
     return [(left, right) for left, right in pairs]
 

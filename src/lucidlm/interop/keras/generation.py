@@ -1,4 +1,4 @@
-"""Text from the Keras model: keys and values in buffers of fixed size, so that the graph of a step is made only once."""
+"""Generate text with the Keras model: KV caches have fixed sizes, so that the graph of a step is traced only once."""
 
 # pyright: reportMissingImports=false, reportMissingModuleSource=false
 # Keras and TensorFlow are an extra: types are checked where they are not installed too.
@@ -22,11 +22,11 @@ from lucidlm.model.generation import GenerationDefaults
 from lucidlm.tokenize.tokenizer import Tokenizer
 
 SMALLEST = 64
-"""Places in the smallest buffers; larger ones have twice as many, and so on, up to the model's context."""
+"""Tokens in the smallest cache; larger ones double in size, up to the model's context."""
 
 
 class Decoder(Protocol):
-    """What is needed of a Keras model to write with it; see `lucidlm.interop.keras.model`."""
+    """The part of the Keras model that generation needs; see `lucidlm.interop.keras.model`."""
 
     config: ModelConfig
     generation: GenerationDefaults
@@ -42,20 +42,20 @@ class Decoder(Protocol):
 
 
 class Stepper:
-    """Reads tokens with a model. On TensorFlow by a graph, which is kept for each size of tokens and buffers."""
+    """Runs the model on tokens; on TensorFlow by a graph, traced once for each size of input and cache."""
 
     def __init__(self, model: Decoder) -> None:
         self.model, self._run = model, None
 
     def caches(self, room: int) -> list[KeyValues]:
-        """Return empty buffers for `room` tokens, a pair (1, G, 1, S, d) for each layer."""
+        """Return empty caches for `room` tokens: for each layer keys and values, (1, G, 1, S, d) each."""
         config = self.model.config
         buffer = ops.zeros((1, config.num_kv_heads, 1, self._size(room), config.head_dim), self.model.compute_dtype)
         return [(buffer, buffer)] * config.num_layers
 
     def read(self, tokens: Sequence[int], caches: list[KeyValues], start: int) -> tuple[Tensor, list[KeyValues]]:
         """Read `tokens`, which follow the first `start` in `caches`; return the last one's logits (1, V), and caches."""
-        # What fills up the width lies after the last token, where no token sees it before it is overwritten.
+        # Padding comes after the last token, where no token attends to it before it is overwritten.
         width = 1 if len(tokens) == 1 else min(self._size(len(tokens)), caches[0][0].shape[-2] - start)
         padded = np.zeros((1, width), dtype=np.int32)
         padded[0, : len(tokens)] = tokens
@@ -83,9 +83,9 @@ class Stepper:
 def stream(
     stepper: Stepper, tokenizer: Tokenizer, prompt: str, config: SamplingConfig, special: bool = False
 ) -> Iterator[str]:
-    """Yield `prompt` and its continuation piece by piece: what the PyTorch model with the same weights would write.
+    """Yield `prompt` and its continuation piece by piece, the same as from the PyTorch model with these weights.
 
-    If `special`, the control tokens that the prompt spells out are read as such.
+    If `special`, control tokens spelled out in the prompt are parsed as such.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""The layers of our Transformer in Keras; `lucidlm.model` says where each comes from.
+"""The layers of our Transformer in Keras; the sources of each are cited in `lucidlm.model`.
 
-Only `keras.ops` is used, so they run on any of Keras' backends. Attributes are called as the modules there are.
+Only `keras.ops` is used, so they run on any Keras backend. Attributes have the same names as the modules there.
 """
 
 # pyright: reportMissingImports=false, reportMissingModuleSource=false
@@ -19,18 +19,18 @@ from lucidlm.core.seeds import derive
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.position import rotary_frequencies
 
-ops: Any = keras.ops  # by their annotations many of them return None
+ops: Any = keras.ops  # many of them are annotated as returning None
 
 Rotation = tuple[Any, Any]
 """Cosines and sines, each (T, d / 2)."""
 
 KeyValues = tuple[Any, Any]
-"""Keys and values of one layer, each (B, G, 1, S, d); of its S places those that are not filled are masked."""
+"""Keys and values of one layer, each (B, G, 1, S, d); positions of S that are not filled yet are masked."""
 
 
 class Initialisers:
-    """What fresh weights are drawn from: normal, standard deviation 0.02, smaller by 1 / sqrt(2 * num_layers) for what
-    writes to the residual stream (Radford et al. 2019)."""
+    """Weight initialisation: normal, standard deviation 0.02, scaled by 1 / sqrt(2 * num_layers) for layers that write to
+    the residual stream (Radford et al. 2019)."""
 
     def __init__(self, config: ModelConfig, seed: int | None) -> None:
         draws = keras.random.SeedGenerator(None if seed is None else derive(seed, "weights") % 2**32)
@@ -81,9 +81,9 @@ class Attention(keras.layers.Layer):
     def call(
         self, x: Any, rotation: Rotation | None, mask: Any, cache: KeyValues | None = None, start: Any = 0
     ) -> tuple[Any, KeyValues]:
-        """Attend over `x` (B, T, D), and over what `cache` holds of the tokens before `start`.
+        """Attend over `x` (B, T, D) and over the cached tokens before `start`.
 
-        `mask` (T, S) is true where a token may be seen. Returns (B, T, D) and all keys and values.
+        `mask` (T, S) is true where a token may be attended to. Returns (B, T, D) and all keys and values.
         """
         q, k, v = (self._heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))
         q, k = (x if norm is None else norm(x) for norm, x in ((self.q_norm, q), (self.k_norm, k)))
@@ -155,14 +155,14 @@ def rotation_at(positions: Any, config: ModelConfig) -> Rotation:
 
 
 def rotate(x: Any, rotation: Rotation) -> Any:
-    """Turn `x` (..., T, d) by its positions' angles: the pair of dimension i is dimension i + d / 2."""
+    """Rotate `x` (..., T, d) by its positions' angles, pairing dimensions i and i + d / 2."""
     cos, sin = rotation
     left, right = ops.split(x, 2, axis=-1)
     return ops.concatenate((left * cos - right * sin, right * cos + left * sin), axis=-1)
 
 
 def _softmax(scores: Any) -> Any:
-    # Of a single score it is 1, of which Keras warns.
+    # For a single score it is 1; Keras would warn.
     return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores)
 
 

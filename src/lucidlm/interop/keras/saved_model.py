@@ -1,4 +1,4 @@
-"""A SavedModel: graph and weights in TensorFlow's own form, which runs without Keras and without this package."""
+"""Export a SavedModel: graph and weights in TensorFlow's format, which runs without Keras and without this package."""
 
 # pyright: reportMissingImports=false, reportMissingModuleSource=false
 # Keras and TensorFlow are an extra: types are checked where they are not installed too.
@@ -25,7 +25,7 @@ def export_saved_model(loaded: LoadedModel, out: Path, dtype: str | None) -> Non
 
     Raises
     ------
-    InputError: it is a model of another kind, TensorFlow is not installed, or something is there already.
+    InputError: it is a model of another kind, TensorFlow is not installed, or `out` exists already.
     LucidError: the disk is full.
     """
     require_fp32(dtype)

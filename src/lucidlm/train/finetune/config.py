@@ -19,7 +19,7 @@ from lucidlm.model.flops import count_parameters
 from lucidlm.train.config import LoopConfig, OptimizerName, ScheduleConfig
 
 if TYPE_CHECKING:
-    from lucidlm.checkpoint.directory import LoadedModel
+    from lucidlm.checkpoint.loaded import LoadedModel
 
 Tuning = Literal["full", "lora", "head"]
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ValidationError
 
-from lucidlm.checkpoint.directory import load_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.config import CONFIG, describe
 from lucidlm.core.devices import Compute, choose_compute, describe_machine

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from lucidlm.checkpoint.directory import load_model, save_model
+from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core.config import CONFIG
 from lucidlm.core.devices import choose_compute, describe_machine
 from lucidlm.core.errors import InputError

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lucidlm.checkpoint.directory import save_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core.config import CONFIG
 from lucidlm.core.devices import Compute, choose_compute, describe_machine, to_device
 from lucidlm.core.errors import InputError
