@@ -14,9 +14,10 @@ from html import escape
 from pathlib import Path
 from typing import TypeVar
 
+from lucidlm.core.amounts import percent
 from lucidlm.core.io import write_text
 from lucidlm.report.files import read_run
-from lucidlm.report.language import Language, percent
+from lucidlm.report.language import Language
 from lucidlm.report.page import BarChart, Block, ConfusionMatrix, KeyFigure, KeyFigures, LineChart
 from lucidlm.report.run import build_page
 
