@@ -47,6 +47,11 @@ class Config(BaseModel):
         return type(self)(**{**dict(self), **fields})
 
     @classmethod
+    def variants(cls) -> tuple[type[Config], ...]:
+        """Return the classes that an instance made by this one's name may have."""
+        return (cls,)
+
+    @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a YAML file.
 

@@ -25,12 +25,12 @@ def flat_names(kind: type[Config], names: Mapping[str, str] | None = None) -> di
 
     Parameters
     ----------
-    kind: its class; the fields of the classes made from it are its too.
+    kind: its class; the fields of its variants are its too.
     names: paths by the names that fields have instead of, or beside, their own.
     """
     found = dict(names or {})
     seen = set(found)
-    level: list[tuple[str, type[BaseModel]]] = [("", one) for one in (kind, *kind.__subclasses__())]
+    level: list[tuple[str, type[BaseModel]]] = [("", one) for one in kind.variants()]
     while level:
         fields = {
             prefix + name: (name, field.annotation)

@@ -11,7 +11,7 @@ from lucidlm.cli.from_config import add_command
 from lucidlm.cli.options import Config, LabelField, Out, Resume, TextField
 
 if TYPE_CHECKING:
-    from lucidlm.train.finetune.config import FinetuneConfig
+    pass
 
 SHOWN = (
     "task",
@@ -59,10 +59,10 @@ def register(app: typer.Typer) -> None:
     add_command(app, finetune, _configurations, SHOWN, arguments=("task",))
 
 
-def _configurations() -> Sequence[type[FinetuneConfig]]:
-    from lucidlm.train.finetune.config import KINDS, FinetuneConfig
+def _configurations() -> Sequence[type[Configuration]]:
+    from lucidlm.train.finetune.config import FinetuneConfig
 
-    return (FinetuneConfig, *KINDS)
+    return FinetuneConfig.variants()
 
 
 def finetune(

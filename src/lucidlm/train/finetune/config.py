@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from lucidlm.core.config import Config
 from lucidlm.core.settings import Device, Precision
 from lucidlm.data.examples.config import PartsConfig
 from lucidlm.model.config import LoraConfig, ModelConfig, Pooling
@@ -88,6 +89,10 @@ class FinetuneConfig(PartsConfig):
     def __new__(cls, *_: Any, **fields: Any) -> Self:
         chosen: Any = config_class(fields["task"]) if cls is FinetuneConfig and "task" in fields else cls
         return super().__new__(chosen)
+
+    @classmethod
+    def variants(cls) -> tuple[type[Config], ...]:
+        return (cls, *KINDS) if cls is FinetuneConfig else (cls,)
 
     @model_validator(mode="before")
     @classmethod
