@@ -29,6 +29,10 @@ class Bird(Config):
     tail: Tail = Tail()
     nest: Wing | None = None
 
+    @classmethod
+    def variants(cls) -> tuple[type[Config], ...]:
+        return (cls, Owl) if cls is Bird else (cls,)
+
 
 def test_a_field_has_its_own_name_wherever_it_stands() -> None:
     names = flat_names(Bird)

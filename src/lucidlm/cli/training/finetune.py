@@ -11,7 +11,7 @@ from lucidlm.cli.from_config import add_command
 from lucidlm.cli.options import Config, LabelField, Out, Resume, TextField
 
 if TYPE_CHECKING:
-    pass
+    from lucidlm.core.config import Config as Configuration
 
 SHOWN = (
     "task",
