@@ -27,12 +27,13 @@ import torch
 from llama_cpp import Llama, llama_cpp
 from torch import Tensor
 
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.source import resolve_source
 from lucidlm.core.errors import InputError
-from lucidlm.generate.decode import generate
-from lucidlm.generate.sampling import SamplingConfig
+from lucidlm.inference.decode import generate
+from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.interop.gguf.write import export_gguf
-from lucidlm.model.directory import Loaded, load_model
-from lucidlm.model.origin import locate
 from results import record, spread
 
 PROMPTS = (
@@ -114,7 +115,7 @@ def greedy(model: Llama, ids: list[int], end: int) -> list[int]:
     return tokens
 
 
-def compare(loaded: Loaded, path: Path) -> list[Answer]:
+def compare(loaded: LoadedModel, path: Path) -> list[Answer]:
     model, tokenizer = loaded.model, loaded.tokenizer
     if tokenizer is None:
         raise InputError("has no tokenizer", where=path)
@@ -154,7 +155,7 @@ def main() -> None:
     parser.add_argument("model", help="a GGUF file, or what `lucidlm import` takes that leads to one")
     args = parser.parse_args()
 
-    path = locate(args.model).path
+    path = resolve_source(args.model).path
     loaded = load_model(path)
     with tempfile.TemporaryDirectory() as folder:
         exported = Path(folder) / "fp32.gguf"

@@ -17,11 +17,11 @@ from functools import partial
 from typing import TypeVar
 
 from lucidlm.core.devices import describe_machine
-from lucidlm.data.clean import Cleaner
-from lucidlm.data.dedup import Deduplicator
-from lucidlm.data.pii import Masker
-from lucidlm.data.sources import read_documents
-from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.data.cleaning.clean import Cleaner
+from lucidlm.data.cleaning.dedup import Deduplicator
+from lucidlm.data.cleaning.pii import Masker
+from lucidlm.data.sources.read import read_documents
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 T = TypeVar("T")
 

@@ -36,8 +36,8 @@ Run = tuple[float, float]
 def lucidlm_side(model: str, data: Path, train: Path, seed: int, epochs: float | None) -> Run:
     """Tune and judge as the command line does where nothing is asked for."""
     from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory
-    from lucidlm.train.finetune import finetune
-    from lucidlm.train.finetune_config import FinetuneConfig
+    from lucidlm.train.finetune.config import FinetuneConfig
+    from lucidlm.train.finetune.run import finetune
 
     with tempfile.TemporaryDirectory() as folder:
         out, task = Path(folder) / "judge", "text-classification"
@@ -105,10 +105,11 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def opened_by_both(source: str, folder: Path) -> str:
     """Return a directory of the model that transformers opens: the publisher's own or, if it is in another form, ours."""
-    from lucidlm.model.directory import load_model, save_model
-    from lucidlm.model.origin import locate
+    from lucidlm.checkpoint.load import load_model
+    from lucidlm.checkpoint.save import save_model
+    from lucidlm.checkpoint.source import resolve_source
 
-    place = locate(source).path
+    place = resolve_source(source).path
     if (place / "config.json").exists():
         return str(place)
     loaded = load_model(source)

@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.quantize import Dtype
+from lucidlm.checkpoint.record import RECORD, record_checksum
+from lucidlm.checkpoint.save import save_model
 from lucidlm.interop.gguf.header import read_header
 from lucidlm.interop.gguf.read import load_gguf
 from lucidlm.interop.gguf.write import export_gguf
 from lucidlm.interop.keras.weights import h5_shapes, load_h5, save_h5
-from lucidlm.model import directory
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import Loaded, load_model, save_model
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
-from lucidlm.model.quantize import Dtype
-from lucidlm.model.record import record_checksum
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 TEXT = "the quick brown fox jumps over the lazy dog. 你好，世界。"
 SIZE: dict[str, Any] = {"vocab_size": 280, "embedding_dim": 8, "num_heads": 2, "ff_dim": 8, "num_layers": 1}
@@ -71,7 +72,7 @@ def directories(folder: Path, *, record: bool = False, dtypes: tuple[Dtype, ...]
             path = folder / f"{name}-{dtype}"
             save_model(make(), path, tokenizer() if record else None, dtype=dtype)
             if not record and (dtype != "int8" or name != "gpt2"):
-                (path / directory.RECORD).unlink()
+                (path / RECORD).unlink()
     return sorted(folder.iterdir())
 
 
@@ -92,7 +93,7 @@ def gguf(folder: Path) -> list[Path]:
     for name, config in (("llama", LLAMA), ("qwen3", QWEN3), ("gpt2", GPT2)):
         model = LanguageModel(config.changed(embedding_dim=32, ff_dim=32))
         for dtype in ("fp32", "q8_0"):
-            export_gguf(Loaded(model, tokenizer(), {"provenance": {}}), folder / f"{name}-{dtype}.gguf", dtype)
+            export_gguf(LoadedModel(model, tokenizer(), {"provenance": {}}), folder / f"{name}-{dtype}.gguf", dtype)
     return sorted(folder.iterdir())
 
 
@@ -147,7 +148,7 @@ def archives(folder: Path) -> list[Path]:
 
 def sign(path: Path) -> None:
     """Give a record the checksum of what it says now."""
-    file = path / directory.RECORD
+    file = path / RECORD
     try:
         record = json.loads(file.read_text())
         file.write_text(json.dumps({**record, "checksum": record_checksum(record)}))
@@ -159,7 +160,7 @@ _ALL = (
     Target("gguf", gguf, open_gguf),
     Target("safetensors", weights, load_model, "*.safetensors*"),
     Target("config", directories, load_model, "config.json"),
-    Target("record", lambda folder: directories(folder, record=True), load_model, directory.RECORD, sign),
+    Target("record", lambda folder: directories(folder, record=True), load_model, RECORD, sign),
     Target("tokenizer", tokenizers, open_tokenizer, "*.json"),
     Target("hdf5", hdf5, open_hdf5),
     Target("archive", archives, load_model),

@@ -26,11 +26,11 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.huggingface import HFLM
 
-from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.checkpoint.save import save_model
 from lucidlm.evaluate.harness_model import HarnessModel
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import save_model
 from lucidlm.model.heads import LanguageModel
+from lucidlm.tokenize.tokenizer import Tokenizer
 from results import record, spread
 
 SHAPE = ModelConfig(vocab_size=8192, embedding_dim=384, num_heads=6, ff_dim=1024, num_layers=6, context_length=1024)

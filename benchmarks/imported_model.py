@@ -72,10 +72,10 @@ def transformers_side(directory: Path, tokens: Tensor) -> dict[str, Measure]:
 
 def lucidlm_side(directory: Path, tokens: Tensor, *, compiled: bool = False, bf16: bool = False) -> dict[str, Measure]:
     """Return what is measured of ours."""
+    from lucidlm.checkpoint.load import load_model
+    from lucidlm.core.matmul import fast_matmul
     from lucidlm.core.memory import keep_freed_memory
-    from lucidlm.core.products import fast_products
-    from lucidlm.generate.prompts import PromptBatch
-    from lucidlm.model.directory import load_model
+    from lucidlm.inference.prompt_batch import PromptBatch
     from lucidlm.train.compilation import compile_blocks
 
     keep_freed_memory()  # as the command line does
@@ -86,14 +86,14 @@ def lucidlm_side(directory: Path, tokens: Tensor, *, compiled: bool = False, bf1
     prompt = tokens.flatten()[:PROMPT].tolist()
 
     def train() -> float:
-        with fast_products(torch.device("cpu")):
+        with fast_matmul(torch.device("cpu")):
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 loss = model.train().loss(inputs, targets)[0] / targets.numel()
             return take_step(loss, optimizer)
 
     def read() -> float:
         with torch.inference_mode():
-            _ = PromptBatch(model.eval(), [prompt]).read() @ model.head.T
+            model.logits(PromptBatch(model.eval(), [prompt]).read())
         return 0.0
 
     return {"train": partial(timed, train)} | ({} if compiled or bf16 else {"read": partial(timed, read)})
@@ -129,11 +129,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
 
+    from lucidlm.checkpoint.source import resolve_source
     from lucidlm.core.devices import has_bf16_units
-    from lucidlm.data.tokenizer import Tokenizer
-    from lucidlm.model.origin import locate
+    from lucidlm.tokenize.tokenizer import Tokenizer
 
-    locate(SOURCE)
+    resolve_source(SOURCE)
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from llama_cpp import Llama
 
-from lucidlm.data.sources import read_documents
-from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.data.sources.read import read_documents
 from lucidlm.interop.gguf.write import export_gguf
 from lucidlm.interop.pre_tokenizers import CLOSEST_TO_OURS
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import Loaded
 from lucidlm.model.heads import LanguageModel
+from lucidlm.tokenize.tokenizer import Tokenizer
 from results import record
 
 
@@ -57,7 +57,7 @@ def main() -> None:
     config = ModelConfig(vocab_size=tokenizer.vocab_size, embedding_dim=32, num_heads=1, ff_dim=32, num_layers=1)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        export_gguf(Loaded(LanguageModel(config), tokenizer, {}), Path(folder) / "model.gguf", None)
+        export_gguf(LoadedModel(LanguageModel(config), tokenizer, {}), Path(folder) / "model.gguf", None)
         peer = Llama(str(Path(folder) / "model.gguf"), vocab_only=True, verbose=False)
         for source, part in texts.items():
             held = part[1::2]

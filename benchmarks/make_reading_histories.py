@@ -19,7 +19,7 @@ from collections import defaultdict
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import write_text
 from lucidlm.core.seeds import numpy_generator
-from lucidlm.data.sources import read_documents
+from lucidlm.data.sources.read import read_documents
 
 
 def histories(

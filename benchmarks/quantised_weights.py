@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.quantize import DTYPES, Dtype
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core.io import require_free_space
-from lucidlm.data.examples import Passage
-from lucidlm.generate.likelihood import Scorer
-from lucidlm.metrics.text import bits_per_byte
-from lucidlm.model.directory import load_model, save_model
-from lucidlm.model.quantize import DTYPES, Dtype
-from lucidlm.model.sizes import require_causal
-from lucidlm.tasks.perplexity import Foresight
+from lucidlm.data.examples.records import Passage
+from lucidlm.inference.scorer import Scorer
+from lucidlm.metrics.text_metrics import bits_per_byte
+from lucidlm.tasks.perplexity import PerplexityPredictor
 from results import record
 
 
@@ -44,7 +44,7 @@ def cost(directory: str | Path, passages: list[Passage]) -> np.ndarray:
     """Return bits and bytes of each passage, (N, 2)."""
     loaded = load_model(directory)
     assert loaded.tokenizer is not None
-    foresight = Foresight(Scorer(require_causal(loaded.model, directory)), loaded.tokenizer)
+    foresight = PerplexityPredictor(Scorer(loaded.require_causal()), loaded.tokenizer)
     metric = bits_per_byte(lambda passage: passage.text)
     return metric.statistics(passages, foresight.predict(passages, str(directory)))
 

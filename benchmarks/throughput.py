@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from lucidlm.core.devices import has_bf16_units
-from lucidlm.core.products import fast_products
+from lucidlm.core.matmul import fast_matmul
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.counts import count_parameters, flops_per_token
+from lucidlm.model.flops import count_parameters, flops_per_token
 from lucidlm.model.heads import LanguageModel
 from lucidlm.train.compilation import compile_blocks
 from lucidlm.train.optim import OptimizerConfig, build_optimizer
@@ -50,7 +50,7 @@ def lucidlm_step(optimizer_name: str, *, bf16: bool, compiled: bool) -> Step:
     compile_blocks(model.model, "on" if compiled else "off", None)
 
     def step(tokens: Tensor, targets: Tensor) -> None:
-        with fast_products(CPU):
+        with fast_matmul(CPU):
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 loss = model.loss(tokens, targets)[0] / targets.numel()
             loss.backward()
@@ -136,7 +136,7 @@ def main() -> None:
         for name, step in steps.items():
             speeds[name].append(TOKENS / seconds_of(lambda step=step: step(tokens, targets), options.steps))
         default_peaks.append(sgemm_speed())
-        with fast_products(CPU):
+        with fast_matmul(CPU):
             peaks.append(max(default_peaks[-1], sgemm_speed()))
 
     flops, peak = flops_per_token(SHAPE, CONTEXT), max(peaks)

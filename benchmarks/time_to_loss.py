@@ -29,13 +29,12 @@ import torch
 
 from lucidlm.core.devices import Precision, choose_compute
 from lucidlm.core.seeds import derive
-from lucidlm.data.clean import CleanConfig
-from lucidlm.data.prepare import PrepareConfig, prepare
-from lucidlm.model.counts import count_parameters
-from lucidlm.train.loop import LoopConfig
-from lucidlm.train.optim import OptimizerConfig
-from lucidlm.train.pretrain import PretrainConfig, ShapeConfig, pretrain
-from lucidlm.train.schedule import ScheduleConfig
+from lucidlm.data.cleaning.clean import CleanConfig
+from lucidlm.data.corpus.prepare import PrepareConfig, prepare
+from lucidlm.model.flops import count_parameters
+from lucidlm.train.config import LoopConfig, OptimizerConfig, ScheduleConfig
+from lucidlm.train.pretrain.config import PretrainConfig, ShapeConfig
+from lucidlm.train.pretrain.run import pretrain
 from results import record, spread
 
 NANOGPT = shlex.split(

@@ -9,14 +9,12 @@ MODEL is what `lucidlm pretrain` made. For `lucidlm finetune title …` put this
 """
 
 import sys
-from pathlib import Path
 
-import torch
-
-from lucidlm.data.examples import Pair
-from lucidlm.metrics.text import summarization_metrics
-from lucidlm.tasks.base import tasks
-from lucidlm.tasks.sequences import SequenceToSequence
+from lucidlm import load_model
+from lucidlm.data.examples.records import Pair
+from lucidlm.metrics.text_metrics import summarization_metrics
+from lucidlm.tasks.base.task import tasks
+from lucidlm.tasks.base.text_generation import SequenceToSequence
 
 TITLE = tasks.register("title")(
     SequenceToSequence(
@@ -25,16 +23,14 @@ TITLE = tasks.register("title")(
         source_field="article",
         target_field="title",
         source_share=0.9,
-        judged_by=summarization_metrics,
+        metrics=summarization_metrics,
     )
 )
 
 if __name__ == "__main__":
-    from lucidlm.train.finetune import FinetuneConfig, finetune
+    from lucidlm.train.finetune.run import FinetuneConfig, finetune
 
     model, articles, out = sys.argv[1:]
     finetune(FinetuneConfig(task="title", model=model, data=articles), out)
-    [answer] = TITLE.predictor(Path(out), torch.device("cpu")).predict(
-        [Pair("Rain fell on the city all day.", "", (), "")]
-    )
+    [answer] = TITLE.predictor(load_model(out)).predict([Pair("Rain fell on the city all day.", "", (), "")])
     print(answer.text)

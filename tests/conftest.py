@@ -14,9 +14,10 @@ import torch
 
 from lucidlm.core import devices
 from lucidlm.core.devices import Compute, choose_compute, usable_cores
-from lucidlm.data.prepare import PrepareConfig, prepare
+from lucidlm.data.corpus.prepare import PrepareConfig, prepare
 from lucidlm.train.loop import LoopConfig
-from lucidlm.train.pretrain import PretrainConfig, ShapeConfig, pretrain
+from lucidlm.train.pretrain.config import PretrainConfig, ShapeConfig
+from lucidlm.train.pretrain.run import pretrain
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

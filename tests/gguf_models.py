@@ -11,11 +11,11 @@ import torch
 from gguf import GGUFWriter
 from tokenizers import decoders, models, normalizers
 
-from lucidlm.data.tokenizer import CONTROL, UNKNOWN, Tokenizer
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.interop.gguf.header import read_header
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import Loaded
 from lucidlm.model.heads import LanguageModel
+from lucidlm.tokenize.tokenizer import CONTROL, UNKNOWN, Tokenizer
 
 TEXT = "The quick brown fox jumps over the lazy dog, doesn't it? 春眠不觉晓，处处闻啼鸟。 1984 was 36 years ago.\n"
 SPACE = "▁"
@@ -44,7 +44,7 @@ def characters_without_bytes(text: str) -> Tokenizer:
     return Tokenizer(core)
 
 
-def tiny(tokenizer: Tokenizer, **fields: Any) -> Loaded:
+def tiny(tokenizer: Tokenizer, **fields: Any) -> LoadedModel:
     """Return a model whose every weight is random, those of norms around 1: fresh biases are zeros, and would not show."""
     model = LanguageModel(ModelConfig(**{"vocab_size": tokenizer.vocab_size, **SIZE, **fields}), seed=None)
     generator = torch.Generator().manual_seed(0)
@@ -52,7 +52,7 @@ def tiny(tokenizer: Tokenizer, **fields: Any) -> Loaded:
         for name, parameter in model.named_parameters():
             drawn = 0.2 * torch.randn(parameter.shape, generator=generator)
             parameter.copy_(drawn + 1 if "norm" in name and name.endswith("weight") else drawn)
-    return Loaded(model.eval(), tokenizer, {})
+    return LoadedModel(model.eval(), tokenizer, {})
 
 
 def sentence_piece() -> tokenizers.Tokenizer:

@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from huggingface_hub import constants
 
-from lucidlm.data import hub_files
+from lucidlm.data.sources import hub_files
 
 LARGE = (".safetensors", ".gguf", ".parquet", ".bin", ".gz")
 """Endings of files that lie in the storage for large files."""

@@ -1,42 +1,89 @@
 """lucidlm: from raw text to an evaluated language model.
 
-The names below are the whole public interface at the top. Those that need PyTorch are imported when they are first
-used, so that `import lucidlm` takes no time.
+The names below are the whole public interface: a function a command, a class for each kind of model. All but the errors
+are imported when they are first used, so that `import lucidlm` takes no time.
 """
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from operator import attrgetter
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from lucidlm.core.errors import InputError, LucidError
+from lucidlm.core.errors import InputError, InputTypeError, LucidError
 from lucidlm.version import __version__
 
 if TYPE_CHECKING:
+    from lucidlm.api.judging import compare, evaluate, explain
+    from lucidlm.api.training import export, finetune, label_curve, prepare, pretrain
     from lucidlm.big_language_model import BigLanguageModel
-    from lucidlm.data.tokenizer import Tokenizer
+    from lucidlm.checkpoint.load import load_model
     from lucidlm.model.config import ModelConfig
-    from lucidlm.model.directory import load_model
+    from lucidlm.predict.classifier import TextClassifier
+    from lucidlm.predict.embedder import TextEmbedder
+    from lucidlm.predict.span_reader import SpanReader
+    from lucidlm.predict.text_generator import TextGenerator
+    from lucidlm.tokenize.tokenizer import Tokenizer
 
     load_tokenizer = Tokenizer.load
 
 __all__ = [
     "BigLanguageModel",
     "InputError",
+    "InputTypeError",
     "LucidError",
     "ModelConfig",
+    "SpanReader",
+    "TextClassifier",
+    "TextEmbedder",
+    "TextGenerator",
     "__version__",
+    "compare",
+    "evaluate",
+    "explain",
+    "export",
+    "finetune",
+    "label_curve",
     "load_model",
     "load_tokenizer",
+    "prepare",
+    "pretrain",
 ]
 
 _HOMES = {
     "BigLanguageModel": ("lucidlm.big_language_model", "BigLanguageModel"),
     "ModelConfig": ("lucidlm.model.config", "ModelConfig"),
-    "load_model": ("lucidlm.model.directory", "load_model"),
-    "load_tokenizer": ("lucidlm.data.tokenizer", "Tokenizer.load"),
+    "SpanReader": ("lucidlm.predict.span_reader", "SpanReader"),
+    "TextClassifier": ("lucidlm.predict.classifier", "TextClassifier"),
+    "TextEmbedder": ("lucidlm.predict.embedder", "TextEmbedder"),
+    "TextGenerator": ("lucidlm.predict.text_generator", "TextGenerator"),
+    "compare": ("lucidlm.api.judging", "compare"),
+    "evaluate": ("lucidlm.api.judging", "evaluate"),
+    "explain": ("lucidlm.api.judging", "explain"),
+    "export": ("lucidlm.api.training", "export"),
+    "finetune": ("lucidlm.api.training", "finetune"),
+    "label_curve": ("lucidlm.api.training", "label_curve"),
+    "load_model": ("lucidlm.checkpoint.load", "load_model"),
+    "load_tokenizer": ("lucidlm.tokenize.tokenizer", "Tokenizer.load"),
+    "prepare": ("lucidlm.api.training", "prepare"),
+    "pretrain": ("lucidlm.api.training", "pretrain"),
 }
+
+
+class _Package(ModuleType):
+    """The package as a module, in which `evaluate` and `explain` are functions.
+
+    Python would put the folders of these names in their place as soon as something is imported from them.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -9,18 +9,24 @@ from typing import Any
 
 import torch
 
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
+from lucidlm.checkpoint.sizes import check_sizes, infer_sizes
+from lucidlm.checkpoint.weights import check_fit, load_weights
+from lucidlm.core.arguments import require_count, require_text
 from lucidlm.core.errors import InputError
+from lucidlm.core.flat import require_known
 from lucidlm.core.io import require_vacant
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.generate.decode import generate, stream
-from lucidlm.generate.sampling import SamplingConfig
-from lucidlm.interop.keras.directory import whole
+from lucidlm.inference.decode import generate, stream
+from lucidlm.inference.sampler import SamplingConfig
+from lucidlm.interop.keras.directory import model_directory_of
 from lucidlm.interop.keras.weights import load_h5
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import load_model, save_model
 from lucidlm.model.heads import LanguageModel
-from lucidlm.model.sizes import explicit, refuse_other, require_causal, sizes_of
-from lucidlm.model.weights import check_fit, load_weights
+from lucidlm.tokenize.tokenizer import Tokenizer
+
+OPEN = "Open it with lucidlm.load_model."
+"""What to do with a model that does not continue text."""
 
 
 class BigLanguageModel(LanguageModel):
@@ -62,6 +68,7 @@ class BigLanguageModel(LanguageModel):
             "num_layers": num_layers,
             **fields,
         }
+        require_known(fields, ModelConfig.model_fields)
         config = ModelConfig(**chosen)
         if not config.causal:
             raise InputError("a BigLanguageModel writes text, so it is causal", where="causal", fix="Leave it out.")
@@ -78,7 +85,7 @@ class BigLanguageModel(LanguageModel):
         InputError: it is none, it is damaged, or it holds a model of another kind.
         """
         loaded = load_model(directory)
-        written = require_causal(loaded.model, directory)
+        written = loaded.require_causal(OPEN)
         config = written.config
         with torch.device("meta"):
             model = cls(**config.model_dump(), tokenizer=loaded.tokenizer, seed=None)
@@ -107,11 +114,11 @@ class BigLanguageModel(LanguageModel):
         InputError: nothing is there, it is damaged or a pickle, or it is of a model of another shape; the message says
             with what arguments to construct that.
         """
-        path = whole(Path(path))
+        path = model_directory_of(Path(path))
         if path.is_dir():
             loaded = load_model(path)
-            model = require_causal(loaded.model, path)
-            refuse_other(explicit(model.config), self.config, self._chosen, path)
+            model = loaded.require_causal(OPEN)
+            check_sizes(model.config.model_dump(), self.config, self._chosen, path)
             device = self.head.device
             self.config, self.model, self.lm_head = model.config, model.model, model.lm_head
             self.generation = model.generation
@@ -119,8 +126,8 @@ class BigLanguageModel(LanguageModel):
             tokenizer = loaded.tokenizer
         else:
             tensors = load_h5(path) if path.suffix == ".h5" else load_weights(path)
-            sizes = sizes_of(tensors)
-            refuse_other(sizes, self.config, sizes, path)
+            sizes = infer_sizes(tensors)
+            check_sizes(sizes, self.config, sizes, path)
             check_fit({name: value.shape for name, value in self.state_dict().items()}, tensors, path)
             self.load_state_dict(tensors)
             beside = path.with_name("tokenizer.json")
@@ -140,16 +147,22 @@ class BigLanguageModel(LanguageModel):
         ------
         InputError: there is no tokenizer, a field is wrong, or the prompt is longer than the model's context.
         """
-        config = SamplingConfig(length=length, **sampling)
-        tokenizer = self._need_tokenizer()
-        prompt = tokenizer.encode_prompt(start_string, special=special)
+        config, tokenizer = _sampling(length, sampling), self._need_tokenizer()
+        prompt = tokenizer.encode_prompt(require_text(start_string, "start_string"), special=special)
         return start_string + generate(self, tokenizer, [prompt], config)[0].text
 
     def stream(self, start_string: str, length: int = 50, *, special: bool = False, **sampling: Any) -> Iterator[str]:
         """Yield what `generate` returns in pieces, as they come: the start string first."""
-        config, tokenizer = SamplingConfig(length=length, **sampling), self._need_tokenizer()
-        prompt = tokenizer.encode_prompt(start_string, special=special)
+        config, tokenizer = _sampling(length, sampling), self._need_tokenizer()
+        prompt = tokenizer.encode_prompt(require_text(start_string, "start_string"), special=special)
         return chain([start_string], stream(self, tokenizer, prompt, config))
+
+    def __repr__(self) -> str:
+        size = self.config
+        return (
+            f"BigLanguageModel({size.num_layers} layers, {size.embedding_dim:,} wide, vocabulary of {size.vocab_size:,}; "
+            f"{sum(parameter.numel() for parameter in self.parameters()) / 1e6:,.1f} M parameters)"
+        )
 
     def _need_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
@@ -159,3 +172,9 @@ class BigLanguageModel(LanguageModel):
                 "directory with load_weights or from_pretrained.",
             )
         return self.tokenizer
+
+
+def _sampling(length: int, fields: dict[str, Any]) -> SamplingConfig:
+    """Return the settings of a call, checked."""
+    require_known(fields, SamplingConfig.model_fields)
+    return SamplingConfig(length=require_count(length, "length"), **fields)

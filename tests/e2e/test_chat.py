@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from lucidlm.checkpoint.save import save_model
 from lucidlm.cli import main as cli
-from lucidlm.data.examples import Message
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.generate.decode import Generation
+from lucidlm.inference.decode import Generation
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import save_model
 from lucidlm.model.heads import LanguageModel
+from lucidlm.tokenize.conversation import Message
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 Chat = Callable[..., tuple[int, str, str]]
 SHAPE: dict[str, Any] = {"embedding_dim": 32, "num_heads": 2, "num_kv_heads": 2, "ff_dim": 16, "num_layers": 1}
@@ -62,7 +62,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, str]]]:
         on_text("!")
         return Generation(f"reply {len(found)}!", [], "eos" if config.length > 1 else "length")
 
-    monkeypatch.setattr("lucidlm.generate.chat.reply", reply)
+    monkeypatch.setattr("lucidlm.inference.chat.reply", reply)
     return found
 
 

@@ -16,10 +16,10 @@ import pytest
 import torch
 from tests.conftest import made_up_reviews
 
+from lucidlm.checkpoint.load import load_model
 from lucidlm.cli import main as cli
-from lucidlm.generate.decode import generate
-from lucidlm.generate.sampling import SamplingConfig
-from lucidlm.model.directory import load_model
+from lucidlm.inference.decode import generate
+from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.model.heads import LanguageModel
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -155,7 +155,7 @@ def test_ctrl_c_anywhere_is_one_line(run: Run, tiny_model: Path, monkeypatch: py
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lucidlm.model.directory.load_model", interrupt)
+    monkeypatch.setattr("lucidlm.checkpoint.load.load_model", interrupt)
     code, output, errors = run("generate", tiny_model, "film")
     assert (code, output) == (130, "")
     assert "Traceback" not in errors
@@ -258,7 +258,7 @@ def test_prepare_of_a_tiny_corpus_and_training_on_it(run: Run, tmp_path: Path) -
         (["--vocab-size", "100"], "at least 261 tokens"),
         (["--vocab-size", "many"], "vocab_size"),
         (["--validation", "0.9", "--test", "0.2"], "leave nothing to train on"),
-        (["--tokenizer", "words"], "tokenizer"),
+        (["--tokenizer", "words"], None),
         (["--on-error", "ignore"], None),
         (["--no-such-flag"], None),
     ],
@@ -310,6 +310,10 @@ def test_pretrain_names_a_wrong_flag(
         (["data", "prepare", "nowhere.txt", "--out", "d"], "nowhere.txt"),
         (["data", "prepare", "--out", "d"], "sources: Field required"),
         (["finetune", "sentiment", "--model", "nowhere", "--data", "x.csv", "--out", "m"], "x.csv|nowhere"),
+        (
+            ["finetune", "translation", "--model", "x", "--data", "y", "--out", "m", "--temperature", "0.1"],
+            "temperature is a setting of search and recommendation, not of translation",
+        ),
         (["report", "nowhere"], "nowhere"),
         (["pretrain", "--out", "m", "--resume"], "m/config.yaml: file not found"),
     ],
@@ -421,7 +425,7 @@ def test_a_damaged_model_is_named(
 @pytest.fixture
 def stopped(run: Run, tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that crashed after two checkpoints."""
-    from lucidlm.train import pretrain as training
+    from lucidlm.train.pretrain import run as training
 
     def crash(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -459,7 +463,7 @@ def test_a_resumed_run_keeps_its_settings(run: Run, stopped: Path, tiny_data: Pa
 def test_flags_replace_what_a_replayed_file_says(
     run: Run, stopped: Path, tmp_path: Path, tiny_data: Path, reviews_zh_jsonl: Path
 ) -> None:
-    from lucidlm.train.pretrain import PretrainConfig
+    from lucidlm.train.pretrain.run import PretrainConfig
 
     other = tmp_path / "other"
     assert run("data", "prepare", reviews_zh_jsonl, "--out", other)[0] == 0

@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lucidlm.data.cards import DataCard
-from lucidlm.data.loader import TokenCorpus
+from lucidlm.checkpoint.load import load_model
+from lucidlm.data.corpus.cards import DataCard
+from lucidlm.data.corpus.loader import TokenCorpus
 from lucidlm.data.split import split_of
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.demo import RECIPES, TEST, VALIDATION
-from lucidlm.model.directory import load_model
+from lucidlm.recipe import BUILT_IN, load_recipe
 from lucidlm.tasks import tasks
-from lucidlm.train.finetune import read_parts
-from lucidlm.train.finetune_config import FinetuneConfig
-from lucidlm.train.pretrain import PretrainConfig
+from lucidlm.tokenize.tokenizer import Tokenizer
+from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.run import read_parts
+from lucidlm.train.pretrain.run import PretrainConfig
 
 
 def demo(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -91,7 +91,7 @@ def test_it_judges_beside_its_baselines(finished: Finished) -> None:
 
 
 def held_out_texts(data: Path) -> set[str]:
-    config = FinetuneConfig(task="sentiment", model="", data=str(data), validation=VALIDATION, test=TEST)
+    config = FinetuneConfig(task="sentiment", model="", data=str(data), validation=0.05, test=0.1)
     return {example.text for example in read_parts(config, tasks.get("sentiment"))["test"]}
 
 
@@ -113,7 +113,7 @@ def test_what_it_is_judged_on_was_never_trained_on(finished: Finished) -> None:
     trained = documents(out / "data", "train")
     assert len(trained) > 200
     assert not held_out & trained
-    assert all(split_of(text, VALIDATION, TEST) == "train" for text in trained)
+    assert all(split_of(text, 0.05, 0.1) == "train" for text in trained)
     # Fine-tuning holds out a share of each label, so a few texts stand in another part than in pretraining.
     tested = documents(out / "data", "test")
     assert len(tested & held_out) > 0.8 * max(len(held_out), len(tested))
@@ -144,7 +144,9 @@ def test_the_time_given_is_the_training_time(finished: Finished) -> None:
     tuning = FinetuneConfig.load(out / "judge" / "config.yaml").loop.minutes
     assert pretraining is not None
     assert tuning is not None
-    assert pretraining == pytest.approx(RECIPES[language].pretraining * 0.15)
+    budget = load_recipe(BUILT_IN / f"demo-{language}.yaml").budget
+    assert budget is not None
+    assert pretraining == pytest.approx(budget.pretraining * 0.15)
     assert pretraining + tuning == pytest.approx(0.15)
 
 
@@ -163,7 +165,7 @@ def test_other_settings_in_the_same_place_are_refused(finished: Finished) -> Non
     for arguments in (["--minutes", 9], ["--minutes", 0.15, "--seed", 1]):
         found = demo("--lang", language, "--data", data, "--out", out, *arguments)
         assert found.returncode == 2
-        assert "holds a demo with other settings" in found.stderr
+        assert "holds a run with other settings" in found.stderr
     assert contents(out) == before
 
 

@@ -12,12 +12,12 @@ import typer.main
 import yaml
 
 from lucidlm.cli.main import app
-from lucidlm.data.cards import DataCard
-from lucidlm.data.prepare import PrepareConfig
+from lucidlm.data.corpus.cards import DataCard
+from lucidlm.data.corpus.prepare import PrepareConfig
 from lucidlm.evaluate.runner import Evaluation
-from lucidlm.generate.sampling import SamplingConfig
-from lucidlm.train.finetune import FinetuneConfig
-from lucidlm.train.pretrain import PretrainConfig
+from lucidlm.inference.sampler import SamplingConfig
+from lucidlm.train.finetune.config import KINDS, FinetuneConfig
+from lucidlm.train.pretrain.run import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "lucidlm"
@@ -217,7 +217,7 @@ def test_both_languages_say_the_same(english: Path, chinese: Path) -> None:
         ("data.md", DataCard.model_fields),
         ("data.md", PrepareConfig.model_fields),
         ("training.md", PretrainConfig.model_fields),
-        ("finetuning-and-evaluation.md", FinetuneConfig.model_fields),
+        ("finetuning-and-evaluation.md", {name: None for kind in KINDS for name in kind.model_fields}),
         ("finetuning-and-evaluation.md", Evaluation.model_fields),
         ("generation.md", {name.replace("_", "-"): None for name in SamplingConfig.model_fields}),
     ],

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 import lucidlm
-from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.interop.keras.directory import WEIGHTS, export_keras
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import Loaded, load_model
 from lucidlm.model.heads import LanguageModel
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LINES = """\
@@ -43,7 +44,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("examples") / "model"
     tokenizer = Tokenizer.train_bpe([f"{PROMPT} jumps over the lazy dog. " * 20], 280, exact=False)
     config = ModelConfig(vocab_size=10000, embedding_dim=512, num_heads=8, ff_dim=2048, num_layers=6)
-    export_keras(Loaded(LanguageModel(config), tokenizer, {}), directory, None)
+    export_keras(LoadedModel(LanguageModel(config), tokenizer, {}), directory, None)
     return directory
 
 

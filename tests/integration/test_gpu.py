@@ -9,15 +9,15 @@ import pytest
 import torch
 from tests.conftest import tiny_pretraining
 
+from lucidlm.checkpoint.load import load_model
 from lucidlm.core.devices import choose_compute, describe_machine
 from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory
-from lucidlm.generate.decode import generate
-from lucidlm.generate.sampling import SamplingConfig
-from lucidlm.model.directory import load_model
+from lucidlm.inference.decode import generate
+from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.model.heads import LanguageModel
-from lucidlm.train.finetune import finetune
-from lucidlm.train.finetune_config import FinetuneConfig
-from lucidlm.train.pretrain import pretrain
+from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.run import finetune
+from lucidlm.train.pretrain.run import pretrain
 
 pytestmark = pytest.mark.gpu
 

@@ -22,7 +22,7 @@ from huggingface_hub import constants
 from tests.hub_server import TOKEN, Hub
 
 from lucidlm.core.errors import InputError, LucidError
-from lucidlm.data.sources import read_documents, read_rows
+from lucidlm.data.sources.read import read_documents, read_rows
 
 CARD = """---
 license: cc-by-4.0
@@ -100,6 +100,7 @@ def test_splits_and_configurations_of_a_readme(hub: Hub, capsys: pytest.CaptureF
     assert documents[1].where == "hf:acme/reviews/en/train-00000.jsonl:2"
     assert documents[0].meta["licence"] == "cc-by-4.0"
     commit = hub.repositories["datasets/acme/reviews"].names["main"]
+    assert documents[0].revision == commit
     assert capsys.readouterr().err == f"hf:acme/reviews: split train, 2 files, commit {commit[:7]}\n"
     assert texts("hf:acme/reviews@test") == ["so so"]
     assert texts("hf:acme/reviews/fr") == ["bien"]

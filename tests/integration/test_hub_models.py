@@ -13,18 +13,19 @@ from tests.gguf_models import tiny, trained_tokenizer
 from tests.hub_server import TOKEN, Hub
 from typer.testing import CliRunner
 
+from lucidlm.checkpoint import shards
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.peft import save_adapter
+from lucidlm.checkpoint.save import save_model
 from lucidlm.cli.main import app
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.io import read_json
 from lucidlm.interop.gguf.write import export_gguf
-from lucidlm.model import shards
-from lucidlm.model.adapters import save_adapter
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import load_model, save_model
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.lora import LoraConfig, add_adapters, merge
-from lucidlm.train.finetune import finetune
-from lucidlm.train.finetune_config import FinetuneConfig
+from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.run import finetune
 from lucidlm.train.loop import LoopConfig
 
 CONFIG = ModelConfig(vocab_size=20, embedding_dim=4, num_heads=2, ff_dim=8, num_layers=2)

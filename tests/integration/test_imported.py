@@ -12,13 +12,13 @@ from tests.conftest import made_up_reviews
 from tests.parity.test_tokenizer_parity import bert, gpt2
 from typer.testing import CliRunner
 
+from lucidlm.checkpoint.load import load_model
 from lucidlm.cli.main import app
-from lucidlm.data.examples import Answer, Question
-from lucidlm.model.classify import TextClassifier
-from lucidlm.model.directory import load_model
-from lucidlm.model.spans import SpanReader
-from lucidlm.train.finetune import finetune
-from lucidlm.train.finetune_config import FinetuneConfig
+from lucidlm.data.examples.records import Answer, Question
+from lucidlm.predict.classifier import TextClassifier
+from lucidlm.predict.span_reader import SpanReader
+from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.run import finetune
 from lucidlm.train.loop import LoopConfig
 
 transformers = pytest.importorskip("transformers", reason="needs the [hf] extra")
@@ -70,7 +70,7 @@ def test_a_classifier_tuned_here_is_the_same_in_a_pipeline(imported: Path, revie
     """BERT's is read from its first token without asking; a causal model's from its last, when asked to."""
     causal = load_model(imported).model.config.causal
     finetune(configured(imported, reviews_csv, **({"pooling": "last"} if causal else {})), tmp_path / "judge")
-    judge = TextClassifier.from_pretrained(tmp_path / "judge")
+    judge = TextClassifier(tmp_path / "judge", device="cpu")
     assert judge.model.pooling == ("last" if causal else "first")
     pipeline = transformers.pipeline("text-classification", str(tmp_path / "judge"), top_k=None, device="cpu")
     texts = REVIEWS[:3]
@@ -80,7 +80,7 @@ def test_a_classifier_tuned_here_is_the_same_in_a_pipeline(imported: Path, revie
 
 
 def test_adapters_are_trained_beside_the_imported_weights(imported: Path, reviews_csv: Path, tmp_path: Path) -> None:
-    outcome = finetune(configured(imported, reviews_csv, strategy="lora"), tmp_path / "judge")
+    outcome = finetune(configured(imported, reviews_csv, tuning="lora"), tmp_path / "judge")
     assert "validation_accuracy" in outcome.evaluation
     assert (tmp_path / "judge" / "adapter" / "adapter_config.json").is_file()
 
@@ -89,7 +89,7 @@ def test_a_classifier_tuned_elsewhere_judges_as_it_does_there(tmp_path: Path) ->
     tiny_bert(tmp_path)
     transformers.BertForSequenceClassification.from_pretrained(tmp_path).save_pretrained(tmp_path)
     theirs = transformers.pipeline("text-classification", str(tmp_path), top_k=None, device="cpu")
-    ours = TextClassifier.from_pretrained(tmp_path)
+    ours = TextClassifier(tmp_path, device="cpu")
     for text in REVIEWS[:3]:
         by_label = {one["label"]: one["score"] for one in theirs([text])[0]}
         found = dict(zip(ours.labels, ours.predict_proba([text])[0], strict=True))
@@ -101,7 +101,7 @@ def test_a_reader_tuned_elsewhere_sees_what_it_was_tuned_with(tmp_path: Path) ->
     tiny_bert(tmp_path)
     theirs = transformers.BertForQuestionAnswering.from_pretrained(tmp_path)
     theirs.save_pretrained(tmp_path)
-    reader = SpanReader.from_pretrained(tmp_path)
+    reader = SpanReader(tmp_path, device="cpu")
     question = Question("1", REVIEWS[0], "director wonderful", (Answer(REVIEWS[0][:8], 0),), "f:1")
     [window] = reader.windows(reader.encode([question])[0])
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)

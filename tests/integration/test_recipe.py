@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lucidlm.checkpoint.load import load_model
 from lucidlm.core.errors import InputError
 from lucidlm.evaluate.record import EVALUATION, read_evaluation
-from lucidlm.model.directory import load_model
-from lucidlm.recipe import Recipe, run_recipe
+from lucidlm.recipe import BUILT_IN, Recipe, run_recipe
+from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.pretrain.run import PretrainConfig
 
-RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
+RECIPES = sorted([*(Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"), *BUILT_IN.glob("*.yaml")])
 LOOP = {"max_steps": 4, "evaluations": 1}
 BASE = {
     "about": "a small backbone",
@@ -68,6 +70,60 @@ def test_a_wrong_field_is_named(recipes: Path, tmp_path: Path, reviews_csv: Path
     (recipes / "base.yaml").write_text("about: x\nfine_tune: {}\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"base\.yaml: fine_tune"):
         run_recipe(recipes / "judge.yaml", tmp_path / "runs", reviews_csv.parent)
+
+
+def test_budget_seed_and_samples(recipes: Path, tmp_path: Path, reviews_csv: Path) -> None:
+    fields = {
+        **BASE,
+        **{name: TUNED[name] for name in ("finetune", "evaluate")},
+        "data": str(reviews_csv.parent),
+        "language": "zh",
+        "seed": 3,
+        "budget": {"minutes": 50, "pretraining": 0.6},
+        "folders": {"tuned": "test"},
+        "samples": {"prompts": ["This", "The film"], "length": 3},
+    }
+    (recipes / "whole.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
+    home = run_recipe(recipes / "whole.yaml", tmp_path / "runs")
+    assert home == tmp_path / "runs" / "whole"
+    pretraining = PretrainConfig.load(home / "pretrained" / "config.yaml").loop
+    tuning = FinetuneConfig.load(home / "test" / "config.yaml").loop
+    assert (pretraining.seed, pretraining.minutes) == (3, pytest.approx(30))
+    assert (tuning.seed, tuning.minutes) == (3, pytest.approx(20))
+    assert read_evaluation(home / "test" / EVALUATION).settings["seed"] == 3
+    assert len((home / "pretrained" / "samples.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+    assert 'lang="zh' in (home / "report.html").read_text(encoding="utf-8")
+    before = (home / "report.html").stat().st_mtime_ns
+    run_recipe(recipes / "whole.yaml", tmp_path / "runs")
+    assert (home / "report.html").stat().st_mtime_ns == before
+
+
+def test_a_folder_keeps_to_the_settings_it_was_begun_with(recipes: Path, tmp_path: Path, reviews_csv: Path) -> None:
+    run_recipe(recipes / "base.yaml", tmp_path / "runs", reviews_csv.parent)
+    described = {**BASE, "about": "another description"}
+    (recipes / "base.yaml").write_text(yaml.safe_dump(described), encoding="utf-8")
+    run_recipe(recipes / "base.yaml", tmp_path / "runs", reviews_csv.parent)
+    (recipes / "base.yaml").write_text(yaml.safe_dump({**BASE, "seed": 1}), encoding="utf-8")
+    with pytest.raises(InputError, match=r"base: holds a run with other settings\. Choose another --out"):
+        run_recipe(recipes / "base.yaml", tmp_path / "runs", reviews_csv.parent)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"evaluate": {"test": {"task": "sentiment", "date": "x"}}}, "base.yaml: .*date"),
+        ({"pretrain": {"depth": 1, "loop": "long"}}, "base.yaml: loop"),
+        ({"finetune": {"task": "sentiment", "data": "nowhere.csv"}}, "nowhere.csv: there is no such file"),
+        ({"pretrain": {"objective": "masked"}, "samples": {"prompts": ["a"]}}, "base.yaml: samples are written by"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_made(
+    recipes: Path, tmp_path: Path, reviews_csv: Path, fields: dict[str, object], message: str
+) -> None:
+    (recipes / "base.yaml").write_text(yaml.safe_dump({**BASE, **fields}), encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        run_recipe(recipes / "base.yaml", tmp_path / "runs", reviews_csv.parent)
+    assert not (tmp_path / "runs" / "base" / "data").exists()
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from tests.conftest import tiny_pretraining
 
-from lucidlm.train.finetune import FinetuneConfig
+from lucidlm.train.finetune.run import FinetuneConfig
 from lucidlm.train.loop import LoopConfig
-from lucidlm.train.pretrain import PretrainConfig
+from lucidlm.train.pretrain.run import PretrainConfig
 
 STEPS, CHECKPOINT = 60, 15
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 from tests.parity.tiny_models import BERT, GPT2, ROTARY, close, ids, their, transformers
 
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.peft import save_adapter
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.model.adapters import save_adapter
-from lucidlm.model.directory import load_model, save_model
 from lucidlm.model.heads import LanguageModel, SequenceClassifier, SpanExtractor
 from lucidlm.model.lora import LoraConfig, add_adapters
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 peft = pytest.importorskip("peft", reason="the peer of these tests is not installed: pip install peft")
 pytestmark = pytest.mark.filterwarnings(

@@ -10,11 +10,12 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from lucidlm.data.chat import frame_chats
-from lucidlm.data.chat_forms import read_chat
-from lucidlm.data.chat_template import CHATML, template_of
-from lucidlm.data.examples import Message, Row
-from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.data.examples.chat_forms import read_chat
+from lucidlm.data.examples.records import Row
+from lucidlm.tokenize.chat_prompts import tokenize_chats
+from lucidlm.tokenize.chat_template import CHATML, template_of
+from lucidlm.tokenize.conversation import Message
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers", reason="needs the [hf] extra")
 
@@ -302,7 +303,7 @@ def test_tools_and_calls_are_given_to_templates_as_by_transformers(
 )
 def test_calls_are_learned_from_their_header_to_their_end(name: str, learned: list[str]) -> None:
     ours = Tokenizer(byte_level(), {"bos_token": "<s>", "eos_token": "</s>", "chat_template": TOOL_TEMPLATES[name]})
-    [one] = frame_chats([read_chat(Row({"messages": WITH_TOOLS[0], "tools": TOOLS}, "f:1"))], ours, 5000)
+    [one] = tokenize_chats([read_chat(Row({"messages": WITH_TOOLS[0], "tools": TOOLS}, "f:1"))], ours, 5000)
     assert ours.decode(one.ids[one.counted], skip_special=False) == "".join(learned)
 
 
@@ -320,7 +321,7 @@ def test_thoughts_are_given_and_learned(key: str, directory: Path) -> None:
     chat = read_chat(Row({"messages": messages}, "f:1"))
     text = theirs.apply_chat_template(messages, tokenize=False, chat_template=template)
     assert template_of(ours).render(chat.messages, reply=False).text == text
-    [one] = frame_chats([chat], ours, 500)
+    [one] = tokenize_chats([chat], ours, 500)
     counted = ours.core.decode(one.ids[one.counted].tolist(), skip_special_tokens=False).replace(" ", "")
     assert counted == "<think>who?|who?</think>am<|im_end|>12<|im_end|>"
 

@@ -12,12 +12,13 @@ import torch
 from tests.parity.tiny_models import GPT2, PAD, ROTARY, close, their, transformers
 from tokenizers import processors
 
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
-from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.interop.hf import export_hf
-from lucidlm.model.classify import TextClassifier
-from lucidlm.model.directory import load_model, save_model
 from lucidlm.model.heads import SequenceClassifier
+from lucidlm.predict.classifier import TextClassifier
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 FAMILIES = {"GPT2": GPT2, "Llama": ROTARY, "Qwen2": ROTARY, "Qwen3": ROTARY, "Mistral": ROTARY}
 TEXTS = ["the quick brown fox", "x", "jumps over the lazy dog, and over the fox", "dog"]
@@ -87,7 +88,7 @@ def test_texts_that_end_in_padding(name: str, side: str, tmp_path: Path) -> None
     else:  # whose tokenizer is not Qwen2's, without which no model of that family is exported
         save_model(loaded.model, export, loaded.tokenizer)
     for copy in ("theirs", "ours", "back"):
-        found = TextClassifier.from_pretrained(tmp_path / copy).predict_proba(TEXTS)
+        found = TextClassifier(tmp_path / copy, device="cpu").predict_proba(TEXTS)
         assert np.abs(found - expected.numpy()).max() < 1e-5, copy
         assert json.loads((tmp_path / copy / "config.json").read_text())["pad_token_id"] == 0
 
@@ -99,7 +100,7 @@ def test_a_model_that_names_no_padding_keeps_none_where_texts_may_end_in_it(tmp_
     save_model(loaded.model, tmp_path / "ours", loaded.tokenizer)
     assert json.loads((tmp_path / "ours" / "config.json").read_text())["pad_token_id"] is None
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
-    found = TextClassifier.from_pretrained(tmp_path / "ours").predict_proba(TEXTS)
+    found = TextClassifier(tmp_path / "ours", device="cpu").predict_proba(TEXTS)
     for text, row in zip(TEXTS, found, strict=True):
         with torch.no_grad():
             expected = theirs(**tokenizer(text, return_tensors="pt")).logits.softmax(-1)[0]

@@ -10,8 +10,9 @@ import pytest
 import torch
 import transformers
 
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import load_model, save_model
 from lucidlm.model.heads import LanguageModel
 
 pytest.importorskip("compressed_tensors")

@@ -8,23 +8,23 @@ from typing import Any
 import pytest
 from tests.parity.test_tokenizer_parity import MAKERS
 
-from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.explain.explanation import explain
 from lucidlm.explain.predictions import predict
-from lucidlm.generate.decode import generate, start_rows
-from lucidlm.generate.sampling import SamplingConfig
+from lucidlm.inference.decode import generate, start_rows
+from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import Loaded
 from lucidlm.model.heads import LanguageModel, SequenceClassifier
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 TEXT = "it is a world"
 GREEDY = SamplingConfig(temperature=0, length=1)
 
 
-def language(tokenizer: Tokenizer) -> Loaded:
+def language(tokenizer: Tokenizer) -> LoadedModel:
     shape: dict[str, Any] = {"embedding_dim": 16, "num_heads": 2, "ff_dim": 16, "num_layers": 1, "context_length": 64}
     model = LanguageModel(ModelConfig(vocab_size=tokenizer.vocab_size, tied_embeddings=False, **shape)).eval()
-    return Loaded(model, tokenizer, {"kind": "language", "provenance": {}})
+    return LoadedModel(model, tokenizer, {"kind": "language", "provenance": {}})
 
 
 @pytest.mark.parametrize("kind", ["own", "characters", "bpe", "sentencepiece", "unigram"])
@@ -59,7 +59,7 @@ def test_without_a_token_for_spaces_the_blank_is_the_mask_or_the_unknown(
     shape: dict[str, Any] = {"embedding_dim": 16, "num_heads": 2, "ff_dim": 16, "num_layers": 1, "causal": causal}
     model = SequenceClassifier(ModelConfig(vocab_size=tokenizer.vocab_size, **shape), ["a", "b"], "mean").eval()
     found = explain(
-        Loaded(model, tokenizer, {"kind": "classifier", "provenance": {}}), "Hello, world", method="occlusion"
+        LoadedModel(model, tokenizer, {"kind": "classifier", "provenance": {}}), "Hello, world", method="occlusion"
     )
     assert found.blank == blank
 

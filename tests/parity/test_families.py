@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from tests.parity.tiny_models import BERT, CONTEXT, GPT2, LLAMA3, PAD, ROTARY, V, close, ids, their, transformers
 from torch import Tensor
 
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.generate.decode import generate
-from lucidlm.generate.sampling import SamplingConfig
+from lucidlm.checkpoint.load import load_model
+from lucidlm.inference.decode import generate
+from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.interop.hf import export_hf
-from lucidlm.model.directory import load_model
 from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 LENGTHS = torch.tensor([7, 12, 1])
 LONGEST = 12
@@ -101,7 +101,7 @@ def same_language(ours: Any, theirs: Any) -> None:
     """Hold the two against each other on a plain batch and on padded ones."""
     assert isinstance(ours, LanguageModel)
     types = segments(ours)
-    kwargs = {"types": types.get("token_type_ids")}
+    kwargs = {"token_type_ids": types.get("token_type_ids")}
     close(ours(ids(), **kwargs), theirs(ids(), **types).logits)
 
     padded, real = right_padded()

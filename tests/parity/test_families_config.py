@@ -12,15 +12,15 @@ import tokenizers
 import torch
 from tests.parity.tiny_models import BERT, GPT2, LLAMA3, ROTARY, V, close, ids, randomise, their, transformers
 
+from lucidlm.checkpoint.families import families
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
-from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.interop.hf import export_hf
 from lucidlm.interop.pre_tokenizers import BY_NAME
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import Loaded, load_model
-from lucidlm.model.family import families
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
-from lucidlm.model.sizes import explicit
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 SMALL: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gpt2": ("GPT2", "LMHeadModel", GPT2 | {"n_layer": 2}),
@@ -181,7 +181,7 @@ def test_fields_that_are_left_out_mean_what_they_mean_there(family: str) -> None
     needed |= {"num_attention_heads": 32, "hidden_size": 64} if family in ("qwen2", "qwen3", "mistral") else {}
     ours = families.get(family).to_config({"model_type": family, **needed}, "config.json")
     theirs = getattr(transformers, f"{name}Config")(**needed)
-    values = {**ours.model_dump(), "num_kv_heads": ours.key_heads, "head_dim": ours.head_width}
+    values = {**ours.model_dump(), "num_kv_heads": ours.num_kv_heads, "head_dim": ours.head_dim}
     for field, their_field in sizes.items():
         expected = getattr(theirs, their_field, None)
         if field == "context_length" and family == "mistral":
@@ -240,7 +240,7 @@ def qwen_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
 def exported(
     model: Model, kind: str, tokenizer: Tokenizer | None, path: Path, dtype: str | None = None
 ) -> dict[str, Any]:
-    export_hf(Loaded(model, tokenizer, {"kind": kind, "provenance": {}}), path, dtype)
+    export_hf(LoadedModel(model, tokenizer, {"kind": kind, "provenance": {}}), path, dtype)
     return json.loads((path / "config.json").read_text())
 
 
@@ -260,7 +260,7 @@ def test_models_made_here_open_there(
     assert [type(theirs).__name__] == fields["architectures"]
     assert theirs.dtype == torch.float32
     again = load_model(tmp_path)
-    assert explicit(again.model.config) == explicit(config)
+    assert again.model.config.model_dump() == config.model_dump()
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name])
     reader = transformers.AutoTokenizer.from_pretrained(tmp_path)

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tests.unit.test_ends import DOG, IM_END, saying, tokenizer_with
+from tests.unit.inference.test_end_of_text import DOG, IM_END, saying, tokenizer_with
 
+from lucidlm.checkpoint.save import save_model
 from lucidlm.cli.main import main
 from lucidlm.core.errors import InputError
-from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import save_model
 from lucidlm.model.heads import LanguageModel
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 pytest.importorskip("lm_eval", reason="needs lm-evaluation-harness: pip install 'lucidlm[eval]'")
 pytestmark = pytest.mark.filterwarnings("default")  # the harness and what it imports warn of each other

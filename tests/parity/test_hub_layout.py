@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.hub_server import serve
 
-from lucidlm.data.hub_layout import configurations, read_header
+from lucidlm.data.sources.hub_layout import configurations, read_header
 
 pytestmark = pytest.mark.skipif(find_spec("datasets") is None, reason="needs datasets, which lm-eval of [dev] brings")
 

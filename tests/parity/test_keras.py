@@ -14,14 +14,16 @@ import pytest
 import torch
 
 import lucidlm
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
-from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.interop.keras.directory import WEIGHTS, export_keras, load_keras
 from lucidlm.interop.keras.saved_model import export_saved_model
 from lucidlm.interop.keras.weights import h5_path
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import Loaded, load_model, save_model
 from lucidlm.model.heads import SequenceClassifier
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 pytestmark = [
     pytest.mark.tensorflow,
@@ -65,7 +67,7 @@ def peer(tokenizer: Tokenizer | None = None, **fields: Any) -> lucidlm.BigLangua
 def exported(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
     """A directory of `export --to keras`: nobody may write into it."""
     directory = tmp_path_factory.mktemp("keras") / "model"
-    export_keras(Loaded(peer(tokenizer), tokenizer, {}), directory, None)
+    export_keras(LoadedModel(peer(tokenizer), tokenizer, {}), directory, None)
     return directory
 
 
@@ -81,7 +83,7 @@ def some_tokens(rows: int = 3, length: int = 90) -> np.ndarray:
 def test_logits_texts_and_files_are_those_of_pytorch(name: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
     fields, tokens = ARRANGEMENTS[name], some_tokens()
     theirs = peer(tokenizer, **fields)
-    export_keras(Loaded(theirs, tokenizer, {}), tmp_path / "exported", None)
+    export_keras(LoadedModel(theirs, tokenizer, {}), tmp_path / "exported", None)
     ours = BigLanguageModel(**SIZE, **fields)
     ours.load_weights(tmp_path / "exported")
     with torch.inference_mode():
@@ -199,13 +201,13 @@ def test_arrangements_and_kinds_that_have_no_place(tmp_path: Path, tokenizer: To
     classifier = SequenceClassifier(ModelConfig(**SIZE), ["a", "b"], "mean")
     for export in (export_keras, export_saved_model):
         with pytest.raises(InputError, match="does not continue text"):
-            export(Loaded(classifier, tokenizer, {}), tmp_path / "out", None)
+            export(LoadedModel(classifier, tokenizer, {}), tmp_path / "out", None)
         with pytest.raises(InputError, match="fp16"):
-            export(Loaded(peer(), tokenizer, {}), tmp_path / "out", "fp16")
+            export(LoadedModel(peer(), tokenizer, {}), tmp_path / "out", "fp16")
     (tmp_path / "held").mkdir()
     (tmp_path / "held" / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="holds other files"):
-        export_saved_model(Loaded(peer(), tokenizer, {}), tmp_path / "held", None)
+        export_saved_model(LoadedModel(peer(), tokenizer, {}), tmp_path / "held", None)
     assert [path.name for path in tmp_path.rglob("*")] == ["held", "notes.txt"]
     save_model(classifier, tmp_path / "classifier")
     with pytest.raises(InputError, match="does not continue text"):

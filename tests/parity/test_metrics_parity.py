@@ -16,11 +16,11 @@ from sacrebleu.metrics.chrf import CHRF
 from sklearn import metrics as reference
 
 from lucidlm.baselines.summaries import LeadSentences
-from lucidlm.baselines.translation import Dictionary
-from lucidlm.data.examples import Answer, Judgement, LabelledText, Pair, Question, Span, Written
-from lucidlm.metrics.classification import classification_metrics
-from lucidlm.metrics.spans import span_metrics
-from lucidlm.metrics.text import ROUGE_TYPES, UnicodeWords, bleu, chrf, rouge
+from lucidlm.baselines.translators import Dictionary
+from lucidlm.data.examples.records import Answer, ClassPrediction, GeneratedText, LabelledText, Pair, Question, Span
+from lucidlm.metrics.answer_metrics import span_metrics
+from lucidlm.metrics.label_metrics import classification_metrics
+from lucidlm.metrics.text_metrics import ROUGE_TYPES, UnicodeWords, bleu, chrf, rouge
 
 
 def rows(path: Path) -> list[dict]:
@@ -36,7 +36,7 @@ def test_classification_agrees_with_scikit_learn(classes: int, seed: int) -> Non
     probabilities = generator.dirichlet(np.ones(classes), 60) + np.eye(classes)[truth] * 0.3
     predicted = probabilities.argmax(1)
     examples = [LabelledText("a text", labels[label], "a") for label in truth]
-    answers = [Judgement(labels, tuple(row)) for row in probabilities]
+    answers = [ClassPrediction(labels, tuple(row)) for row in probabilities]
     found = {metric.name: metric(examples, answers) for metric in classification_metrics(lambda *_: truth)}
     assert found["accuracy"] == pytest.approx(reference.accuracy_score(truth, predicted))
     assert found["macro_f1"] == pytest.approx(reference.f1_score(truth, predicted, average="macro"))
@@ -148,5 +148,5 @@ def test_spans_agree_with_the_arithmetic_of_squad() -> None:
 
 def test_written_texts_score_alike_in_any_order() -> None:
     pairs = [Pair("s", text, (text,), "a") for text in ("the cat sat on the mat", "a dog ran in the park")]
-    written = [Written("the cat sat on a mat"), Written("a dog walked in the park")]
+    written = [GeneratedText("the cat sat on a mat"), GeneratedText("a dog walked in the park")]
     assert bleu(pairs)(pairs, written) == pytest.approx(bleu(pairs[::-1])(pairs[::-1], written[::-1]))

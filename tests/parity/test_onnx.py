@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.cli.main import app
 from lucidlm.core.errors import InputError, LucidError
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.generate.decode import generate
-from lucidlm.generate.sampling import SamplingConfig
+from lucidlm.inference.decode import generate
+from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.interop.onnx import export_onnx
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import Loaded
 from lucidlm.model.heads import LanguageModel, Model, Pooling, SequenceClassifier, SpanExtractor
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -88,7 +88,7 @@ def language_model(**fields: Any) -> LanguageModel:
 
 
 def session(model: Model, out: Path, dtype: str | None = None, tokenizer: Tokenizer | None = None) -> Any:
-    export_onnx(Loaded(model, tokenizer, {}), out, dtype)
+    export_onnx(LoadedModel(model, tokenizer, {}), out, dtype)
     return onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
 
 
@@ -106,7 +106,7 @@ def padded(values: Tensor, side: str, filling: int = 0) -> Tensor:
 
 def empty_cache(model: LanguageModel, rows: int) -> dict[str, np.ndarray]:
     config = model.config
-    nothing = np.zeros((rows, config.key_heads, 0, config.head_width), np.float32)
+    nothing = np.zeros((rows, config.num_kv_heads, 0, config.head_dim), np.float32)
     return {f"past_key_values.{i}.{part}": nothing for i in range(config.num_layers) for part in ("key", "value")}
 
 
@@ -144,7 +144,9 @@ def test_causal_logits_of_padded_batches_whole_and_step_by_step(name: str, side:
     for row, length in enumerate(LENGTHS.tolist()):
         text = some_tokens()[row : row + 1, :length]
         with torch.inference_mode():
-            expected = model(text, types=types[row : row + 1, :length] if model.config.token_types else None)[0]
+            expected = model(text, token_type_ids=types[row : row + 1, :length] if model.config.token_types else None)[
+                0
+            ]
         places = slice(length) if side == "right" else slice(LONGEST - length, None)
         close(whole[row, places], expected)
         close(stepwise[row, places], expected)
@@ -185,7 +187,7 @@ def test_masked_logits_of_padded_batches(name: str, side: str, tmp_path: Path) -
     for row, length in enumerate(LENGTHS.tolist()):
         segments = types[row : row + 1, :length] if model.config.token_types else None
         with torch.inference_mode():
-            expected = model(some_tokens()[row : row + 1, :length], types=segments)[0]
+            expected = model(some_tokens()[row : row + 1, :length], token_type_ids=segments)[0]
         close(logits[row, slice(length) if side == "right" else slice(LONGEST - length, None)], expected)
 
 
@@ -305,15 +307,15 @@ def test_weights_in_fp16_are_computed_with_in_fp32(tmp_path: Path) -> None:
 def test_what_cannot_be_exported_leaves_nothing(tmp_path: Path) -> None:
     model = language_model()
     with pytest.raises(InputError, match="'int8' is not offered for ONNX"):
-        export_onnx(Loaded(model, None, {}), tmp_path / "out", "int8")
+        export_onnx(LoadedModel(model, None, {}), tmp_path / "out", "int8")
     model.model.norm.weight.data[3] = 70_000
     with pytest.raises(InputError, match=r"model\.norm\.weight reach 70000, fp16 ends at 65504"):
-        export_onnx(Loaded(model, None, {}), tmp_path / "out", "fp16")
+        export_onnx(LoadedModel(model, None, {}), tmp_path / "out", "fp16")
     model.model.norm.weight.data[3] = float("nan")
     with pytest.raises(LucidError, match=r"model\.norm\.weight hold infinities or NaN"):
-        export_onnx(Loaded(model, None, {}), tmp_path / "out")
+        export_onnx(LoadedModel(model, None, {}), tmp_path / "out")
     assert not list(tmp_path.iterdir())
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="holds other files"):
-        export_onnx(Loaded(language_model(), None, {}), tmp_path)
+        export_onnx(LoadedModel(language_model(), None, {}), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

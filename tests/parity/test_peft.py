@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.peft import CONFIG, WEIGHTS, apply_adapter, save_adapter
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
-from lucidlm.model.adapters import CONFIG, WEIGHTS, apply_adapter, save_adapter
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import load_model, save_model
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
 from lucidlm.model.lora import LoraConfig, add_adapters, is_adapter, merge
 

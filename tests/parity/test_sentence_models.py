@@ -15,15 +15,16 @@ from tests.parity.tiny_models import randomise, transformers
 from torch import Tensor
 from typer.testing import CliRunner
 
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.cli.main import app
 from lucidlm.core.errors import InputError
 from lucidlm.interop.hf import export_hf
-from lucidlm.model.directory import load_model, save_model
-from lucidlm.model.embed import TextEmbedder
 from lucidlm.model.heads import LanguageModel
-from lucidlm.model.search import Item, SearchIndex, model_fingerprint
-from lucidlm.train.finetune import finetune
-from lucidlm.train.finetune_config import FinetuneConfig
+from lucidlm.predict.embedder import TextEmbedder
+from lucidlm.predict.vector_index import Item, SearchIndex
+from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.run import finetune
 from lucidlm.train.loop import LoopConfig
 
 TEXTS = ["a wonderful film with a dull ending", "dull", "The plot, the score and the camera!"]
@@ -127,12 +128,12 @@ def test_every_pooling_and_the_normalisation(pooling: str, normalize: bool, back
     modules = ("Transformer", "Pooling", *(["Normalize"] if normalize else []))
     path = sentence_model(backbone, tmp_path / "theirs", flags(*names), modules)
     right = expected(path, TEXTS, *names, normalize=normalize)
-    assert np.abs(TextEmbedder.from_pretrained(path).embed(TEXTS) - right).max() < 1e-5
+    assert np.abs(TextEmbedder(path, device="cpu").embed(TEXTS) - right).max() < 1e-5
     loaded = load_model(path)
     save_model(loaded.model, tmp_path / "ours", loaded.tokenizer)
     export_hf(load_model(tmp_path / "ours"), tmp_path / "back", None)
     for copy in ("ours", "back"):
-        embedder = TextEmbedder.from_pretrained(tmp_path / copy)
+        embedder = TextEmbedder(tmp_path / copy, device="cpu")
         assert embedder.dimension == WIDTH * len(names)
         assert np.abs(embedder.embed(TEXTS) - right).max() < 1e-5, copy
         kept = json.loads((tmp_path / copy / "1_Pooling" / "config.json").read_text())
@@ -157,7 +158,7 @@ def test_what_a_pooling_leaves_out(
 ) -> None:
     path = sentence_model(backbone, tmp_path / "theirs", fields)
     right = expected(path, TEXTS, *names, normalize=True)
-    assert np.abs(TextEmbedder.from_pretrained(path).embed(TEXTS) - right).max() < 1e-5
+    assert np.abs(TextEmbedder(path, device="cpu").embed(TEXTS) - right).max() < 1e-5
 
 
 def test_prompts_lower_case_and_length(backbone: Path, tmp_path: Path) -> None:
@@ -172,8 +173,8 @@ def test_prompts_lower_case_and_length(backbone: Path, tmp_path: Path) -> None:
     loaded = load_model(path)
     save_model(loaded.model, tmp_path / "ours", loaded.tokenizer)
     for copy in ("theirs", "ours"):
-        embedder = TextEmbedder.from_pretrained(tmp_path / copy)
-        assert (embedder.max_length, embedder.room) == (12, 10)
+        embedder = TextEmbedder(tmp_path / copy, device="cpu")
+        assert (embedder.max_length, embedder.max_tokens) == (12, 10)
         for purpose, prompt in (("query", "wonderful "), ("document", "dull "), (None, "plot ")):
             right = expected(path, [prompt + TEXTS[0], prompt + "dull"], "mean", normalize=True)
             found = embedder.embed([TEXTS[0], "dull"], purpose=purpose)  # pyright: ignore[reportArgumentType]
@@ -186,7 +187,7 @@ def test_search_compares_as_the_model_was_tuned_to(similarity: str, backbone: Pa
     path = sentence_model(
         backbone, tmp_path / "m", flags("max"), ("Transformer", "Pooling"), config_sentence_transformers=about
     )
-    index = SearchIndex.build(TextEmbedder.from_pretrained(path), [Item(text, text) for text in TEXTS])
+    index = SearchIndex.build(TextEmbedder(path, device="cpu"), [Item(text, text) for text in TEXTS])
     [hits] = index.search(["camera"], top=3)
     unit = similarity == "cosine"
     scores = (
@@ -218,7 +219,7 @@ def test_modules_that_there_are_none_of_are_named(
 ) -> None:
     path = sentence_model(backbone, tmp_path / "m", flags("mean"), modules)
     with pytest.raises(InputError, match=message):
-        TextEmbedder.from_pretrained(path)
+        TextEmbedder(path, device="cpu")
     loaded = load_model(path)  # the Transformer may be wanted for something else
     with pytest.raises(InputError, match=message):
         save_model(loaded.model, tmp_path / "ours", loaded.tokenizer)
@@ -242,7 +243,7 @@ def test_files_that_say_nonsense_are_named(
     for name, content in change.items():
         (path / f"{name}.json").write_text(content)
     with pytest.raises(InputError, match=message):
-        TextEmbedder.from_pretrained(path)
+        TextEmbedder(path, device="cpu")
 
 
 def test_a_transformer_in_a_folder_of_its_own(backbone: Path, tmp_path: Path) -> None:
@@ -254,7 +255,7 @@ def test_a_transformer_in_a_folder_of_its_own(backbone: Path, tmp_path: Path) ->
     modules = json.loads((path / "modules.json").read_text())
     modules[0]["path"] = "0_Transformer"
     (path / "modules.json").write_text(json.dumps(modules))
-    embedder = TextEmbedder.from_pretrained(path)
+    embedder = TextEmbedder(path, device="cpu")
     assert embedder.max_length == 20
     assert np.abs(embedder.embed(TEXTS) - expected(backbone, TEXTS, "cls", normalize=True)).max() < 1e-5
 
@@ -265,10 +266,11 @@ def test_in_an_archive(backbone: Path, tmp_path: Path, monkeypatch: pytest.Monke
     with tarfile.open(tmp_path / "m.tar.gz", "w:gz") as file:
         file.add(path, "top/m")
     for _ in range(2):  # unpacked, then checked
-        found = TextEmbedder.from_pretrained(tmp_path / "m.tar.gz").embed(TEXTS)
+        found = TextEmbedder(tmp_path / "m.tar.gz", device="cpu").embed(TEXTS)
         assert np.abs(found - expected(path, TEXTS, "cls", normalize=True)).max() < 1e-5
     other = sentence_model(backbone, tmp_path / "other", flags("mean"))
-    assert model_fingerprint(tmp_path / "m.tar.gz") == model_fingerprint(path) != model_fingerprint(other)
+    packed, plain, different = (load_model(place).fingerprint for place in (tmp_path / "m.tar.gz", path, other))
+    assert packed == plain != different
 
 
 def test_tuning_keeps_the_models_own_pooling(backbone: Path, tmp_path: Path) -> None:
@@ -285,7 +287,7 @@ def test_tuning_keeps_the_models_own_pooling(backbone: Path, tmp_path: Path) -> 
         loop=LoopConfig(max_steps=2, evaluations=1),
     )
     finetune(config, tmp_path / "finder")
-    embedder = TextEmbedder.from_pretrained(tmp_path / "finder")
+    embedder = TextEmbedder(tmp_path / "finder", device="cpu")
     assert embedder.sentence.poolings == ("max",)
     assert not embedder.sentence.prompts
     model = load_model(tmp_path / "finder").model

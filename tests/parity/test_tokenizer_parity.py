@@ -10,8 +10,8 @@ import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from lucidlm.core.errors import InputError
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.data.unknown import count_unknown
+from lucidlm.tokenize.tokenizer import Tokenizer
+from lucidlm.tokenize.unknown import count_unknown
 
 transformers = pytest.importorskip("transformers", reason="needs the [hf] extra")
 

@@ -11,9 +11,9 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from lucidlm.data.chat import frame_prompt
-from lucidlm.data.examples import Message
-from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.tokenize.chat_prompts import tokenize_chat_prompt
+from lucidlm.tokenize.conversation import Message
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers", reason="needs the [hf] extra")
 
@@ -251,9 +251,18 @@ IDS = [f"{kind[0].__name__}-{kind[1]}-{kind[2]}-{'json' if kind[3] else 'vocabul
 
 @pytest.mark.parametrize("kind", KINDS, ids=IDS)
 def test_settings_hold_as_in_transformers(kind: tuple, tmp_path: Path) -> None:
-    for number, settings in enumerate(SETTINGS[kind[0].__name__]):
+    for number, settings in enumerate([*SETTINGS[kind[0].__name__], {"split_special_tokens": True}]):
         lay_out(tmp_path / str(number), kind, settings, PLACES["nowhere"])
         assert_equal(tmp_path / str(number))
+
+
+def test_special_tokens_are_split_where_the_settings_say_so(tmp_path: Path) -> None:
+    lay_out(tmp_path, (byte_level, GENERIC, "llama", True), {"split_special_tokens": True}, PLACES["decoder"])
+    theirs, ours = transformers.AutoTokenizer.from_pretrained(tmp_path), Tokenizer.load(tmp_path)
+    assert theirs.split_special_tokens
+    for text in TEXTS:
+        expected = theirs(text, add_special_tokens=False)["input_ids"]
+        assert ours.encode(text) == ours.encode(text, special=True) == expected, text
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=IDS)
@@ -289,7 +298,7 @@ def test_messages_that_spell_out_control_tokens_are_read_as_transformers_sanitiz
             "input_ids"
         ]
         messages = [Message(one["role"], one["content"]) for one in talk]
-        assert frame_prompt(messages, ours, 1000).ids.tolist() == expected
+        assert tokenize_chat_prompt(messages, ours, 1000).ids.tolist() == expected
 
 
 @pytest.mark.parametrize("model_type", ["llama", "eurobert"])

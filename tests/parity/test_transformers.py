@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.generate.decode import generate
-from lucidlm.generate.sampling import SamplingConfig, min_p, repetition_penalty, top_k, top_p
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
+from lucidlm.inference.decode import generate
+from lucidlm.inference.sampler import SamplingConfig, min_p, repetition_penalty, top_k, top_p
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import load_model, save_model
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 transformers = pytest.importorskip(
     "transformers", reason="the peer of these tests is not installed: pip install transformers"

@@ -6,8 +6,8 @@ import ftfy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lucidlm.data.clean import CONTROL, CleanConfig, Cleaner, _repair
-from lucidlm.data.pii import Masker
+from lucidlm.data.cleaning.clean import CONTROL, CleanConfig, Cleaner, _repair
+from lucidlm.data.cleaning.pii import Masker
 
 ODD = st.sampled_from(
     [

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lucidlm.data.loader import BatchLoader, TokenCorpus, permute, sequential_windows
+from lucidlm.data.corpus.loader import BatchLoader, TokenCorpus, permute, sequential_windows
 
 SEEDS = st.integers(0, 2**63 - 1)
 

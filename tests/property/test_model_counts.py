@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.counts import count_parameters, flops_per_token
+from lucidlm.model.flops import count_parameters, flops_per_token
 from lucidlm.model.heads import LanguageModel
 
 
@@ -54,6 +54,6 @@ def test_operations(config: ModelConfig, length: int) -> None:
         model(torch.zeros(1, length, dtype=torch.int64))
     assert flops_per_token(config, length, training=False) * length == counter.get_total_flops()
     causal = flops_per_token(config.changed(causal=True), length, training=False) * length
-    attention = 4 * config.num_layers * config.num_heads * config.head_width
+    attention = 4 * config.num_layers * config.num_heads * config.head_dim
     assert counter.get_total_flops() - causal == attention * length * (length - 1) // 2
     assert flops_per_token(config, length) == 3 * flops_per_token(config, length, training=False)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lucidlm.data.pack import cut, encode_documents
-from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.data.corpus.pack import cut, encode_documents
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 TEXTS = st.text(max_size=200) | st.text("ab é中文字，。 \n\t\r'12😀<|>", max_size=200)
 

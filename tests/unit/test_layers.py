@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -13,9 +14,12 @@ SOURCE = Path(__file__).resolve().parents[2] / "src"
 LAYERS = (
     {"version"},
     {"core"},
+    {"tokenize"},
     {"data"},
     {"model"},
-    {"generate"},
+    {"checkpoint"},
+    {"inference"},
+    {"predict"},
     {"interop"},
     {"metrics"},
     {"baselines"},
@@ -24,17 +28,38 @@ LAYERS = (
     {"evaluate"},
     {"explain"},
     {"report"},
-    {"demo", "recipe", "big_language_model"},
+    {"recipe", "big_language_model"},
+    {"api"},
     {"cli"},
     {"__main__"},
 )
 """From the bottom up; those of a layer do not import each other."""
+DATA = (
+    {"scripts"},
+    {"cleaning"},
+    {"document", "split"},
+    {"formats"},
+    {"examples"},
+    {"sources"},
+    {"corpus"},
+)
+"""Likewise inside `data`."""
+APART = ({"lucidlm.train.pretrain", "lucidlm.train.finetune"},)
+"""Folders that know nothing of each other."""
+MOST = 16
+"""Modules of a folder, beside those in folders of its own."""
 EAGER = {"lucidlm.core.errors", "lucidlm.version"}
 LAZY = {
+    "lucidlm.api.judging",
+    "lucidlm.api.training",
     "lucidlm.big_language_model",
-    "lucidlm.data.tokenizer",
+    "lucidlm.tokenize.tokenizer",
     "lucidlm.model.config",
-    "lucidlm.model.directory",
+    "lucidlm.checkpoint.load",
+    "lucidlm.predict.classifier",
+    "lucidlm.predict.embedder",
+    "lucidlm.predict.span_reader",
+    "lucidlm.predict.text_generator",
 }
 """What `lucidlm/__init__.py` may import at once, and when it is first used."""
 LONGEST = 400
@@ -78,9 +103,9 @@ def speaks_for_itself(node: ast.FunctionDef | ast.ClassDef) -> bool:
     return (len(node.body) <= 2 and node.end_lineno == node.body[-1].lineno) or node.name == "main"
 
 
-def layer_of(module: str) -> tuple[int, str]:
-    part = module.split(".")[1]
-    return next(height for height, layer in enumerate(LAYERS) if part in layer), part
+def layer_of(module: str, layers: tuple[set[str], ...] = LAYERS, depth: int = 1) -> tuple[int, str]:
+    part = module.split(".")[depth]
+    return next(height for height, layer in enumerate(layers) if part in layer), part
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "lucidlm"])
@@ -90,6 +115,30 @@ def test_imports_go_down_only(module: str) -> None:
         assert other != "lucidlm", f"{module} imports the top of the package"
         below, part = layer_of(other)
         assert part == own or below < height, f"{module} imports {other}, which does not lie below it"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("lucidlm.data.")])
+def test_imports_go_down_only_inside_data(module: str) -> None:
+    height, own = layer_of(module, DATA, depth=2)
+    for other in imports(tree_of(MODULES[module])):
+        if other.startswith("lucidlm.data."):
+            below, part = layer_of(other, DATA, depth=2)
+            assert part == own or below < height, f"{module} imports {other}, which does not lie below it"
+
+
+@pytest.mark.parametrize("folders", APART, ids=" and ".join)
+def test_folders_that_know_nothing_of_each_other(folders: set[str]) -> None:
+    for folder in folders:
+        for module in MODULES:
+            if module.startswith(f"{folder}."):
+                found = imports(tree_of(MODULES[module]))
+                others = [name for name in found for other in folders - {folder} if name.startswith(other)]
+                assert not others, f"{module} imports {others[0]}"
+
+
+def test_folders_hold_few_modules() -> None:
+    counts = Counter(path.parent for path in FILES if path.name != "__init__.py")
+    assert not {str(folder): count for folder, count in counts.items() if count > MOST}
 
 
 def test_the_top_of_the_package_imports_what_it_may() -> None:
@@ -102,10 +151,8 @@ def test_the_top_of_the_package_imports_what_it_may() -> None:
 
 
 def test_there_are_no_circles() -> None:
-    graph = {}
-    for module, path in MODULES.items():
-        tree = tree_of(path)
-        graph[module] = set().union(*(imports(node) for node in tree.body if not is_for_types_only(node))) - {module}
+    """Neither among what files import, nor with what they name in types or import inside functions."""
+    graph = {module: imports(tree_of(path)) - {module} for module, path in MODULES.items()}
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 

@@ -1,1 +1,1 @@
-"""What models have to beat: one honest, simple method or more for each kind of task."""
+"""Baselines: one or more simple, strong methods for each kind of task."""

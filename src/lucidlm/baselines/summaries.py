@@ -1,4 +1,4 @@
-"""What a summary has to beat: the beginning of the text, and its longest turn or sentence."""
+"""Baselines for summarization: the beginning of the text, and its longest turn or sentence."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Self
 
-from lucidlm.data.examples import Pair, Written
+from lucidlm.data.examples.records import GeneratedText, Pair
 from lucidlm.data.scripts import sentences, separates_no_words
 
 _SPEAKER = re.compile(r"#?\w[\w .'-]{0,30}#?\s*[:：]\s*")
@@ -24,9 +24,9 @@ class LeadSentences:
         """There is nothing to learn."""
         return self
 
-    def predict(self, examples: Sequence[Pair]) -> list[Written]:
+    def predict(self, examples: Sequence[Pair]) -> list[GeneratedText]:
         """Return the beginning of each source."""
-        return [Written(_joined(_parts(example.source)[: self.count])) for example in examples]
+        return [GeneratedText(_joined(_parts(example.source)[: self.count])) for example in examples]
 
 
 class LongestUtterance:
@@ -38,9 +38,9 @@ class LongestUtterance:
         """There is nothing to learn."""
         return self
 
-    def predict(self, examples: Sequence[Pair]) -> list[Written]:
+    def predict(self, examples: Sequence[Pair]) -> list[GeneratedText]:
         """Return the longest part of each source."""
-        return [Written(max(_parts(example.source), key=len, default="")) for example in examples]
+        return [GeneratedText(max(_parts(example.source), key=len, default="")) for example in examples]
 
 
 def _parts(text: str) -> list[str]:

@@ -7,26 +7,9 @@ import sys
 
 import typer
 
-from lucidlm.cli import (
-    chat,
-    compare,
-    data,
-    demo,
-    evaluate,
-    explain,
-    export,
-    finetune,
-    generate,
-    import_,
-    label_curve,
-    pretrain,
-    quantize,
-    recipe,
-    report,
-    results,
-    search,
-    tasks,
-)
+from lucidlm.cli.judging import compare, evaluate, explain, report, results, tasks
+from lucidlm.cli.training import data, demo, finetune, label_curve, pretrain, recipe
+from lucidlm.cli.using import chat, export, generate, import_, quantize, search
 from lucidlm.core.errors import LucidError
 from lucidlm.core.memory import keep_freed_memory
 from lucidlm.version import __version__

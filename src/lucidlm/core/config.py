@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import write_text
 
+CONFIG = "config.yaml"
+"""Where a run leaves its settings, whole, beside what it makes."""
+
 
 class Config(BaseModel):
     """Immutable settings. Unknown and wrong fields raise `InputError` naming each of them.
@@ -40,8 +43,13 @@ class Config(BaseModel):
         return own
 
     def changed(self, **fields: Any) -> Self:
-        """Return a copy in which the given fields have new, checked values; a value of None leaves its field alone."""
-        return type(self)(**{**dict(self), **{name: value for name, value in fields.items() if value is not None}})
+        """Return a copy in which the given fields have new, checked values."""
+        return type(self)(**{**dict(self), **fields})
+
+    @classmethod
+    def variants(cls) -> tuple[type[Config], ...]:
+        """Return the classes that an instance made by this one's name may have."""
+        return (cls,)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -7,14 +7,15 @@ import platform
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 import torch
+from torch import Tensor
 
 from lucidlm.core.errors import InputError
+from lucidlm.core.settings import Precision
 
-Precision = Literal["auto", "fp32", "bf16"]
 FEWEST_TOKENS = 1024
 
 
@@ -146,11 +147,13 @@ def tokens_at_once(device: torch.device, bytes_per_token: int, enough: int) -> i
     return max(FEWEST_TOKENS, min(most, free // 4 // max(1, bytes_per_token)))
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a `tensor` of the host to `device`; to a GPU from pinned memory, so that the host need not wait for it."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def usable_cores() -> int:
     """Return how many CPU cores this process may use (its affinity, where the system tells)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def resident_bytes() -> int:
-    """Return the resident memory of this process, in bytes."""
-    return psutil.Process().memory_info().rss

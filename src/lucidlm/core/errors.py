@@ -1,4 +1,4 @@
-"""The two errors the package raises on purpose; anything else that escapes is a bug of ours."""
+"""The errors the package raises on purpose; anything else that escapes is a bug of ours."""
 
 from __future__ import annotations
 
@@ -32,3 +32,7 @@ class InputError(LucidError):
     """What the user passed cannot be used: a flag, a file, a field, a value."""
 
     exit_code = 2
+
+
+class InputTypeError(InputError, TypeError):
+    """An argument is of a type that cannot be used: a number for a text, one text for a list of them."""

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left on a terminal, plain lines now and then elsewhere.
+"""Progress of long work: a bar with rate and time left on a terminal or in a notebook, plain lines now and then elsewhere.
 
 All of it goes to standard error; standard output belongs to results.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from types import TracebackType
 from typing import ClassVar, TypeVar
 
@@ -21,12 +22,17 @@ console = Console(stderr=True, highlight=False)
 SECONDS_BETWEEN_LINES = 15.0
 
 
-def say(message: str) -> None:
+def log(message: str) -> None:
     """Print a line for the person watching, on standard error; rich markup in it is not interpreted."""
     console.print(message, markup=False, soft_wrap=True)
 
 
-class Task:
+def draws_bars() -> bool:
+    """Return whether bars can be drawn: on a terminal, and in a notebook that has the widgets rich draws them with."""
+    return find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
+
+
+class ProgressBar:
     """One stretch of long work, used as a context manager; `advance` it as the work goes on.
 
     Parameters
@@ -48,10 +54,10 @@ class Task:
         self._start = self._last = time.monotonic()
         self._bar: Progress | None = None
 
-    def __enter__(self) -> Task:
+    def __enter__(self) -> ProgressBar:
         self._start = self._last = time.monotonic()
-        if console.is_terminal and not Task._bar_is_shown:
-            Task._bar_is_shown = True
+        if not ProgressBar._bar_is_shown and draws_bars():
+            ProgressBar._bar_is_shown = True
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=None),
@@ -71,9 +77,9 @@ class Task:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-            Task._bar_is_shown = False
+            ProgressBar._bar_is_shown = False
         elif kind is None:
-            say(self._line())
+            log(self._line())
 
     def advance(self, amount: float = 1, note: str | None = None) -> None:
         """Count `amount` more as done; `note` is shown beside it (the loss, the file being read)."""
@@ -88,7 +94,7 @@ class Task:
             )
         elif now - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now
-            say(self._line())
+            log(self._line())
 
     def _rate(self) -> str:
         speed = (self.done - self._before) / max(time.monotonic() - self._start, 1e-9)
@@ -105,7 +111,7 @@ class Task:
 
 def track(items: Iterable[T], label: str, total: float | None = None, unit: str = "") -> Iterator[T]:
     """Yield from `items` while showing how far it is."""
-    with Task(label, total, unit) as task:
+    with ProgressBar(label, total, unit) as task:
         for item in items:
             yield item
             task.advance()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
 from lucidlm.core.errors import InputError
@@ -16,10 +16,17 @@ class Registry(Generic[T]):
 
     Other packages add to the registry called "task" by declaring an entry point in the group `lucidlm.task`; it is
     imported only when its name is asked for.
+
+    Parameters
+    ----------
+    kind: what the plug-ins are called, in messages and in the group's name.
+    built_in: plug-ins of ours that are imported only when asked for, since they need what is not always installed:
+        "module:attribute" by name.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, built_in: Mapping[str, str] | None = None) -> None:
         self.kind = kind
+        self._built_in = {name: EntryPoint(name, place, f"lucidlm.{kind}") for name, place in (built_in or {}).items()}
         self._items: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -41,12 +48,16 @@ class Registry(Generic[T]):
         InputError: there is none; the message lists those there are.
         """
         if name not in self._items:
-            for point in entry_points(group=f"lucidlm.{self.kind}", name=name):
-                self._items[name] = point.load()
-        if name not in self._items:
-            raise InputError(f"there is no {self.kind} called {name!r}", fix=f"Choose one of: {', '.join(self)}.")
+            if (point := self._points().get(name)) is None:
+                raise InputError(f"there is no {self.kind} called {name!r}", fix=f"Choose one of: {', '.join(self)}.")
+            self._items[name] = point.load()
         return self._items[name]
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the known names, in order, other packages' included."""
-        return iter(sorted({*self._items, *(point.name for point in entry_points(group=f"lucidlm.{self.kind}"))}))
+        return iter(sorted({*self._items, *self._points()}))
+
+    def _points(self) -> dict[str, EntryPoint]:
+        """Return what can be imported by name; of two with one name ours."""
+        found = {point.name: point for point in entry_points(group=f"lucidlm.{self.kind}")}
+        return {**found, **self._built_in}

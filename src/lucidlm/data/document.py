@@ -5,20 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from lucidlm.core.errors import InputError
 from lucidlm.core.registry import Registry
-from lucidlm.data.html import Html
+from lucidlm.data.cleaning.html import Html
 
-OnError = Literal["stop", "skip"]
+Encoding = Annotated[str, Field(description="How text is encoded: utf-8, latin-1 …; auto: UTF-8, UTF-16 or GB18030.")]
+OnError = Annotated[
+    Literal["stop", "skip"],
+    Field(description="At a record that cannot be used: stop, or skip and count it."),
+]
 
 
 @dataclass(slots=True)
 class Document:
     """A text, where it was read (`file` or `file:line`), its label if it has one, and the row's other fields.
 
-    `plain` says that no HTML is to be looked for in the text any more: it is that of a page.
+    `plain` says that no HTML is to be looked for in the text any more: it is that of a page. `revision` is the commit
+    that it was read at, where the source has commits.
     """
 
     text: str
@@ -26,6 +33,7 @@ class Document:
     label: str | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     plain: bool = False
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class Reading:
     ----------
     text_field: the field of a row that holds the text; None leaves the row whole, in the document's `meta`.
     label_field: the field that holds the label, if one is wanted.
-    encoding: how bytes become text; "auto" takes UTF-8 and what `lucidlm.data.encoding` recognises.
+    encoding: how bytes become text; "auto" takes UTF-8 and what `lucidlm.data.formats.encoding` recognises.
     on_error: "stop" raises at the first row that cannot be used, "skip" leaves it out and counts it.
     skipped: what was left out, by reason.
     html: whether pages (.html) become text; "no" leaves them as they are written.
@@ -44,7 +52,7 @@ class Reading:
 
     text_field: str | None = "text"
     label_field: str | None = None
-    encoding: str = "auto"
+    encoding: Encoding = "auto"
     on_error: OnError = "stop"
     skipped: Counter[str] = field(default_factory=Counter)
     html: Html = "auto"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
-from lucidlm.data.cards import Split
+Split = Literal["train", "validation", "test"]
 
 Bounds = dict[str, tuple[float, float]]
 """For each label, below which place (see `place_of`) a text is for test, and below which for validation or test."""

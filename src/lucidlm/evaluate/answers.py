@@ -1,4 +1,4 @@
-"""A model's answers to many examples, kept as they come, so that an evaluation that was stopped goes on where it stood."""
+"""Run a model on many examples, saving predictions as they come, so that an interrupted evaluation can resume."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from lucidlm.core.io import disk_errors
-from lucidlm.core.progress import Task as Progress
-from lucidlm.core.progress import say
-from lucidlm.data.examples import Ranking, Written
-from lucidlm.tasks.base import Predictor, Task
+from lucidlm.core.progress import ProgressBar, log
+from lucidlm.data.examples.records import GeneratedText, Ranking
+from lucidlm.tasks.base.task import Predictor, Task
 
 PARTIAL = "predictions.partial.jsonl"
 CHARACTERS, CHARACTERS_WRITTEN = 400_000, 40_000
-"""Of the examples that are answered, and then kept, at a time: fewer where the model writes, which takes longer. The order
-is from long to short, so that batches are full."""
+"""Input characters per chunk: examples are predicted and saved a chunk at a time, fewer where the model generates text,
+which is slower. Examples go from long to short, so that those in a batch are of similar length."""
 
 
 def answer_all(
@@ -30,34 +29,34 @@ def answer_all(
     partial: Path | None = None,
     fingerprint: str = "",
 ) -> list[Any]:
-    """Return an answer to each example, in order.
+    """Return the prediction for each example, in order.
 
     Parameters
     ----------
-    partial: the file that answers are kept in meanwhile; the caller removes it once it has written the result.
-    fingerprint: of model, data and settings. What was kept under another one is thrown away, and that is said.
+    partial: the file for predictions so far; the caller removes it once the result is written.
+    fingerprint: of model, data and settings. Predictions saved under another one are discarded, with a message.
     """
-    answers = _kept(task, partial, fingerprint, len(examples)) if partial is not None else {}
+    answers = _load_partial(task, partial, fingerprint, len(examples)) if partial is not None else {}
     sizes = [sum(map(len, task.texts(example))) + 1 for example in examples]
     done = sum(sizes[index] for index in answers)
-    with Progress(label, sum(sizes), "characters", done) as progress:
+    with ProgressBar(label, sum(sizes), "characters", done) as progress:
         for rows in _chunks(task, sizes, answers):
             found = predictor.predict([examples[row] for row in rows])
             answers |= dict(zip(rows, found, strict=True))
             if partial is not None:
-                _keep(partial, fingerprint, {row: answers[row] for row in rows})
+                _append_partial(partial, fingerprint, {row: answers[row] for row in rows})
             progress.advance(sum(sizes[row] for row in rows), note=f"{len(answers):,} of {len(examples):,} examples")
     return [answers[index] for index in range(len(examples))]
 
 
 def _chunks(task: Task[Any, Any], sizes: Sequence[int], answered: dict[int, Any]) -> Iterator[list[int]]:
-    """Yield the rows to be answered together. Items are ranked among those of all examples, so those stay together."""
+    """Yield the rows of each chunk. Ranking compares candidates of all examples, so there the chunk is everything."""
     if task.answer is Ranking:
         if len(answered) < len(sizes):
             yield list(range(len(sizes)))
         return
     order = sorted((row for row in range(len(sizes)) if row not in answered), key=lambda row: -sizes[row])
-    most = CHARACTERS_WRITTEN if task.answer is Written else CHARACTERS
+    most = CHARACTERS_WRITTEN if task.answer is GeneratedText else CHARACTERS
     rows, total = [], 0
     for row in order:
         rows.append(row)
@@ -69,7 +68,7 @@ def _chunks(task: Task[Any, Any], sizes: Sequence[int], answered: dict[int, Any]
         yield rows
 
 
-def _keep(path: Path, fingerprint: str, answers: dict[int, Any]) -> None:
+def _append_partial(path: Path, fingerprint: str, answers: dict[int, Any]) -> None:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
@@ -81,8 +80,8 @@ def _keep(path: Path, fingerprint: str, answers: dict[int, Any]) -> None:
             os.fsync(file.fileno())
 
 
-def _kept(task: Task[Any, Any], path: Path, fingerprint: str, examples: int) -> dict[int, Any]:
-    """Return the answers kept under `fingerprint`, by row, and cut the file after the last whole line."""
+def _load_partial(task: Task[Any, Any], path: Path, fingerprint: str, examples: int) -> dict[int, Any]:
+    """Return the predictions saved under `fingerprint`, by row, and truncate the file after its last complete line."""
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
@@ -90,7 +89,7 @@ def _kept(task: Task[Any, Any], path: Path, fingerprint: str, examples: int) -> 
     answers, good = {}, 0
     try:
         if json.loads(lines[0]) != {"fingerprint": fingerprint}:
-            say(f"{path}: answers of another model, or to other data; they are thrown away")
+            log(f"{path}: answers of another model, or to other data; they are thrown away")
             path.unlink()
             return {}
         for line in lines:
@@ -101,13 +100,13 @@ def _kept(task: Task[Any, Any], path: Path, fingerprint: str, examples: int) -> 
                 answers[fields["row"]] = task.answer(**{name: _tuples(v) for name, v in fields["answer"].items()})
             good += len(line)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        say(f"{path}: is damaged from byte {good:,} on; what stands before is used")
+        log(f"{path}: is damaged from byte {good:,} on; what stands before is used")
     if good:
         os.truncate(path, good)
     else:
         path.unlink()
     if answers:
-        say(f"goes on after {len(answers):,} of {examples:,} answers kept in {path}")
+        log(f"goes on after {len(answers):,} of {examples:,} answers kept in {path}")
     return answers
 
 

@@ -1,7 +1,7 @@
-"""Whether two evaluated models differ: a paired test on the same examples, from what `evaluate` left behind.
+"""Whether two evaluated models differ: a paired test on the same examples, from the files that `evaluate` wrote.
 
-The p-value is that of approximate randomisation; among more than two models each pair is tested, and the p-values are
-raised by Holm's method (1979), so that many comparisons do not find a difference by their number.
+The test is approximate randomisation. Of more than two models each pair is tested, and the p-values are corrected for
+multiple comparisons by Holm's method (1979).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 from lucidlm.core.errors import InputError
 from lucidlm.evaluate.record import EVALUATION, STATISTICS, Evaluation, Measure, read_evaluation, read_statistics
 from lucidlm.metrics.statistics import Comparison, compare
-from lucidlm.tasks.base import tasks
+from lucidlm.tasks.base.task import tasks
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How the models called `first` and `second` differ in `measure`."""
+    """The difference between two models, `first` minus `second`, on one metric."""
 
     first: str
     second: str
@@ -34,7 +34,7 @@ class Difference:
 
 
 def verdict(comparison: Comparison, measure: Measure) -> str:
-    """Return what a comparison says of the first model: "better", "worse" or "no difference shown"."""
+    """Return the verdict on the first model, "better", "worse" or "no difference shown", with the figures."""
     found, form = comparison.difference, "+.2f" if measure.percent else "+.4f"
     figures = f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
     word = {1: "better", 0: "no difference shown", -1: "worse"}[sign(comparison, measure)]
@@ -42,7 +42,7 @@ def verdict(comparison: Comparison, measure: Measure) -> str:
 
 
 def sign(comparison: Comparison, measure: Measure) -> int:
-    """Return 1 where the first model is shown to be better, -1 where it is shown to be worse, and 0 otherwise."""
+    """Return 1 if the first model is significantly better, -1 if it is significantly worse, else 0."""
     if not comparison.shown:
         return 0
     return 1 if (comparison.difference.value > 0) == measure.higher_is_better else -1
@@ -51,15 +51,16 @@ def sign(comparison: Comparison, measure: Measure) -> int:
 def compare_evaluations(
     directories: Sequence[str | Path], metric: str | None = None, seed: int = 0
 ) -> list[Difference]:
-    """Compare each two of the models evaluated in `directories`.
+    """Compare every pair of the models evaluated in `directories`.
 
     Parameters
     ----------
-    metric: the one to compare by; None: the first of the task's.
+    metric: the metric to compare on; None: the task's first.
+    seed: of approximate randomisation.
 
     Raises
     ------
-    InputError: fewer than two evaluations, or they are not of the same task and data; a file is missing or damaged.
+    InputError: there are fewer than two evaluations, or they differ in task or data; a file is missing or damaged.
     """
     if len(directories) < 2:
         raise InputError("a comparison takes two evaluations or more", fix="Pass the folders that hold eval.json.")
@@ -101,7 +102,7 @@ def compare_evaluations(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values raised for there being several (Holm 1979, "A Simple Sequentially Rejective Test")."""
+    """Return p-values corrected for multiple comparisons (Holm 1979, "A Simple Sequentially Rejective Test")."""
     raised, least = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         least = raised[index] = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
@@ -135,6 +136,6 @@ def _measure(evaluation: Evaluation, metric: str | None, directory: Path) -> Mea
 
 
 def _names(directories: Sequence[Path]) -> list[str]:
-    """Return the folders' own names, or all of their paths where those are not distinct."""
+    """Return the folders' names, or their full paths where names are not unique."""
     names = [directory.resolve().name for directory in directories]
     return names if len(set(names)) == len(names) else [str(directory) for directory in directories]

@@ -1,99 +1,62 @@
-"""Judge what a model directory holds: on the examples of a task, or a language model on prepared tokens."""
+"""Evaluate a model on the examples of a task, or a language model on prepared tokens."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 
-from lucidlm.core.config import Config
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.record import RECORD
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError
-from lucidlm.core.io import read_json, sha256
-from lucidlm.core.products import fast_products
-from lucidlm.core.progress import say
+from lucidlm.core.matmul import fast_matmul
+from lucidlm.core.progress import log
 from lucidlm.core.seeds import numpy_generator
-from lucidlm.data.document import OnError
-from lucidlm.data.html import Html
-from lucidlm.data.loader import TokenCorpus
+from lucidlm.data.corpus.loader import TokenCorpus
+from lucidlm.data.examples.config import TunedOn
 from lucidlm.data.split import Bounds, Split
-from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.evaluate.config import EvaluateConfig
 from lucidlm.evaluate.leakage import Leak, fine_tuning_leak, pretraining_leak
 from lucidlm.evaluate.record import Evaluation
 from lucidlm.evaluate.runner import evaluate_task
-from lucidlm.model.directory import RECORD, load_model
-from lucidlm.model.heads import LanguageModel
-from lucidlm.tasks.base import Task, read_examples, tasks
-from lucidlm.tasks.parts import Parts, as_judged, read_parts
-from lucidlm.tasks.shots import draw_shots, labels_of
-from lucidlm.train.finetune import OBJECTIVES
-from lucidlm.train.finetune_config import FinetuneConfig
-from lucidlm.train.validation import validate
-
-Part = Literal["auto", "all", "train", "validation", "test"]
-
-
-class EvaluateConfig(Config):
-    """What to judge on.
-
-    Parameters
-    ----------
-    split: the part of `data` to judge on, cut where it was when the model was fine-tuned. "auto" is "test" for the data
-        that the model was fine-tuned on, and "all" for any other.
-    fields: the names that fields have in the data, by the names that the task knows them by; what is left out is called
-        as it was in fine-tuning.
-    limit: judge on so many examples only, drawn at random.
-    encoding, html: as in fine-tuning, by its settings unless others are given, or "auto" if there were none.
-    baselines: also fit the baselines on the examples the model was fine-tuned on, which takes reading them again.
-    training: examples for the baselines of a model that was not fine-tuned for the task.
-    leakage: look for the examples in what the model was fine-tuned and pretrained on.
-    """
-
-    task: str
-    data: str
-    split: Part = "auto"
-    fields: dict[str, str] = Field(default={})
-    limit: int | None = Field(default=None, ge=1)
-    encoding: str | None = None
-    html: Html | None = None
-    on_error: OnError = "stop"
-    baselines: bool = True
-    training: str | None = None
-    leakage: bool = True
-    device: str = "auto"
-    seed: int = 0
-
-
-class Suite(Config):
-    """Several evaluations of one model; the results stand in folders named by the keys."""
-
-    evaluations: dict[str, EvaluateConfig] = Field(min_length=1)
+from lucidlm.inference.held_out import validate
+from lucidlm.tasks.base.parts import Parts, as_judged, read_parts
+from lucidlm.tasks.base.shots import draw_shots, labels_of
+from lucidlm.tasks.base.task import Task, read_examples, tasks
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 
 def evaluate_directory(
     directory: str | Path, config: EvaluateConfig, out: str | Path | None = None, *, resume: bool = True
 ) -> Evaluation:
-    """Judge the model in `directory` on the examples of a task, and write what was found into `out`.
+    """Load the model in `directory` and evaluate it; for several evaluations load it once and use `evaluate_model`."""
+    return evaluate_model(load_model(directory), config, out, resume=resume)
+
+
+def evaluate_model(
+    loaded: LoadedModel, config: EvaluateConfig, out: str | Path | None = None, *, resume: bool = True
+) -> Evaluation:
+    """Evaluate a model on the examples of a task and write the results to `out`. The model moves to `config.device`.
 
     Parameters
     ----------
     out: where eval.json, predictions.jsonl and statistics.npz go; None: the model's directory.
-    resume: go on after the answers that an evaluation which was stopped left in `out`.
+    resume: continue an interrupted evaluation from the predictions in `out`.
 
     Raises
     ------
-    InputError: model or data cannot be used, a label is unknown, or the part asked for is empty.
+    InputError: the model or data cannot be used, a label is unknown, or the chosen split is empty.
     """
-    directory = Path(directory)
     task = tasks.get(config.task)
-    tuned, bounds = _fine_tuning(directory, task)
+    tuned, bounds = _fine_tuning(loaded, task)
     compute = choose_compute(config.device)
-    predictor = task.predictor(directory, compute.device)
-    examples, training, part = _examples(task, config, tuned, bounds, directory)
+    loaded.model.to(compute.device)
+    predictor = task.predictor(loaded)
+    examples, training, part = _examples(task, config, tuned, bounds, loaded.source)
     leakage: list[Leak] = []
     if config.leakage:
         if tuned is not None and training is not None:
@@ -101,34 +64,34 @@ def evaluate_directory(
         elif tuned is not None:
             reason = f"{tuned.data} cannot be read any more"
             leakage.append(Leak(against="fine-tuning", checked=False, reason=reason))
-        leakage.append(pretraining_leak(task, examples, directory))
-    with fast_products(compute.device):
+        leakage.append(pretraining_leak(task, examples, loaded))
+    with fast_matmul(compute.device):
         return evaluate_task(
             task,
             predictor,
             examples,
-            name=directory.resolve().name,
+            name=Path(loaded.source).resolve().name,
             data=f"{config.data} ({part})",
             training=(training or ()) if config.baselines else (),
             leakage=leakage,
-            out=directory if out is None else out,
-            fingerprint=_fingerprint(directory),
+            out=loaded.source if out is None else out,
+            fingerprint=loaded.fingerprint,
             resume=resume,
-            settings={"model": str(directory), **config.model_dump(mode="json"), "split": part},
+            settings={"model": loaded.source, **config.model_dump(mode="json"), "split": part},
             seed=config.seed,
         )
 
 
 def _examples(
-    task: Task[Any, Any], config: EvaluateConfig, tuned: FinetuneConfig | None, bounds: Bounds, directory: Path
+    task: Task[Any, Any], config: EvaluateConfig, tuned: TunedOn | None, bounds: Bounds, model: str
 ) -> tuple[list[Any], list[Any] | None, str]:
-    """Return the examples to judge on, those that the model learned from, if they can be had, and the part's name."""
+    """Return the examples to evaluate on, the training examples if they can still be read, and the split's name."""
     own = tuned is not None and _same_source(config.data, tuned.data)
     part = ("test" if own else "all") if config.split == "auto" else config.split
     if tuned is None and part != "all":
         raise InputError(
             f"was not fine-tuned for {task.name}, so nothing says how data are split",
-            where=directory,
+            where=model,
             fix="Judge it on all of a file: --split all.",
         )
     how = {
@@ -157,7 +120,7 @@ def _examples(
     if config.limit is not None and config.limit < found:
         rows = numpy_generator(config.seed, "limit").permutation(found)[: config.limit]
         examples = [examples[row] for row in sorted(rows)]
-    say(
+    log(
         f"{config.data}: {len(examples):,} examples ({part})"
         + (f" of {found:,}" if len(examples) < found else "")
         + (", held out when the model was fine-tuned" if own and part == "test" else "")
@@ -166,9 +129,9 @@ def _examples(
 
 
 def _training(
-    task: Task[Any, Any], config: EvaluateConfig, tuned: FinetuneConfig | None, bounds: Bounds, parts: Parts | None
+    task: Task[Any, Any], config: EvaluateConfig, tuned: TunedOn | None, bounds: Bounds, parts: Parts | None
 ) -> list[Any] | None:
-    """Return the examples that the model learned from, the same few where it was given few; None if nobody can."""
+    """Return the examples that the model was fine-tuned on (the same draw for few shots); None if they cannot be read."""
     if not (config.baselines or config.leakage):
         return None
     if tuned is None:
@@ -179,10 +142,10 @@ def _training(
     try:
         training = (parts or read_parts(tuned, task, bounds))["train"]
     except InputError as error:
-        say(f"No baselines, and no look for examples that the model was fine-tuned on: {error}")
+        log(f"No baselines, and no look for examples that the model was fine-tuned on: {error}")
         return None
     if tuned.shots is not None:
-        training = draw_shots(training, tuned.shots, labels_of(task, training), tuned.loop.seed)
+        training = draw_shots(training, tuned.shots, labels_of(task, training), tuned.seed)
     return training
 
 
@@ -190,33 +153,22 @@ def _same_source(one: str, other: str) -> bool:
     return one == other or (os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other))
 
 
-def _fine_tuning(directory: Path, task: Task[Any, Any]) -> tuple[FinetuneConfig | None, Bounds]:
-    """Return the configuration that the model in `directory` was fine-tuned for `task` with, None if it was not, and the
-    bounds of its parts.
+def _fine_tuning(loaded: LoadedModel, task: Task[Any, Any]) -> tuple[TunedOn | None, Bounds]:
+    """Return the settings of the model's fine-tuning data for `task`, None without fine-tuning, and the split bounds.
 
     Raises
     ------
-    InputError: it was fine-tuned for something else, and `task` is one that models are fine-tuned for.
+    InputError: it was fine-tuned for another task, and `task` is one to fine-tune for.
     """
-    record = directory / RECORD
-    provenance = read_json(record).get("provenance", {}) if record.exists() else {}
+    provenance = loaded.record["provenance"]
     made_for = provenance.get("task")
     if made_for == task.name:
-        # Before there was a choice all texts were taken for HTML, and those with several labels had their first; models that
-        # record no bounds were tuned by the text's hash alone.
-        config = FinetuneConfig.parse({"html": "yes", "on_conflict": "first", **provenance["config"]}, where=record)
-        return config, {label: (tested, held_out) for label, (tested, held_out) in provenance.get("bounds", {}).items()}
-    if made_for in set(tasks) and isinstance(task, tuple(OBJECTIVES)):
-        raise InputError(f"was fine-tuned for {made_for}, not for {task.name}", where=directory)
+        # Models without recorded bounds were split by the hash of the text alone.
+        tuned = TunedOn.from_run(provenance["config"], where=Path(loaded.source) / RECORD)
+        return tuned, {label: (tested, held_out) for label, (tested, held_out) in provenance.get("bounds", {}).items()}
+    if made_for in set(tasks) and task.tunable:
+        raise InputError(f"was fine-tuned for {made_for}, not for {task.name}", where=loaded.source)
     return None, {}
-
-
-def _fingerprint(directory: Path) -> str:
-    """Return what tells this model from any other: the checksum of its record, which has those of its files."""
-    if (directory / RECORD).exists():
-        return str(read_json(directory / RECORD)["checksum"])
-    files = sorted(directory.glob("*.safetensors"))
-    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
 
 
 def evaluate_language_model(
@@ -226,23 +178,19 @@ def evaluate_language_model(
 
     Raises
     ------
-    InputError: the model is of another kind, or the data were made with another tokenizer.
+    InputError: the model is of another kind, or the data were prepared with another tokenizer.
     """
-    loaded = load_model(directory)
-    if not isinstance(loaded.model, LanguageModel) or not loaded.model.config.causal:
-        raise InputError("is not a causal language model", where=directory, fix="Pass --task to judge a classifier.")
-    if loaded.tokenizer is None or loaded.tokenizer.fingerprint != Tokenizer.load(data).fingerprint:
+    target = choose_compute(device).device
+    model, tokenizer = load_model(directory, device=target).causal_lm(fix="Pass --task to judge a classifier.")
+    if tokenizer.fingerprint != Tokenizer.load(data).fingerprint:
         raise InputError(
             "was prepared with another tokenizer than the model's",
             where=data,
             fix=f"Prepare it again with --tokenizer-from {directory}.",
         )
-    target = choose_compute(device).device
     corpus = TokenCorpus.open(data, part)
-    with torch.inference_mode(), fast_products(target):
-        found = validate(
-            loaded.model.to(target), [corpus], loaded.model.config.context_length, corpus.tokens, target, None
-        )
+    with torch.inference_mode(), fast_matmul(target):
+        found = validate(model, [corpus], model.config.context_length, corpus.tokens, target, None)
     names = {"validation_loss": "loss"}
     return {
         "data": str(data),

@@ -1,4 +1,4 @@
-"""Run the tasks of lm-evaluation-harness on a model directory: published suites, or tasks of one's own as YAML files."""
+"""Run tasks of lm-evaluation-harness on a model directory: published suites, or custom tasks in YAML files."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def run_harness(
     device: str = "auto",
     out: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Judge the model in `directory` on the harness's `tasks`, write `harness.json`, and return what it holds.
+    """Evaluate the model in `directory` on the harness's `tasks`; write the results to `harness.json` and return them.
 
     Parameters
     ----------
     tasks: names of tasks, groups or tags; `*` stands for any characters.
-    include: a folder with tasks of one's own. Paths in them are relative to the working directory.
-    limit: judge on the first so many examples of each task only.
-    shots: worked examples before each question; None: as many as the task says.
+    include: a folder with custom tasks. Paths in them are relative to the working directory.
+    limit: use only this many examples of each task, the first ones.
+    shots: few-shot examples in each prompt; None: the task's default.
     out: where the file is written; None: the model's directory.
 
     Raises
     ------
-    InputError: lm-eval is not installed, a task is unknown or its data cannot be had, or the model is not causal.
+    InputError: lm-eval is not installed, a task is unknown or its data cannot be loaded, or the model is not causal.
     """
     if importlib.util.find_spec("lm_eval") is None:
         raise InputError("lm-evaluation-harness is not installed", fix="Install it: pip install 'lucidlm[eval]'.")
@@ -48,7 +48,7 @@ def run_harness(
 
     if include is not None and not Path(include).is_dir():
         raise InputError("there is no such folder", where=include, fix="Pass the folder that holds the YAML files.")
-    # Listing the thousands of published tasks takes seconds, so it is left out where nobody asks for one of them.
+    # Listing the thousands of published tasks takes seconds, so it is done only if one of them is asked for.
     manager = TaskManager(include_path=None if include is None else str(include), include_defaults=False)
     if not all(manager.match_tasks([name]) for name in tasks):
         manager = TaskManager(include_path=None if include is None else str(include))
@@ -67,14 +67,14 @@ def run_harness(
 
 
 def harness_table(found: dict[str, Any]) -> str:
-    """Return the figures of `run_harness` as the harness prints them."""
+    """Return the results of `run_harness` as the table that the harness prints."""
     from lm_eval.utils import make_table
 
     return make_table(found)
 
 
 def _matching(name: str, manager: Any) -> list[str]:
-    """Return the tasks that `name` stands for."""
+    """Return the tasks that match `name`."""
     if found := manager.match_tasks([name]):
         return sorted(found)
     from difflib import get_close_matches
@@ -93,7 +93,7 @@ def _load(name: str, manager: Any) -> list[Any]:
 
     Raises
     ------
-    InputError: the data are not there, or cannot be fetched.
+    InputError: the data cannot be found or fetched.
     """
     try:
         found = manager.load([name])

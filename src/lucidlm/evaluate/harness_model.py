@@ -1,7 +1,7 @@
-"""Our causal models as lm-evaluation-harness sees them (Gao et al. 2024, doi:10.5281/zenodo.12608602).
+"""Our causal models as a backend of lm-evaluation-harness (Gao et al. 2024, doi:10.5281/zenodo.12608602).
 
-Texts become the tokens that its own backend for transformers makes of them, so its figures are ours. Importing this
-registers the model as "lucidlm". It needs lm-eval, which `lucidlm.evaluate.harness` looks for first.
+Texts are tokenised exactly as by its own backend for transformers, so results are comparable. Importing this module
+registers the backend as "lucidlm". It needs lm-eval; `lucidlm.evaluate.harness` checks for it first.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 
+from lucidlm.checkpoint.load import load_model
 from lucidlm.core.devices import choose_compute
-from lucidlm.core.progress import Task as Progress
-from lucidlm.core.progress import say
-from lucidlm.generate.decode import Generation, generate
-from lucidlm.generate.likelihood import open_scorer
-from lucidlm.generate.sampling import SamplingConfig
+from lucidlm.core.progress import ProgressBar, log
+from lucidlm.inference.decode import Generation, generate
+from lucidlm.inference.sampler import SamplingConfig
+from lucidlm.inference.scorer import Scorer
 
 WRITTEN = 256
-"""Tokens to write where a task does not say how many."""
+"""Tokens to generate where a task sets no limit."""
 
 TOKENS_PER_BATCH = 16_384
-"""How many tokens of prompts and texts are held at once."""
+"""Most tokens of prompts and generated texts in a batch."""
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-"""What tasks may ask of sampling, by the harness's names and ours."""
+"""Sampling parameters that tasks may set; the harness's names are ours too."""
 
 
 class HarnessModel(TemplateLM):
-    """A model directory that answers the harness's three kinds of request.
+    """A model directory that serves the harness's three kinds of request.
 
     Parameters
     ----------
     pretrained: the model directory.
-    device: where to compute, in fp32, as the harness's figures are compared.
-    batch_size, max_batch_size: nothing; batches are made by tokens. The harness passes them.
+    device: where to compute; always in fp32, so that results can be compared.
+    batch_size, max_batch_size: passed by the harness and unused: batches are made by token count.
     """
 
     def __init__(
@@ -50,33 +50,34 @@ class HarnessModel(TemplateLM):
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        self.scorer, self.words = open_scorer(pretrained, choose_compute(device or "auto", "fp32").device)
-        self.model, self.name = self.scorer.model, str(pretrained)
+        target = choose_compute(device or "auto", "fp32").device
+        self.model, self.words = load_model(pretrained, device=target).causal_lm()
+        self.scorer, self.name = Scorer(self.model), str(pretrained)
         self._bos = self.words.named("bos_token")
 
     @property
     def eot_token_id(self) -> int:
-        """The token that ends a text."""
+        """The end-of-text token."""
         return self.words.eos_id
 
     @property
     def prefix_token_id(self) -> int:
-        """The token that stands before a text: the tokenizer's beginning of text or, if it has none, its end."""
+        """The token before a text: the tokenizer's BOS or, if it has none, its end-of-text token."""
         return self.words.begin_id
 
     @property
     def tokenizer_name(self) -> str:
-        """What tells apart the tokens that requests were turned into."""
+        """Identifies the tokenizer in the harness's cache of tokenised requests."""
         return self.words.fingerprint
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Return the ids of `string`, with the tokens that the tokenizer puts around a text unless that is off."""
+        """Return the ids of `string`, with the tokenizer's special tokens unless `add_special_tokens` is false."""
         return self._encode([string], add_special_tokens)[0]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Return the log-probability of each request's continuation, and whether it is the greedy one."""
+        """Return the log-likelihood of each request's continuation, and whether greedy decoding would produce it."""
         pairs = _arguments(requests)
-        # Spaces between the two belong to the continuation, where the words that follow have them.
+        # As in the harness, spaces at the end of the context move to the continuation.
         contexts = [context.rstrip() if context else "" for context, _ in pairs]
         wholes = self._encode([context + continuation for context, continuation in pairs])
         alone = self._encode([continuation for context, continuation in pairs if not context], special=False)
@@ -105,7 +106,7 @@ class HarnessModel(TemplateLM):
         return [(answer.logprob, answer.greedy) for answer in found]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Return the log-probability of each request's text, whole."""
+        """Return the log-likelihood of each request's whole text."""
         texts = [text for (text,) in _arguments(requests)]
         label = None if disable_tqdm else "scoring"
         found = self.scorer.score_texts(self._encode(texts), self.prefix_token_id, label)
@@ -114,12 +115,12 @@ class HarnessModel(TemplateLM):
         return found
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Return what the model writes after each request's context, up to one of its stop strings."""
+        """Return the text generated after each request's context, up to one of its stop strings."""
         asked, written = _arguments(requests), [""] * len(requests)
         kinds: dict[str, list[int]] = {}
         for number, (_, settings) in enumerate(asked):
             kinds.setdefault(json.dumps(settings, sort_keys=True), []).append(number)
-        with Progress("writing", len(requests), "texts") as progress:
+        with ProgressBar("writing", len(requests), "texts") as progress:
             for numbers in kinds.values():
                 settings = asked[numbers[0]][1]
                 stops, config = self._sampling(settings)
@@ -138,11 +139,11 @@ class HarnessModel(TemplateLM):
         return written
 
     def get_model_info(self) -> dict[str, Any]:
-        """Return what the harness notes of the model."""
+        """Return the facts that the harness records about the model."""
         return {"model_num_parameters": sum(p.numel() for p in self.model.parameters()), "model_dtype": "torch.float32"}
 
     def _encode(self, texts: Sequence[str], special: bool | None = None) -> list[list[int]]:
-        """Return the ids of each text; the tokenizer's own tokens around it by default, unless it brings its own."""
+        """Return the ids of each text, by default with special tokens unless the text already begins with BOS."""
         begun = [
             special is False or (special is None and bool(self._bos) and text.startswith(self._bos)) for text in texts
         ]
@@ -152,7 +153,7 @@ class HarnessModel(TemplateLM):
         return [next(plain) if done else next(around).ids for done in begun]
 
     def _sampling(self, settings: dict[str, Any]) -> tuple[list[str], SamplingConfig]:
-        """Return the strings that end a text, and how it is written."""
+        """Return the stop strings and the sampling settings of a request."""
         settings = dict(settings)
         until = settings.pop("until", None) or []
         stops = [stop for stop in ([until] if isinstance(until, str) else until) if stop]
@@ -161,24 +162,24 @@ class HarnessModel(TemplateLM):
         fields = {name: settings.pop(name) for name in SAMPLING if name in settings}
         sampled = settings.pop("do_sample", fields.get("temperature", 0) > 0)
         if settings:
-            say(f"Settings of generation that have no effect here: {', '.join(sorted(settings))}.")
+            log(f"Settings of generation that have no effect here: {', '.join(sorted(settings))}.")
         if not sampled:
             fields["temperature"] = 0.0
         base = {"temperature": 1.0, "min_p": 0.0, **fields}
         return stops, SamplingConfig(length=int(next(iter(lengths), WRITTEN)), stop=tuple(stops), **base)
 
     def _text(self, generation: Generation) -> str:
-        """Return a text as the harness's own backends have it: a character that is cut in half is marked as such."""
+        """Return the text as the harness's own backends decode it: an incomplete character becomes U+FFFD."""
         if generation.reason == "stop":  # by a control token, perhaps, which decoding would not show
             return generation.text
         return self.words.decode(generation.tokens[: -1 if generation.reason == "eos" else None])
 
     def _room(self, length: int) -> int:
-        """Return how many tokens of a prompt are read, so that `length` can be written after them."""
+        """Return how many tokens of a prompt to keep, so that `length` more fit into the context."""
         context = self.model.config.context_length
         if length < context:
             return context - length
-        say(
+        log(
             f"A task asks for texts of {length:,} tokens, and the model's context is {context:,}: "
             f"it reads up to {context // 2:,} tokens of the prompt and writes until the context is full."
         )
@@ -189,12 +190,12 @@ register_model("lucidlm")(HarnessModel)
 
 
 def _arguments(requests: Sequence[Instance]) -> list[Any]:
-    """Return what each request asks: (context, continuation), (text,) or (context, settings of generation)."""
+    """Return the arguments of each request: (context, continuation), (text,) or (context, generation settings)."""
     return [request.args for request in requests]
 
 
 def _batches(prompts: Sequence[Sequence[int]], length: int) -> Iterator[list[int]]:
-    """Yield the places of prompts of like length, so many that prompts and texts fit into `TOKENS_PER_BATCH`."""
+    """Yield batches of prompts of similar length, as indices, each within `TOKENS_PER_BATCH` with its texts."""
     rows: list[int] = []
     for row in sorted(range(len(prompts)), key=lambda row: -len(prompts[row])):
         if rows and (len(rows) + 1) * (len(prompts[rows[0]]) + length) > TOKENS_PER_BATCH:

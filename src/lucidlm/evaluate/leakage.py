@@ -1,7 +1,7 @@
-"""Whether a model has seen the examples it is judged on: in fine-tuning, or in the text it was pretrained on.
+"""Test-set leakage: whether evaluation examples were in the fine-tuning or pretraining data.
 
-An example counts as seen if half of the n-grams of one of its texts or more (eight words; thirteen characters where a
-script separates no words) stand in the training texts too; exact copies are counted apart.
+An example counts as seen if at least half of the n-grams of one of its texts (eight words; thirteen characters in scripts
+without spaces between words) occur in the training texts; exact copies are counted separately.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.record import RECORD
 from lucidlm.core.io import read_json, sha256
 from lucidlm.core.progress import track
-from lucidlm.data.cards import CARD
-from lucidlm.data.overlap import SKETCH, NgramSketch, ngram_hashes
-from lucidlm.model.directory import RECORD
-from lucidlm.tasks.base import Task
+from lucidlm.data.cleaning.overlap import SKETCH, NgramSketch, ngram_hashes
+from lucidlm.data.corpus.cards import CARD
+from lucidlm.tasks.base.task import Task
 
 THRESHOLD = 0.5
 NAMED = 5
-"""How many of the examples that were seen are named."""
+"""How many of the overlapping examples are listed."""
 EXCERPT = 120
 
 
 class SeenExample(BaseModel):
-    """An example that shares wording with training texts: where it stands, how it begins, what share of its n-grams."""
+    """An example that overlaps with training texts: its location, first characters and share of n-grams found."""
 
     where: str
     text: str
@@ -34,15 +35,15 @@ class SeenExample(BaseModel):
 
 
 class Leak(BaseModel):
-    """What of the data was found in training texts.
+    """How many evaluation examples were found in the training texts.
 
     Parameters
     ----------
     against: "fine-tuning" or "pretraining".
-    checked: whether the training texts could be had; `reason` says why not.
-    overlapping, share: number and share of the examples that share half of their n-grams or more.
-    copies: examples that are training examples, word for word; counted for fine-tuning only.
-    named: the first few, those that share most.
+    checked: whether the training texts were available; if not, `reason` says why.
+    overlapping, share: number and share of the examples with at least half of their n-grams in the training texts.
+    copies: exact copies of training examples; counted for fine-tuning only.
+    named: the examples that overlap most.
     """
 
     against: str
@@ -72,33 +73,34 @@ def fine_tuning_leak(task: Task[Any, Any], examples: Sequence[Any], training: Se
     return _leak("fine-tuning", task, examples, [sketch], copies)
 
 
-def pretraining_leak(task: Task[Any, Any], examples: Sequence[Any], directory: str | Path) -> Leak:
-    """Look for `examples` in the texts that the model in `directory`, or the one it was made from, was pretrained on."""
-    sketches, reason = pretraining_sketches(Path(directory))
+def pretraining_leak(task: Task[Any, Any], examples: Sequence[Any], loaded: LoadedModel) -> Leak:
+    """Look for `examples` in the pretraining data of a model or of its base model."""
+    sketches, reason = pretraining_sketches(loaded)
     if not sketches:
         return Leak(against="pretraining", checked=False, reason=reason)
     return _leak("pretraining", task, examples, sketches, [False] * len(examples))
 
 
-def pretraining_sketches(directory: Path) -> tuple[list[NgramSketch], str]:
-    """Return the sketches of the data a model was pretrained on, or none and the reason.
+def pretraining_sketches(loaded: LoadedModel) -> tuple[list[NgramSketch], str]:
+    """Return the n-gram sketches of a model's pretraining data; if there are none, an empty list and the reason.
 
-    They are looked for in the model's directory, in that of the model it was fine-tuned from, and in the prepared data
-    that those name, which must be as they were then.
+    They are looked for in the model's directory, in its base model's, and in the prepared data that these name, which
+    must not have changed since.
     """
+    directory, provenance = Path(loaded.source), loaded.record["provenance"]
     seen: set[Path] = set()
     while True:
         if (directory / SKETCH).exists():
             return [NgramSketch.load(directory)], ""
-        if directory in seen or not (directory / RECORD).exists():
+        if directory in seen or not provenance:
             return [], f"no sketch of the data in {directory}, nor a record of what it was trained on"
         seen.add(directory)
-        provenance = read_json(directory / RECORD).get("provenance", {})
         if isinstance(data := provenance.get("data"), dict):
             break
         if not isinstance(base := provenance.get("config", {}).get("model"), str):
             return [], f"{directory} does not say what it was trained on"
         directory = Path(base)
+        provenance = read_json(directory / RECORD).get("provenance") if (directory / RECORD).exists() else None
     sketches = []
     for place, checksum in data.items():
         card = Path(place) / CARD
@@ -136,6 +138,6 @@ def _leak(
 
 
 def _share(texts: Sequence[str], sketches: Sequence[NgramSketch]) -> float:
-    """Return the greatest share of the n-grams of a text; "yes" is in every corpus, so short texts count together."""
+    """Return the largest share of n-grams found, over texts and sketches; short texts count only if all are, and joined."""
     long = [text for text in texts if len(ngram_hashes(text)) > 1]
     return max(sketch.shared(text) for text in long or ["\n".join(texts)] for sketch in sketches)

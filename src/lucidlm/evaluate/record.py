@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: `eval.json`, the answers, and the statistics that two evaluations are compared by."""
+"""The files of an evaluation: `eval.json`, the predictions, and the per-example statistics for comparing models."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pydantic import BaseModel, Field, ValidationError
 from lucidlm.core.config import describe
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import atomic_path, read_json, write_text
-from lucidlm.data.examples import Example
-from lucidlm.data.unknown import Unknown
+from lucidlm.data.examples.records import Example
 from lucidlm.evaluate.leakage import Leak
 from lucidlm.metrics.statistics import Comparison, Estimate
+from lucidlm.tokenize.unknown import Unknown
 
 EVALUATION, PREDICTIONS, STATISTICS = "eval.json", "predictions.jsonl", "statistics.npz"
 FORMAT = 2
 
 
 class Measure(BaseModel):
-    """A metric as eval.json names it; the fields are those of `lucidlm.metrics.statistics.Metric`."""
+    """A metric in eval.json; the fields are those of `lucidlm.metrics.statistics.Metric`."""
 
     name: str
     higher_is_better: bool = True
@@ -34,14 +34,13 @@ class Measure(BaseModel):
 
 
 class Score(BaseModel):
-    """How one model or baseline did.
+    """The results of one model or baseline.
 
     Parameters
     ----------
-    metrics: what could be measured: a baseline that writes without probabilities has no perplexity.
-    metrics: those that could be measured: what a baseline writes has no perplexity, for one.
-    comparison: the model under test against this baseline; on the first metric; None for the model itself.
-    seconds: time to answer all examples, and for a baseline to fit as well.
+    metrics: the metrics that could be measured: a baseline that gives no probabilities has no perplexity.
+    comparison: the evaluated model against this baseline on the first metric; None for the model itself.
+    seconds: time to predict all examples, for a baseline including the fit.
     """
 
     name: str
@@ -51,18 +50,18 @@ class Score(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """What eval.json holds.
+    """The contents of eval.json.
 
     Parameters
     ----------
-    data: the source as it was named, and the part of it; `data_sha256` is that of the examples themselves, in order.
-    measures: the metrics; the first decides between two models.
-    labels, confusion: of a classifier; row i counts the examples whose label is `labels[i]`, column j those predicted
-        as `labels[j]`.
-    leakage: how much of the data the model may have seen before, in fine-tuning and in pretraining.
-    unknown: characters of the examples' texts that the model's tokenizer has no token for; None: not counted.
-    counts: inputs longer than the model reads at once, by what was done with them.
-    settings: what the evaluation was asked for; with the same ones it can be made again.
+    data: the source as the user named it, and its split; `data_sha256` is the hash of the examples, in order.
+    measures: the metrics; models are compared on the first.
+    labels, confusion: of a classifier; row i counts the examples with label `labels[i]`, column j those predicted as
+        `labels[j]`.
+    leakage: how much of the data was in the fine-tuning and pretraining data.
+    unknown: characters of the examples' texts without a token in the model's tokenizer; None: not counted.
+    counts: inputs longer than the model's context, by how they were handled.
+    settings: the configuration, with which the evaluation can be repeated.
     """
 
     format: Literal[2] = FORMAT
@@ -84,7 +83,7 @@ class Evaluation(BaseModel):
 
     @property
     def first(self) -> Measure:
-        """The metric that decides between two models."""
+        """The metric that models are compared on."""
         return self.measures[0]
 
 
@@ -114,7 +113,7 @@ def read_evaluation(path: str | Path) -> Evaluation:
 
     Raises
     ------
-    InputError: it is missing, damaged, or another version's.
+    InputError: it is missing, damaged or of another version.
     """
     fields = read_json(path)
     if fields.get("format") != FORMAT:
@@ -128,7 +127,7 @@ def read_evaluation(path: str | Path) -> Evaluation:
 
 
 def read_statistics(directory: str | Path) -> dict[str, np.ndarray]:
-    """Read what each example contributed to each metric, float64 (n, s) by the metric's name.
+    """Read the sufficient statistics of each example, float64 (n, s), by the metric's name.
 
     Raises
     ------
@@ -145,7 +144,7 @@ def read_statistics(directory: str | Path) -> dict[str, np.ndarray]:
 
 
 def digest(examples: Sequence[Example]) -> str:
-    """Return the SHA-256 of what the examples hold, wherever they were read."""
+    """Return the SHA-256 of the examples' contents, independent of where they were read."""
     found = hashlib.sha256()
     for example in examples:
         fields = {name: value for name, value in asdict(example).items() if name != "where"}  # pyright: ignore

@@ -1,6 +1,6 @@
-"""Judge a model on the examples of a task, beside its baselines, and write down what was found.
+"""Evaluate a model and the task's baselines on the same examples, and write the results.
 
-Model, baselines and whatever a plug-in brings are judged by the same lines of code on the same examples.
+The model, the baselines and plug-ins all go through the same code.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import numpy as np
 
 from lucidlm.core.devices import describe_machine
 from lucidlm.core.errors import InputError, LucidError
-from lucidlm.core.progress import say
-from lucidlm.data.examples import Judgement
+from lucidlm.core.progress import log
+from lucidlm.data.examples.records import ClassPrediction
 from lucidlm.evaluate.answers import PARTIAL, answer_all
 from lucidlm.evaluate.leakage import Leak
 from lucidlm.evaluate.record import Evaluation, Measure, Score, digest, write_evaluation
 from lucidlm.metrics.statistics import Metric, compare, estimate
-from lucidlm.tasks.base import Predictor, Task, unknown_to
-from lucidlm.tasks.classification import TextClassification
+from lucidlm.tasks.base.task import Predictor, Task, unknown_to
+from lucidlm.tasks.text_classification import TextClassification
 
 
 @dataclass
 class _Judged:
-    """A model's figures, and what each example contributed to each metric."""
+    """The scores of a model, and the sufficient statistics of each example, (n, s), by the metric's name."""
 
     score: Score
     statistics: dict[str, np.ndarray]
@@ -51,25 +51,24 @@ def evaluate_task(
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """Judge `predictor` on `examples`, beside the task's baselines fitted on `training`.
+    """Evaluate `predictor` on `examples`, and the task's baselines fitted on `training`.
 
     Parameters
     ----------
-    name: what the model is called in the report.
+    name: of the model in the report.
     data: the source the examples were read from, as the user named it.
-    training: what baselines learn from; without it there are none.
-    leakage: what is known of examples that the model has seen, for the record.
+    training: the examples to fit baselines on; empty: no baselines.
+    leakage: the results of the leakage checks, for the record.
     out: where eval.json, predictions.jsonl and statistics.npz are written; None: nowhere.
-    fingerprint: says which model this is, so that the answers of an evaluation that was stopped are used again with
-        this one only.
-    resume: use such answers; without it they are thrown away.
-    settings: what was asked for, for the record.
+    fingerprint: identifies the model, so that predictions of an interrupted evaluation are reused for this model only.
+    resume: reuse such predictions; if false they are discarded.
+    settings: the configuration, for the record.
     seed: of the bootstrap and of approximate randomisation.
 
     Raises
     ------
-    InputError: there are no examples, or a label is not one the classifier knows (file and line are named).
-    LucidError: the model's answers are not finite; the disk is full.
+    InputError: there are no examples, or the classifier does not know a label (file and line are named).
+    LucidError: the model's outputs are not finite; the disk is full.
     """
     began = time.perf_counter()
     if not examples:
@@ -97,7 +96,7 @@ def evaluate_task(
         if isinstance(task, TextClassification):
             found = [_aligned(answer, labels, task) for answer in found]
         rivals.append(_judge(baseline.name, metrics, examples, found, start, seed))
-    # The first metric decides, so those come first that can be taken of the baselines too.
+    # Models are compared on the first metric, so it should be one that the baselines have too.
     metrics.sort(key=lambda metric: any(metric.name not in rival.score.metrics for rival in rivals))
     decisive, first = metrics[0].value, metrics[0].name
     baselines = []
@@ -138,10 +137,10 @@ def evaluate_task(
         assert partial is not None
         partial.unlink(missing_ok=True)
     if unknown is not None and unknown.characters:
-        say(f"Careful: {unknown}.")
+        log(f"Careful: {unknown}.")
     for leak in leakage:
         if leak.overlapping or leak.copies:
-            say(f"Careful: {leak}; the first is {leak.named[0].where}." if leak.named else f"Careful: {leak}.")
+            log(f"Careful: {leak}; the first is {leak.named[0].where}." if leak.named else f"Careful: {leak}.")
     return evaluation
 
 
@@ -150,7 +149,7 @@ def _judge(
 ) -> _Judged:
     seconds = time.perf_counter() - start
     for example, answer in zip(examples, answers, strict=True):
-        if isinstance(answer, Judgement) and not np.isfinite(answer.probabilities).all():
+        if isinstance(answer, ClassPrediction) and not np.isfinite(answer.probabilities).all():
             raise LucidError(
                 f"{name} gives probabilities that are not finite",
                 where=example.where,
@@ -165,23 +164,23 @@ def _judge(
         if not np.isfinite(statistics[metric.name]).all():
             raise LucidError(f"the {metric.name} of {name} is not finite", fix="Its weights are damaged: train again.")
     figures = {metric.name: estimate(metric.value, statistics[metric.name], seed=seed) for metric in metrics}
-    # A baseline that writes without probabilities has no perplexity, for one.
+    # For example, a baseline that gives no probabilities has no perplexity.
     figures = {metric: figure for metric, figure in figures.items() if math.isfinite(figure.value)}
     return _Judged(Score(name=name, metrics=figures, seconds=seconds), statistics)
 
 
-def _aligned(answer: Judgement, labels: Sequence[str], task: TextClassification) -> Judgement:
-    """Return a baseline's answer in terms of the model's labels: in their order, and none by another spelling."""
+def _aligned(answer: ClassPrediction, labels: Sequence[str], task: TextClassification) -> ClassPrediction:
+    """Return a baseline's prediction over the model's labels, in their order and spelling."""
     shares = dict.fromkeys(labels, 0.0)
     for label, probability in zip(answer.labels, answer.probabilities, strict=True):
         found = task.known_as(label, labels)
         assert found is not None  # all training labels were checked
         shares[found] += probability
-    return Judgement(tuple(labels), tuple(shares.values()))
+    return ClassPrediction(tuple(labels), tuple(shares.values()))
 
 
 def _confusion(
-    task: TextClassification, examples: Sequence[Any], answers: Sequence[Judgement], labels: Sequence[str]
+    task: TextClassification, examples: Sequence[Any], answers: Sequence[ClassPrediction], labels: Sequence[str]
 ) -> list[list[int]]:
     counts = [[0] * len(labels) for _ in labels]
     for row, answer in zip(task.label_ids(examples, labels), answers, strict=True):

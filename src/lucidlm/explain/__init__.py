@@ -1,1 +1,1 @@
-"""Why a model says what it says: which tokens of a text a prediction rests on."""
+"""Feature attribution: which tokens of a text a prediction depends on."""

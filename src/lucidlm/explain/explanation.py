@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
-from lucidlm.core.products import fast_products
+from lucidlm.core.matmul import fast_matmul
 from lucidlm.explain.faithfulness import Faithfulness, faithfulness
 from lucidlm.explain.integrated_gradients import Completeness, integrated_gradients
 from lucidlm.explain.occlusion import occlusion
 from lucidlm.explain.predictions import predict
-from lucidlm.model.directory import Loaded
 
 Method = Literal["integrated-gradients", "occlusion"]
 
@@ -65,7 +65,7 @@ class Explanation:
 
 
 def explain(
-    loaded: Loaded,
+    loaded: LoadedModel,
     text: str,
     target: str | None = None,
     *,
@@ -84,7 +84,7 @@ def explain(
         raise InputError("is less than 1", where="--steps", fix="Pass 50, say.")
     with _frozen(loaded.model):
         prediction = predict(loaded, text, target, device)
-        with fast_products(prediction.ids.device):
+        with fast_matmul(prediction.ids.device):
             check = None
             if method == "integrated-gradients":
                 values, check = integrated_gradients(prediction, steps)

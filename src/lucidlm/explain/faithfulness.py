@@ -1,4 +1,4 @@
-"""Whether attributions are any better than chance: comprehensiveness (DeYoung et al. 2020, ERASER, arXiv:1911.03429)."""
+"""Faithfulness of attributions against chance: comprehensiveness (DeYoung et al. 2020, ERASER, arXiv:1911.03429)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ DRAWS = 40
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """How far the score falls when pieces are deleted, in nats, on average over the numbers of pieces in `sizes`.
+    """The mean drop of the score, in nats, when the number of pieces in each of `sizes` is deleted.
 
     Parameters
     ----------
-    drop: the most attributed pieces deleted; random: the mean of `draws` random orders, drawn from `seed`.
-    p_value: the share of orders that do as well, this one counted among them.
+    drop: with the most attributed pieces deleted first.
+    random: with pieces deleted in random order, the mean of `draws` orders drawn from `seed`.
+    p_value: of a permutation test: the share of orders with at least this drop, the attributions' own included.
     """
 
     sizes: tuple[int, ...]
@@ -34,12 +35,12 @@ class Faithfulness:
 
     @property
     def better(self) -> bool:
-        """Whether random orders hardly ever do as well."""
+        """Whether the attributions beat random orders at p < 0.05."""
         return self.p_value < 0.05
 
 
 def faithfulness(prediction: Prediction, values: np.ndarray, seed: int = 0) -> Faithfulness | None:
-    """Delete the most attributed pieces, and as many at random; None for a single piece, which leaves no choice."""
+    """Compare deleting the most attributed pieces, by `values` (n,), with deleting random ones; None for a single piece."""
     count = len(values)
     sizes = tuple(sorted({size for share in SHARES if (size := math.ceil(share * count)) < count}))
     if not sizes:

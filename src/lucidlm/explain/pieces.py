@@ -1,15 +1,15 @@
-"""The pieces of a text that are credited: its tokens, those that are parts of one character taken together."""
+"""The pieces of a text that get attributions: its tokens, joined where they are parts of one character."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lucidlm.data.tokenizer import Tokenizer
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 
 @dataclass
 class Piece:
-    """A stretch of text, and the places of its tokens among those that the model reads."""
+    """A piece of text, and the positions of its tokens in the model's input."""
 
     text: str
     places: list[int]

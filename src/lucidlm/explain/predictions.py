@@ -1,8 +1,7 @@
 """What is explained: the log-probability of a target, as a function of the tokens that a model reads.
 
-A causal model reads the text as it does when it continues it: behind what its tokenizer begins texts with, if that is
-anything. Where it is nothing, the first piece also serves as the place where attention rests (Xiao et al. 2023,
-arXiv:2309.17453), and is credited with that too.
+A causal model reads the text as in generation: after the tokenizer's beginning-of-text tokens, if it has any. Without
+them the first piece is also the attention sink (Xiao et al. 2023, arXiv:2309.17453), which adds to its attribution.
 """
 
 from __future__ import annotations
@@ -14,24 +13,23 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
-from lucidlm.data.tokenizer import Kind, Tokenizer
 from lucidlm.explain.pieces import Piece, cut
-from lucidlm.generate.decode import never_written
-from lucidlm.generate.ends import ends_of
-from lucidlm.model.classify import TextClassifier
+from lucidlm.inference.decode import suppressed_tokens
+from lucidlm.inference.end_of_text import ends_of
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import Loaded
 from lucidlm.model.heads import LanguageModel, SequenceClassifier
-from lucidlm.model.rows import refuse_beyond
+from lucidlm.predict.classifier import TextClassifier
+from lucidlm.tokenize.embedding_rows import refuse_beyond
+from lucidlm.tokenize.tokenizer import Tokenizer, TokenizerKind
 
 TOKENS_AT_ONCE = 1024
 """Tokens that are read at once; more would not be faster on a CPU."""
 
 
-SPACES: dict[Kind, str] = {"characters": " ", "sentencepiece": "▁", "unigram": "▁"}
+SPACES: dict[TokenizerKind, str] = {"characters": " ", "sentencepiece": "▁", "unigram": "▁"}
 """How tokenizers spell a space in their vocabulary; BERT's drops them all."""
 
 
@@ -48,8 +46,8 @@ class Prediction:
     Parameters
     ----------
     kind, target: what is predicted ("next token", "label"), and its name.
-    ids: (T,) int64, what the model reads; `pieces` are the stretches of the text among them.
-    blank: the token that stands where nothing is said, and how it is shown.
+    ids: (T,) int64, what the model reads; `pieces` are the parts of the text in them.
+    blank, blank_text: the baseline token that replaces pieces, and how it is shown.
     embedding: what maps tokens to vectors.
     """
 
@@ -89,7 +87,9 @@ class Prediction:
         return found
 
 
-def predict(loaded: Loaded, text: str, target: str | None = None, device: torch.device | None = None) -> Prediction:
+def predict(
+    loaded: LoadedModel, text: str, target: str | None = None, device: torch.device | None = None
+) -> Prediction:
     """Return the prediction to explain: of the next token, or of the text's label.
 
     Parameters
@@ -109,7 +109,7 @@ def predict(loaded: Loaded, text: str, target: str | None = None, device: torch.
         raise InputError("the model has no tokenizer.json", where="MODEL", fix="Restore it beside the weights.")
     loaded.model.to(device or torch.device("cpu"))
     if isinstance(loaded.model, SequenceClassifier):
-        return _label(TextClassifier.of(loaded, "MODEL", device), text, target)
+        return _label(TextClassifier.of(loaded), text, target)
     if isinstance(loaded.model, LanguageModel) and loaded.model.config.causal:
         return _next_token(loaded.model, loaded.tokenizer, text, target)
     raise InputError(
@@ -131,14 +131,13 @@ def _next_token(model: LanguageModel, tokenizer: Tokenizer, text: str, target: s
     head = torch.tensor(read, device=device)
     if target is None:
         with torch.inference_mode():
-            states, table = model.readout(model.model(head[None])[:, -1])
-            never = never_written(size, tokenizer, ends_of(tokenizer, model.generation.ends, size)).to(device)
-            sought = [int(functional.linear(states, table)[0].masked_fill(never, float("-inf")).argmax())]
+            logits = model.logits(model.model(head[None])[:, -1])
+            never = suppressed_tokens(size, tokenizer, ends_of(tokenizer, model.generation.ends, size)).to(device)
+            sought = [int(logits[0].masked_fill(never, float("-inf")).argmax())]
     wanted = torch.tensor(sought, device=device)
 
     def score(tokens: Tensor) -> Tensor:
-        states, table = model.readout(model.model(tokens)[:, -len(sought) :])  # (B, n, D)
-        logprobs = functional.linear(states, table).log_softmax(-1)
+        logprobs = model.logits(model.model(tokens)[:, -len(sought) :]).log_softmax(-1)  # (B, n, V)
         return logprobs.gather(-1, wanted.expand(len(tokens), -1)[..., None]).sum((1, 2))
 
     name = tokenizer.decode(sought, skip_special=False)
@@ -160,7 +159,7 @@ def _label(classifier: TextClassifier, text: str, target: str | None) -> Predict
         )
     ids, pieces = cut(tokenizer, text, first=len(tokenizer.prefix))
     refuse_beyond(tokenizer.whole(ids), model.config.vocab_size, tokenizer, "TEXT")
-    _fits(len(ids), classifier.room)
+    _fits(len(ids), classifier.max_tokens)
     read = torch.tensor(tokenizer.whole(ids)).to(model.model.embed_tokens.weight.device)
 
     def logprobs(tokens: Tensor) -> Tensor:

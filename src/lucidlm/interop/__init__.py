@@ -1,1 +1,1 @@
-"""What other software reads and writes: families of models, GGUF, Keras, ONNX."""
+"""Model formats of other software, in and out: GGUF, Keras, ONNX, transformers."""

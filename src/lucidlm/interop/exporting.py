@@ -1,6 +1,6 @@
-"""Exporters: what turns a model into the files that other software loads.
+"""Exporters: functions that write a model as files for other software.
 
-Each is a function, found by name; other packages add theirs by entry points in the group `lucidlm.exporter`.
+They are registered by name; other packages add theirs by entry points in the group `lucidlm.exporter`.
 """
 
 from __future__ import annotations
@@ -8,13 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.registry import Registry
-from lucidlm.model.directory import Loaded
 
-Exporter = Callable[[Loaded, Path, str | None], None]
-"""Called with the model, where to write, and the number format that was asked for, if any.
+Exporter = Callable[[LoadedModel, Path, str | None], None]
+"""Called with the model, the output path, and the dtype to store, or None.
 
-It raises an `InputError` if the software has no place for such a model or format, before anything is written.
+It raises an `InputError` before writing anything if the software does not support such a model or dtype.
 """
 
-exporters: Registry[Exporter] = Registry("exporter")
+exporters: Registry[Exporter] = Registry(
+    "exporter",
+    {
+        "hf": "lucidlm.interop.hf:export_hf",
+        "gguf": "lucidlm.interop.gguf.write:export_gguf",
+        "keras": "lucidlm.interop.keras.directory:export_keras",
+        "onnx": "lucidlm.interop.onnx:export_onnx",
+        "saved-model": "lucidlm.interop.keras.saved_model:export_saved_model",
+    },
+)

@@ -1,24 +1,26 @@
-"""Export to the form that transformers, vLLM and llama.cpp's converter load without code from us."""
+"""Export a directory that transformers, vLLM and llama.cpp's converter load without code of ours."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import cast
 
+from lucidlm.checkpoint.families import families, family_of
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.quantize import FLOATS, Dtype
+from lucidlm.checkpoint.record import RECORD
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
 from lucidlm.interop.pre_tokenizers import name_of
-from lucidlm.model.directory import RECORD, Loaded, save_model
-from lucidlm.model.family import families, family_of
 from lucidlm.model.heads import SequenceClassifier
-from lucidlm.model.quantize import FLOATS, Dtype
 
 
-def export_hf(loaded: Loaded, out: Path, dtype: str | None) -> None:
-    """Write a directory that `AutoModel*.from_pretrained` opens; our own directories do too, where there is a family.
+def export_hf(loaded: LoadedModel, out: Path, dtype: str | None) -> None:
+    """Write a directory that `AutoModel*.from_pretrained` opens, without our record, which only we read.
 
     Raises
     ------
-    InputError: transformers knows no such arrangement, or would read it another way; or it has no such number format.
+    InputError: transformers does not have the architecture or would compute something else, or `dtype` is not supported.
     """
     if (stored := dtype or "fp32") not in FLOATS:
         raise InputError(

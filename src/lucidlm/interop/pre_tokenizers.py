@@ -1,8 +1,8 @@
-"""How byte-level BPE cuts a text before merging: the pre-tokenizers that llama.cpp knows, by the names it has for them.
+"""Pre-tokenizers of byte-level BPE, which split a text before merging, by llama.cpp's names for them.
 
-A GGUF file has only the name (`tokenizer.ggml.pre`); what stands behind it is in llama.cpp's src/llama-vocab.cpp, and
-was compared with llama.cpp on real text (tests/parity/test_llama_cpp.py). Known here are those of the architectures
-that `interop/gguf/architectures.py` reads.
+A GGUF file has only the name (`tokenizer.ggml.pre`); the rules are in llama.cpp's src/llama-vocab.cpp, and ours were
+compared with llama.cpp on real text (tests/parity/test_llama_cpp.py). Listed are those of the architectures that
+`interop/gguf/architectures.py` reads.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import tokenizers
 from tokenizers import Regex, pre_tokenizers
 
-from lucidlm.data.byte_level import PIECES
-from lucidlm.data.tokenizer_classes import word_pieces
+from lucidlm.tokenize.byte_level import PIECES
+from lucidlm.tokenize.classes import word_pieces
 
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """Radford et al. 2019."""
@@ -22,14 +22,14 @@ GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """Where a text is cut.
+    """The rules of one pre-tokenizer.
 
     Parameters
     ----------
-    names: what llama.cpp calls it; the first is what is written.
-    cuts: patterns, each of which cuts out of the pieces that the one before it left.
-    ignore_merges: a piece that is a token is one, however it would be merged.
-    begins: a text begins with the BOS token, unless the file says otherwise.
+    names: llama.cpp's names for it; the first is used for writing.
+    cuts: regular expressions, each applied to the pieces that the one before it left.
+    ignore_merges: a piece that is in the vocabulary becomes that token, without merging.
+    begins: texts begin with BOS, unless the file says otherwise.
     """
 
     names: tuple[str, ...]
@@ -38,7 +38,7 @@ class PreTokenizer:
     begins: bool = False
 
     def build(self) -> pre_tokenizers.PreTokenizer:
-        """Return it as `tokenizers` has it."""
+        """Return it as a pre-tokenizer of `tokenizers`."""
         splits = [pre_tokenizers.Split(Regex(cut), "isolated") for cut in self.cuts]
         return pre_tokenizers.Sequence([*splits, pre_tokenizers.ByteLevel(False, use_regex=False)])
 
@@ -68,12 +68,12 @@ PRE_TOKENIZERS = (
 BY_NAME = {name: pre for pre in PRE_TOKENIZERS for name in pre.names}
 
 CLOSEST_TO_OURS = "dbrx"
-"""llama.cpp has none that is ours, `PIECES`. This one's pieces are nearly always whole pieces of ours in a row, and as no
-token of ours spans two, merging within them gives the same tokens; benchmarks/RESULTS.md has the share."""
+"""llama.cpp does not have ours, `PIECES`. Each piece of this one is nearly always one or more whole pieces of ours. As no
+token of ours spans two pieces, merging gives the same tokens; benchmarks/RESULTS.md has the share."""
 
 
 def name_of(core: tokenizers.Tokenizer) -> str | None:
-    """Return llama.cpp's name for the pre-tokenizer of a byte-level BPE, or None if it has none that would do."""
+    """Return llama.cpp's name for the pre-tokenizer of a byte-level BPE, or None if it has no equivalent."""
     state = json.loads(core.to_str())
     cuts = _cuts(state["pre_tokenizer"])
     if cuts == (PIECES,):
@@ -85,7 +85,7 @@ def name_of(core: tokenizers.Tokenizer) -> str | None:
 
 
 def _cuts(state: dict | None) -> tuple[str, ...] | None:
-    """Return the patterns of a pre-tokenizer, from its JSON, or None where it does something else too."""
+    """Return the patterns of a pre-tokenizer from its JSON, or None if it does anything else as well."""
     steps = state["pretokenizers"] if state and state["type"] == "Sequence" else [state]
     cuts: list[str] = []
     for step in steps:

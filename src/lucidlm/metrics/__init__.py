@@ -1,1 +1,1 @@
-"""What models are judged by: figures with intervals, and tests of whether two models differ."""
+"""Metrics with confidence intervals, and significance tests of the difference between two models."""

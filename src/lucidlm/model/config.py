@@ -1,12 +1,16 @@
-"""The shape of a Transformer, in the terms of its constructor: vocab_size, embedding_dim, num_heads, ff_dim, num_layers."""
+"""The shape of a Transformer, in the terms of its constructor (vocab_size, embedding_dim, num_heads, ff_dim, num_layers),
+and of its adapters."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from lucidlm.core.config import Config
+
+Pooling = Literal["last", "mean", "first"]
+"""What of a text's states stands for the text."""
 
 
 class RopeScaling(Config):
@@ -63,8 +67,8 @@ class ModelConfig(Config):
     num_heads: int = Field(ge=1, le=10_000)
     ff_dim: int = Field(ge=1, le=4_000_000)
     num_layers: int = Field(ge=1, le=10_000)
-    num_kv_heads: int | None = Field(default=None, ge=1)
-    head_dim: int | None = Field(default=None, ge=2, le=1_000_000)
+    num_kv_heads: int = Field(default=0, ge=1)
+    head_dim: int = Field(default=0, ge=2, le=1_000_000)
     context_length: int = Field(default=1024, ge=1, le=100_000_000)
     causal: bool = True
     norm: Literal["rms", "layer"] = "rms"
@@ -82,37 +86,55 @@ class ModelConfig(Config):
     tied_embeddings: bool = True
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
+    @field_validator("num_kv_heads", "head_dim", mode="wrap")
+    @classmethod
+    def _none_is_derived(cls, value: Any, check: ValidatorFunctionWrapHandler) -> int:
+        return 0 if value is None else check(value)
+
     @model_validator(mode="after")
     def _shapes_fit(self) -> Self:
-        if self.head_dim is None and self.embedding_dim % self.num_heads:
+        if not self.head_dim and self.embedding_dim % self.num_heads:
             raise ValueError(
                 f"embedding_dim ({self.embedding_dim}) is not divisible by num_heads ({self.num_heads}); "
                 f"the nearest widths that are: {self.embedding_dim // self.num_heads * self.num_heads or self.num_heads} "
                 f"and {(self.embedding_dim // self.num_heads + 1) * self.num_heads}"
             )
-        if self.num_heads % self.key_heads:
-            raise ValueError(f"num_heads ({self.num_heads}) is not a multiple of num_kv_heads ({self.key_heads})")
-        if self.position == "rotary" and self.head_width % 2:
-            raise ValueError(
-                f"rotary positions need an even head width, embedding_dim / num_heads is {self.head_width}"
-            )
+        derived = {"num_kv_heads": self.num_heads, "head_dim": self.embedding_dim // self.num_heads}
+        for name, value in derived.items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, value)
+                self.model_fields_set.discard(name)  # so that `changed` derives it anew
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_heads ({self.num_heads}) is not a multiple of num_kv_heads ({self.num_kv_heads})")
+        if self.position == "rotary" and self.head_dim % 2:
+            raise ValueError(f"rotary positions need an even head width, embedding_dim / num_heads is {self.head_dim}")
         if self.rope_scaling is not None and self.position != "rotary":
             raise ValueError("rope_scaling is of rotary positions, which this model has none of")
         if self.head_transform and self.causal:
             raise ValueError("head_transform is for masked models; a causal one reads its next token off the states")
         return self
 
-    @property
-    def head_width(self) -> int:
-        """Width d of one head."""
-        return self.head_dim or self.embedding_dim // self.num_heads
-
-    @property
-    def key_heads(self) -> int:
-        """Number G of key and value heads."""
-        return self.num_kv_heads or self.num_heads
+    def changed(self, **fields: Any) -> Self:
+        """Return a copy in which the given fields have new, checked values, and what follows from them too."""
+        derived = {"num_kv_heads", "head_dim"} - self.model_fields_set
+        return super().changed(**{**dict.fromkeys(derived), **fields})
 
     @classmethod
     def masked(cls, **fields: object) -> ModelConfig:
         """Return the default for masked (BERT-style) models: bidirectional, without norms on queries and keys."""
         return cls(**{"causal": False, "qk_norm": False, "norm_eps": 1e-5, **fields})
+
+
+class LoraConfig(Config):
+    """Low-rank adapters beside the matrices of a model (see `lucidlm.model.lora`).
+
+    Parameters
+    ----------
+    rank: r, the width of the bottleneck.
+    targets: the last part of the names of the matrices that get one; None: all matrices of the blocks.
+    """
+
+    rank: int = Field(default=8, ge=1, description="The rank of LoRA adapters.")
+    alpha: float = Field(default=16.0, gt=0, description="The output of an adapter is scaled by alpha / rank.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of an adapter's inputs dropped in training.")
+    targets: tuple[str, ...] | None = Field(default=None, min_length=1, description="Names of the adapted matrices.")

@@ -1,9 +1,8 @@
-"""What is put on top of the Transformer: next or masked token, sequence class, answer span."""
+"""The Transformer with a head: language model, sequence classifier, span extractor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +11,12 @@ from torch.nn import functional
 from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import torch_generator
 from lucidlm.model.attention import LayerCache
-from lucidlm.model.config import ModelConfig
+from lucidlm.model.config import ModelConfig, Pooling
 from lucidlm.model.generation import GenerationDefaults
-from lucidlm.model.loss import IGNORED, token_losses
+from lucidlm.model.loss import chunk_rows, token_losses
 from lucidlm.model.norm import make_norm
-from lucidlm.model.sentence import SentenceSettings
+from lucidlm.model.pooling import SentenceSettings
 from lucidlm.model.transformer import Transformer, initialise
-
-Pooling = Literal["last", "mean", "first"]
 
 
 class HeadTransform(nn.Module):
@@ -65,8 +62,13 @@ class LanguageModel(nn.Module):
         """The output embedding (V, D)."""
         return self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
 
-    def readout(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Return states (..., C) and table (V, C) whose products are the logits of `hidden` (..., D)."""
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits (..., V) of hidden states (..., D), in the dtype that `hidden` is multiplied in."""
+        states, table = self._factors(hidden)
+        return functional.linear(states, table.to(states.dtype))
+
+    def _factors(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return states (..., C) and a table (V, C) whose product is the logits of `hidden` (..., D)."""
         if self.transform is None:
             return hidden, self.head
         # A bias is one more column of the table, for a state that is always 1.
@@ -78,27 +80,45 @@ class LanguageModel(nn.Module):
         tokens: Tensor,
         *,
         positions: Tensor | None = None,
-        types: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         mask: Tensor | None = None,
         caches: Sequence[LayerCache] | None = None,
     ) -> Tensor:
         """Return logits (B, T, V) for `tokens` (B, T) int64; see `Transformer.forward` for the rest."""
-        states, table = self.readout(self.model(tokens, positions=positions, types=types, mask=mask, caches=caches))
-        return functional.linear(states, table.to(states.dtype))
+        return self.logits(
+            self.model(tokens, positions=positions, token_type_ids=token_type_ids, mask=mask, caches=caches)
+        )
 
-    def loss(self, tokens: Tensor, targets: Tensor, *, both_ways: bool = False) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, tokens: Tensor, targets: Tensor, *, bidirectional: bool = False, places: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return summed cross-entropy in nats and counted positions, for `tokens` and `targets` (B, T) int64.
 
-        `both_ways` lets tokens of a causal model see those after them too.
+        Parameters
+        ----------
+        bidirectional: tokens of a causal model attend to those after them too.
+        places: (N,) int64, which of the B * T positions count, if few do: only their states go through the head, the
+            widest product of all. None: all states do.
         """
-        switched = both_ways and self.config.causal
+        switched = bidirectional and self.config.causal
         everything = tokens.new_ones(1, 1, tokens.shape[1], dtype=torch.bool) if switched else None
         hidden = self.model(tokens, mask=everything)
-        if both_ways or not self.config.causal:
-            # Few positions of a masked batch count, so only those go through the head, the widest product of all.
-            counted = targets != IGNORED
-            hidden, targets = hidden[counted][None], targets[counted][None]
-        return token_losses(*self.readout(hidden), targets)
+        if places is not None:
+            hidden, targets = (x.flatten(0, 1).index_select(0, places)[None] for x in (hidden, targets))
+        return self.cross_entropy(hidden, targets)
+
+    def cross_entropy(self, hidden: Tensor, targets: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Return summed cross-entropy in nats and counted positions, from hidden states (B, T, D); see `token_losses`."""
+        return token_losses(*self._factors(hidden), targets, smoothing)
+
+    def token_nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy in nats of each of `targets` (N,) int64, fp32 (N,), from hidden states (N, D)."""
+        rows = chunk_rows(self.config.vocab_size)
+        parts = [
+            functional.cross_entropy(self.logits(states).float(), target, reduction="none")
+            for states, target in zip(hidden.split(rows), targets.split(rows), strict=True)
+        ]
+        return torch.cat(parts)
 
 
 def blank_head(config: ModelConfig, device: torch.device) -> dict[str, Tensor]:
@@ -122,17 +142,19 @@ def text_states(
     tokens: Tensor,
     lengths: Tensor,
     pooling: Pooling,
-    types: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
     pad_id: int | None = None,
 ) -> Tensor:
     """Return one state (B, D) a text: the "last" token's, the "first" one's, or the "mean" of all.
 
-    `tokens` (B, T) int64, and their segments `types`, are padded on the right to T from `lengths` (B,) int64. Where
+    `tokens` (B, T) int64, and their segments `token_type_ids`, are padded on the right to T from `lengths` (B,) int64. Where
     `pad_id` is given, the last token is the last one that is another.
     """
     within = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]  # (B, T)
     # What pads the right is invisible to causal attention anyway, and to any where nothing is padded.
-    hidden = backbone(tokens, types=types, mask=None if backbone.config.causal else within[:, None])  # (B, T, D)
+    hidden = backbone(
+        tokens, token_type_ids=token_type_ids, mask=None if backbone.config.causal else within[:, None]
+    )  # (B, T, D)
     if pooling == "first":
         return hidden[:, 0]
     if pooling == "last":
@@ -191,12 +213,12 @@ class SequenceClassifier(nn.Module):
         if seed is not None:
             initialise(self, config, torch_generator(seed, "weights"))
 
-    def forward(self, tokens: Tensor, lengths: Tensor, types: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, lengths: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Return logits (B, labels) for `tokens` (B, T) int64, padded on the right to T from `lengths` (B,) int64.
 
-        `types` (B, T) int64 are the tokens' segments; None: all 0.
+        `token_type_ids` (B, T) int64 are the tokens' segments; None: all 0.
         """
-        pooled = text_states(self.model, tokens, lengths, self.pooling, types, self.pad_id)
+        pooled = text_states(self.model, tokens, lengths, self.pooling, token_type_ids, self.pad_id)
         if self.config.causal:
             return self.score(self.dropout(pooled))
         if self.pooling == "first":
@@ -215,10 +237,13 @@ class SpanExtractor(nn.Module):
         if seed is not None:
             initialise(self, config, torch_generator(seed, "weights"))
 
-    def forward(self, tokens: Tensor, lengths: Tensor, types: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return start and end logits, each (B, T), minus infinity past `lengths` (B,); `tokens`, `types` (B, T) int64."""
+    def forward(self, tokens: Tensor, lengths: Tensor, token_type_ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return start and end logits, each (B, T), minus infinity past `lengths` (B,); `tokens` and
+        `token_type_ids` (B, T) int64."""
         within = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]  # (B, T)
-        hidden = self.transformer(tokens, types=types, mask=None if self.config.causal else within[:, None])
+        hidden = self.transformer(
+            tokens, token_type_ids=token_type_ids, mask=None if self.config.causal else within[:, None]
+        )
         start, end = self.qa_outputs(hidden).masked_fill(~within[..., None], float("-inf")).unbind(-1)
         return start, end
 

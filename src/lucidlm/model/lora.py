@@ -10,29 +10,11 @@ import math
 from collections.abc import Iterable, Mapping
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from lucidlm.core.config import Config
 from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import torch_generator
-
-
-class LoraConfig(Config):
-    """Adapters of low rank beside the matrices of a model.
-
-    Parameters
-    ----------
-    rank: r, the width of the bottleneck.
-    alpha: the adapter's output is scaled by alpha / rank.
-    dropout: share of the adapter's inputs dropped in training.
-    targets: the last part of the names of the matrices that get one; None: all matrices of the blocks.
-    """
-
-    rank: int = Field(default=8, ge=1)
-    alpha: float = Field(default=16.0, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: tuple[str, ...] | None = Field(default=None, min_length=1)
+from lucidlm.model.config import LoraConfig
 
 
 class LoraLinear(nn.Linear):

@@ -1,7 +1,7 @@
 """The loss every language model is trained with, kept as a sum and a count.
 
-Means are taken only once, over all counted tokens of the global batch: a mean of means would weigh a token by the
-company it keeps.
+The mean is taken once, over all counted tokens of the global batch: a mean of micro-batches' means would weigh tokens
+differently.
 
 The output head is the widest product of a small model and its logits the largest tensor, so logits never exist for the
 whole batch: a chunk of rows small enough for the processor's cache goes through product, softmax and gradient at once.
@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-IGNORED = -100
+IGNORE_INDEX = -100
 """The target that marks a position as not counted."""
 
 CHUNK = 2**21
@@ -32,27 +31,18 @@ def token_losses(hidden: Tensor, head: Tensor, targets: Tensor, smoothing: float
     ----------
     hidden: (B, T, D) final hidden states.
     head: (V, D) output embedding.
-    targets: (B, T) int64 token ids, `IGNORED` where nothing is to be predicted.
+    targets: (B, T) int64 token ids, `IGNORE_INDEX` where nothing is predicted.
     smoothing: share of the target spread evenly over the vocabulary (Szegedy et al. 2015, arXiv:1512.00567).
     """
     flat = hidden.flatten(0, 1)
     total = _ChunkedCrossEntropy.apply(flat, head, targets.flatten(), torch.is_grad_enabled(), smoothing)
     assert isinstance(total, Tensor)
-    return total, (targets != IGNORED).sum()
+    return total, (targets != IGNORE_INDEX).sum()
 
 
-def token_costs(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross-entropy in nats of each of `targets` (N,) int64, fp32 (N,), from `hidden` (N, D); no gradients."""
-    rows = _rows(head)
-    parts = [
-        functional.cross_entropy(functional.linear(states, head.to(states.dtype)).float(), target, reduction="none")
-        for states, target in zip(hidden.detach().split(rows), targets.split(rows), strict=True)
-    ]
-    return torch.cat(parts)
-
-
-def _rows(head: Tensor) -> int:
-    return max(FEWEST_ROWS, CHUNK // len(head))
+def chunk_rows(vocab_size: int) -> int:
+    """Return how many rows of logits to hold at a time."""
+    return max(FEWEST_ROWS, CHUNK // vocab_size)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -62,13 +52,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, with_gradients: bool, smoothing: float
     ) -> Tensor:
-        counted = targets != IGNORED
+        counted = targets != IGNORE_INDEX
         safe = targets.where(counted, 0)
         weight = head.to(hidden.dtype)
         total = hidden.new_zeros((), dtype=torch.float32)
         d_hidden = torch.empty_like(hidden) if with_gradients else None
         d_head: Tensor | None = None
-        rows = _rows(head)
+        rows = chunk_rows(len(head))
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
             states, target, counts = hidden[part], safe[part, None], counted[part, None]

@@ -1,4 +1,4 @@
-"""The Transformer itself: tokens in, one vector a token out.
+"""The Transformer: token ids in, one hidden state a token out.
 
 Modules carry the names that transformers gives them in Qwen3 and EuroBERT, so a saved state dict is already in the
 form that other software reads.
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lucidlm.model.attention import Attention, LayerCache
+from lucidlm.model.attention_backends import AttentionContext, causal_mask, choose_backend
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.mlp import make_mlp
 from lucidlm.model.norm import make_norm
@@ -30,11 +31,9 @@ class Block(nn.Module):
         self.mlp = make_mlp(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(
-        self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: LayerCache | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, context: AttentionContext, cache: LayerCache | None) -> Tensor:
         """Map the residual stream `x` (B, T, D) to (B, T, D); see `Attention.forward` for the rest."""
-        x = x + self.dropout(self.self_attn(self.input_layernorm(x), rotation, mask, cache))
+        x = x + self.dropout(self.self_attn(self.input_layernorm(x), context, cache))
         return x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
 
 
@@ -49,11 +48,9 @@ class PostNormBlock(nn.Module):
         self.post_mlp_layernorm = make_norm(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(
-        self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: LayerCache | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, context: AttentionContext, cache: LayerCache | None) -> Tensor:
         """Map `x` (B, T, D) to (B, T, D); see `Attention.forward` for the rest."""
-        x = self.post_attention_layernorm(x + self.dropout(self.self_attn(x, rotation, mask, cache)))
+        x = self.post_attention_layernorm(x + self.dropout(self.self_attn(x, context, cache)))
         return self.post_mlp_layernorm(x + self.dropout(self.mlp(x)))
 
 
@@ -79,7 +76,7 @@ class Transformer(nn.Module):
         tokens: Tensor,
         *,
         positions: Tensor | None = None,
-        types: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         mask: Tensor | None = None,
         caches: Sequence[LayerCache] | None = None,
     ) -> Tensor:
@@ -88,7 +85,7 @@ class Transformer(nn.Module):
         Parameters
         ----------
         positions: (B, T) int64, the position of each token; None: 0 … T - 1.
-        types: (B, T) int64, the segment of each token, if the model tells segments apart; None: all 0.
+        token_type_ids: (B, T) int64, the segment of each token, if the model tells segments apart; None: all 0.
         mask: (B, 1 or T, S) bool, which tokens may be seen from where; None: the configured pattern (causal, or all).
         caches: one a layer, to be read and extended; None: `tokens` is everything.
         """
@@ -98,13 +95,26 @@ class Transformer(nn.Module):
         if self.embed_positions is not None:
             x = x + self.embed_positions(positions)
         if self.embed_types is not None:
-            x = x + self.embed_types(torch.zeros_like(tokens) if types is None else types)
+            x = x + self.embed_types(torch.zeros_like(tokens) if token_type_ids is None else token_type_ids)
         x = self.dropout(self.embed_norm(x))
-        rotation = None if self.rotary is None else self.rotary(positions)
-        mask = None if mask is None else mask[:, None]  # (B, 1, T, S)
+        context = self._context(tokens, positions, mask, past=0 if caches is None else caches[0].length)
         for index, layer in enumerate(self.layers):
-            x = layer(x, rotation, mask, None if caches is None else caches[index])
+            x = layer(x, context, None if caches is None else caches[index])
         return self.norm(x)
+
+    def _context(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, past: int) -> AttentionContext:
+        length, device = tokens.shape[1], tokens.device
+        mask = None if mask is None else mask[:, None]  # (B or 1, 1, 1 or T, S)
+        # A single new token may attend to all that came before it, so it needs no causal pattern.
+        causal = self.config.causal and mask is None and length > 1
+        if causal and past:
+            causal, mask = False, causal_mask(length, past, device)[None, None]
+        return AttentionContext(
+            choose_backend(device, length, past + length),
+            causal,
+            mask,
+            None if self.rotary is None else self.rotary(positions),
+        )
 
 
 def initialise(module: nn.Module, config: ModelConfig, generator: torch.Generator) -> None:

@@ -1,7 +1,7 @@
-"""The geometry of a line chart: which points are drawn where, and which ticks stand at the axes.
+"""The geometry of line charts: points and axis ticks.
 
-Positions are fractions of the plot, from its lower left corner. Lines are drawn as SVG without text and stretched to
-any width; ticks and labels are HTML beside it, so they stay crisp and legible on a telephone.
+Positions are fractions of the plot, from its lower left corner. Lines are SVG without text, stretched to any width; ticks
+and labels are HTML beside it, so they stay sharp and legible on a phone.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from dataclasses import dataclass
 import numpy as np
 
 POINTS = 400
-"""A line is drawn through about this many points, however many it has."""
+"""Longer lines are thinned to about this many points."""
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A tick's label, and its place along the axis from 0 to 1."""
+    """A tick's position along the axis, from 0 to 1, and its label."""
 
     at: float
     label: str
 
 
 @dataclass(frozen=True)
-class Curve:
+class PlottedCurve:
     """A line as SVG path data in a plot 1000 wide and 1000 high; `faint` is drawn behind it, `dots` on it.
 
-    What is faint is the line before it was smoothed, or the intervals of its values.
+    `faint` is the line before smoothing, or the intervals of its values.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Curve:
 class Plot:
     """A chart, ready to be drawn."""
 
-    curves: list[Curve]
+    curves: list[PlottedCurve]
     x_ticks: list[Tick]
     y_ticks: list[Tick]
 
@@ -58,12 +58,12 @@ Intervals = tuple[Sequence[float], Sequence[float]]
 def draw(
     lines: Sequence[Line], *, log: bool = False, log_x: bool = False, intervals: Sequence[Intervals | None] = ()
 ) -> Plot:
-    """Lay lines out over axes that hold them all.
+    """Return the geometry of lines on shared axes.
 
     Parameters
     ----------
-    log, log_x: whether equal ratios are equally far apart, upwards and along; values that are not positive are left out.
-    intervals: those of each line's values, in the lines' order; none where there are none at all.
+    log, log_x: logarithmic y and x axes; values that are not positive are left out.
+    intervals: of each line's values, in the order of the lines; empty: no line has any.
     """
     kept, whiskers = [], []
     for (name, x, y, smooth, marks), ends in zip(lines, intervals or [None] * len(lines), strict=True):
@@ -76,7 +76,7 @@ def draw(
     if not kept:
         return Plot([], [], [])
     x_low, x_high = _range([xs for _, xs, *_ in kept], margin=0.05 if log_x else 0, log=log_x)
-    # A few outliers may leave the plot, a smoothed line never does.
+    # A few outliers may be cut off; a smoothed line never is.
     inner = [np.quantile(ys, [0.01, 0.99]) if smooth else ys for _, _, ys, _, smooth, _ in kept]
     inner += [ends for ends in whiskers if ends is not None]
     y_low, y_high = _range([mean for _, _, _, mean, *_ in kept] + inner, margin=0.05, log=log)
@@ -94,7 +94,7 @@ def draw(
         extremes = _extremes(ys) if smooth else chosen[:0]
         bars = "" if ends is None else "".join(_path(along(xs[[i, i]]), up(ends[:, i])) for i in range(len(xs)))
         curves.append(
-            Curve(
+            PlottedCurve(
                 name=name,
                 line=_path(along(xs[chosen]), up(mean[chosen])),
                 faint=bars or _path(along(xs[extremes]), up(ys[extremes])),
@@ -110,7 +110,7 @@ def draw(
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """Return the mean of each value and its neighbours, `width` in all, fewer at the ends. Takes and gives (n,)."""
+    """Return the centred running mean over `width` values, fewer at the ends. Maps (n,) to (n,)."""
     window = np.ones(width)
     return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
 
@@ -120,13 +120,13 @@ def even_ticks(low: float, high: float, about: int = 5) -> list[float]:
     rough = (high - low) / about
     power = 10 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-    # Multiples are rounded, so that 3 × 0.1 reads 0.3.
+    # Rounded, so that 3 × 0.1 is shown as 0.3.
     digits = max(0, 1 - math.floor(math.log10(step)))
     return [round(n * step, digits) for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return 1, 2 and 5 times the powers of ten from `low` to `high`; powers alone if these are many."""
+    """Return 1, 2 and 5 times the powers of ten from `low` to `high`; only the powers if that is too many."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1, 2, 5), (1,)):
         ticks = [factor * 10.0**power for power in powers for factor in factors if low <= factor * 10.0**power <= high]
@@ -136,7 +136,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def short(value: float) -> str:
-    """Write a number briefly: 0.0031, 3.14, 250, 12.5k, 3M."""
+    """Format a number briefly: 0.0031, 3.14, 250, 12.5k, 3M."""
     for size, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if suffix == 'k' else size):.4g}{suffix}"
@@ -150,12 +150,12 @@ def _range(lines: Sequence[np.ndarray], *, margin: float, log: bool = False) -> 
     margin *= high - low
     if high == low:
         margin = abs(high) * 0.1 or 1.0
-    # What comes near nought shows it.
+    # An axis that comes near zero starts at zero.
     return 0.0 if 0 <= low < 0.3 * high else low - margin, high + margin
 
 
 def _extremes(values: np.ndarray) -> np.ndarray:
-    """Return where the smallest and the largest value of each of `POINTS` stretches stand: no spike gets lost."""
+    """Return the indices of the smallest and largest value in each of `POINTS` stretches, so that no spike gets lost."""
     stretches = np.array_split(np.arange(len(values)), min(len(values), POINTS))
     ends = [where[pick(values[where])] for where in stretches for pick in (np.argmin, np.argmax)]
     return np.unique(ends)

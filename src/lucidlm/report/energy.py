@@ -1,7 +1,7 @@
-"""How much electricity a run took: an estimate from its length and an assumed power, and said to be one.
+"""Estimate a run's electricity from its duration and an assumed power; reports state that it is an estimate.
 
-Power meters of the processor (RAPL) are closed to ordinary users on most systems and absent from virtual machines, and
-they tell of the machine that writes the report, not of the one that trained. So we assume a power, and state it.
+The processor's power meters (RAPL) are closed to ordinary users on most systems and absent from virtual machines, and
+they measure the machine that writes the report, not the one that trained. So we assume a power, and state it.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from typing import Any
 
 WATTS_PER_CORE = 10.0
-"""A busy core with its share of the package and the memory: servers lie near 5, desktop processors near 15."""
+"""Per busy core with its share of the package and the memory: about 5 on servers, 15 on desktop processors."""
 WATTS_PER_ACCELERATOR = 400.0
-"""A busy data-centre GPU; they lie between 70 (T4) and 700 (H100)."""
+"""Per busy data-centre GPU: from 70 (T4) to 700 (H100)."""
 
 
 @dataclass(frozen=True)
 class Energy:
-    """Watt-hours, and the power in watts that was assumed."""
+    """Watt-hours, and the assumed power in watts."""
 
     watt_hours: float
     watts: float
 
 
 def estimate_energy(seconds: float, machine: Mapping[str, Any]) -> Energy:
-    """Estimate what `seconds` of full load took on `machine` (`describe_machine().as_dict()`)."""
+    """Estimate the energy of `seconds` of full load on `machine` (`describe_machine().as_dict()`)."""
     watts = WATTS_PER_CORE * machine.get("cores", 1)
     if machine.get("accelerator", "none") != "none":
         watts += WATTS_PER_ACCELERATOR

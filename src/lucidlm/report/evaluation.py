@@ -1,29 +1,30 @@
-"""The part of a report that says how good a model is: figures, baselines, verdicts, leakage, answers."""
+"""The evaluation section of a report: metrics, baselines, verdicts, leakage, predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lucidlm.data.unknown import Unknown
+from lucidlm.core.amounts import percent
 from lucidlm.evaluate.comparison import sign
 from lucidlm.evaluate.leakage import Leak
 from lucidlm.evaluate.record import Evaluation, Measure, Score
 from lucidlm.metrics.statistics import Comparison, Estimate
-from lucidlm.report.language import Language, percent
+from lucidlm.report.language import Language
 from lucidlm.report.page import Bar, BarChart, Block, Cell, ConfusionMatrix, Facts, Heading, KeyFigure, Table
+from lucidlm.tokenize.unknown import Unknown
 
 MISTAKES = 8
-"""How many of the most confident mistakes of a classifier are shown."""
+"""Most mistakes of a classifier shown, the most confident ones."""
 ANSWERS = 500
-"""How many answers are shown."""
+"""Most predictions shown."""
 EXCERPT = 280
-"""Characters of a text shown in a table of mistakes; that of answers has more."""
+"""Characters of a text shown in the table of mistakes; that of predictions shows `LONGEST`."""
 LONGEST = 1000
 
 
 def key_figures(evaluation: Evaluation, language: Language) -> Iterator[KeyFigure]:
-    """Yield what to remember: the first metric, and how far the best baseline lies from it."""
+    """Yield the headline numbers: the first metric, and its difference from the best baseline."""
     t = language.text
     first = evaluation.first
     found = evaluation.model.metrics[first.name]
@@ -55,14 +56,14 @@ def key_figures(evaluation: Evaluation, language: Language) -> Iterator[KeyFigur
 
 
 def are_shares(evaluation: Evaluation, measure: Measure) -> bool:
-    """Return whether all values of a metric lie in its natural range, 0 to 1 or 0 to 100, so that bars can show them."""
+    """Return whether all values of a metric are in [0, 1], or [0, 100] for percentages, so that bars can show them."""
     most = 100.0 if measure.percent else 1.0
     found = [score.metrics.get(measure.name) for score in (evaluation.model, *evaluation.baselines)]
     return all(estimate is None or 0 <= estimate.value <= most for estimate in found)
 
 
 def figure(value: float, measure: Measure, *, shares: bool = False) -> str:
-    """Write a value of a metric: as its field does (27.3 BLEU), as a percentage, or with three decimals."""
+    """Format a value of a metric: as is usual for it (27.3 BLEU), as a percentage, or with three decimals."""
     if measure.percent:
         return f"{value:.1f}"
     return percent(value) if shares else f"{value:,.3f}"
@@ -71,7 +72,7 @@ def figure(value: float, measure: Measure, *, shares: bool = False) -> str:
 def evaluation_blocks(
     name: str, evaluation: Evaluation, predictions: Sequence[Mapping[str, Any]], language: Language
 ) -> Iterator[Block]:
-    """Yield the blocks that tell of an evaluation of the model called `name`."""
+    """Yield the blocks for the evaluation of the model called `name`."""
     t = language.text
     first, scores = evaluation.first, [evaluation.model, *evaluation.baselines]
     task, number = language.name(evaluation.task), f"{evaluation.examples:,}"
@@ -159,7 +160,7 @@ def _leaks(leaks: Sequence[Leak], language: Language) -> Iterator[tuple[str, str
 
 
 def unknown_fact(unknown: Unknown | None, language: Language) -> list[tuple[str, str]]:
-    """Return a line on the characters that the tokenizer has no token for; none if there are none."""
+    """Return a fact on characters without a token in the tokenizer; an empty list if there are none."""
     if unknown is None or not unknown.characters:
         return []
     t = language.text
@@ -175,7 +176,7 @@ def unknown_fact(unknown: Unknown | None, language: Language) -> list[tuple[str,
 
 
 def _mistakes(predictions: Sequence[Mapping[str, Any]], language: Language) -> Table | None:
-    """Return the mistakes that a classifier was surest of."""
+    """Return a table of the classifier's most confident mistakes."""
     t = language.text
     needed = {"text", "label", "predicted", "probabilities"}
     wrong = [row for row in predictions if needed <= row.keys() and row["predicted"] != row["label"]]

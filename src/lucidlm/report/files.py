@@ -1,4 +1,4 @@
-"""What a run left behind, read back for the report. What is not there is None or empty; what is damaged is an error."""
+"""Read the files of a run for the report. Missing files give None or empty values; damaged ones are errors."""
 
 from __future__ import annotations
 
@@ -10,52 +10,53 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from lucidlm.core.config import describe, read_yaml
+from lucidlm.checkpoint.record import RECORD
+from lucidlm.core.config import CONFIG, describe, read_yaml
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json, sha256
-from lucidlm.data.cards import CARD, DataCard
+from lucidlm.data.corpus.cards import CARD, DataCard
 from lucidlm.evaluate.record import EVALUATION, PREDICTIONS, Evaluation, read_evaluation
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import RECORD
-from lucidlm.train.metrics import METRICS
-from lucidlm.train.pretrain import CONFIG
+from lucidlm.train.metrics_log import METRICS
 
 SAMPLES = "samples.jsonl"
 LOSS = "validation_loss"
 
-Kind = Literal["language", "tuned"]
-Row = dict[str, Any]
+RunKind = Literal["language", "tuned"]
+MetricsRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's directory, read.
+    """The contents of a run's directory.
 
     Parameters
     ----------
-    steps, evaluations: the lines of metrics.jsonl, those of training steps and those of evaluations on the way.
-    record: lucidlm.json, once the run is complete.
-    cards: of the prepared data the model was trained on, by SHA-256, where they are still to be found unchanged.
+    steps, evaluations: the lines of metrics.jsonl for training steps and for evaluations during training.
+    config: the run's configuration file.
+    record: lucidlm.json; empty until the run is complete.
+    cards: data cards of the training data by SHA-256, if they are still there and unchanged.
+    evaluation: eval.json, if the model was evaluated.
     predictions, samples: the lines of predictions.jsonl and samples.jsonl.
     """
 
     directory: Path
-    steps: list[Row]
-    evaluations: list[Row]
-    config: Row
-    record: Row
+    steps: list[MetricsRow]
+    evaluations: list[MetricsRow]
+    config: MetricsRow
+    record: MetricsRow
     cards: dict[str, DataCard]
     evaluation: Evaluation | None
-    predictions: list[Row]
-    samples: list[Row]
+    predictions: list[MetricsRow]
+    samples: list[MetricsRow]
 
     @property
     def name(self) -> str:
         return self.directory.resolve().name
 
     @property
-    def kind(self) -> Kind:
-        """What was trained, from the record or, while there is none yet, from settings and what was measured."""
+    def kind(self) -> RunKind:
+        """Whether this is pretraining or fine-tuning, from the record or, before there is one, from settings and metrics."""
         if self.record:
             tuned = self.record.get("kind") != "language" or "task" in self.provenance.get("config", {})
         else:
@@ -64,12 +65,12 @@ class Run:
 
     @property
     def validated(self) -> list[str]:
-        """The metrics that were measured on validation examples in training, the loss apart."""
+        """The names of the validation metrics other than the loss."""
         names = dict.fromkeys(name for row in self.evaluations for name in row)
         return [name.removeprefix("validation_") for name in names if name.startswith("validation_") and name != LOSS]
 
     @property
-    def provenance(self) -> Row:
+    def provenance(self) -> MetricsRow:
         return self.record.get("provenance", {})
 
     @property
@@ -78,22 +79,22 @@ class Run:
         return ModelConfig.parse(self.record["model"], self.directory / RECORD) if "model" in self.record else None
 
     def latest(self, key: str) -> float | None:
-        """Return a figure as it was at the end of the run: from the record, or else the last one that was logged."""
+        """Return a metric's final value: from the record, or else the last one logged."""
         figures = self.provenance.get("metrics", {})
         return figures.get(key, next((row[key] for row in reversed(self.evaluations + self.steps) if key in row), None))
 
     @property
     def seconds(self) -> float | None:
-        """How long the run took, evaluation and compilation included where that is known."""
+        """How long the run took, including evaluation and compilation where known."""
         return self.latest("wall_seconds") or self.latest("seconds")
 
 
 def read_run(directory: str | Path) -> Run:
-    """Read what is in a run's directory.
+    """Read a run's directory.
 
     Raises
     ------
-    InputError: there is no such directory, it holds nothing of a run, or a file in it is damaged (file:line named).
+    InputError: there is no such directory, it has none of a run's files, or one of them is damaged (file:line named).
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -119,8 +120,8 @@ def read_run(directory: str | Path) -> Run:
     )
 
 
-def _read_lines(path: Path, needed: Sequence[str]) -> list[Row]:
-    """Read JSON lines; a last line that a crash cut short is passed over, for its writer may have been stopped."""
+def _read_lines(path: Path, needed: Sequence[str]) -> list[MetricsRow]:
+    """Read JSON lines; an incomplete last line, as an interrupted run leaves it, is skipped."""
     if not path.exists():
         return []
     rows = []
@@ -141,11 +142,11 @@ def _read_lines(path: Path, needed: Sequence[str]) -> list[Row]:
 
 
 def _read_cards(data: Any) -> dict[str, DataCard]:
-    """Read the cards of prepared directories, given with the SHA-256 that each had when the model was trained."""
+    """Read the data cards of prepared directories, given with the SHA-256 that each had at training time."""
     cards = {}
     for directory, digest in data.items() if isinstance(data, dict) else ():
         path = Path(directory) / CARD
-        # A card that has changed tells of other data than the model saw.
+        # A card that has changed describes other data than the model was trained on.
         if path.exists() and sha256(path) == digest:
             try:
                 cards[digest] = DataCard.model_validate(read_json(path))

@@ -1,4 +1,4 @@
-"""The page of a label curve: how good each method is by how many labelled examples it learned from."""
+"""The page of a label curve: the score of each method by the number of labelled examples."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 from lucidlm.report.language import Language
 from lucidlm.report.page import Cell, Facts, LineChart, Page, Series, Table
-from lucidlm.train.label_curve import BASELINE, PRETRAINED, SCRATCH, Curve, Point
+from lucidlm.train.finetune.label_curve import BASELINE, PRETRAINED, SCRATCH, LabelCurve, Point
 from lucidlm.version import __version__
 
 
-def report_curve(curve: Curve, out: str | Path, language: Language | None = None) -> None:
-    """Write the page of a curve to `out`.
+def report_curve(curve: LabelCurve, out: str | Path, language: Language | None = None) -> None:
+    """Write the page of a label curve to `out`.
 
     Raises
     ------
@@ -71,15 +71,15 @@ def report_curve(curve: Curve, out: str | Path, language: Language | None = None
     page.write(out, language)
 
 
-def summarise(curve: Curve) -> list[tuple[int, dict[str, list[Point]]]]:
-    """Return, for each number of shots, the points of all seeds by method, the pretrained model's first."""
+def summarise(curve: LabelCurve) -> list[tuple[int, dict[str, list[Point]]]]:
+    """Return, for each number of shots, the points of all seeds by method, the pretrained model first."""
     methods = [name for name in (PRETRAINED, SCRATCH, BASELINE) if any(point.method == name for point in curve.points)]
     shots = sorted({point.shots for point in curve.points})
     return [(number, {method: curve.of(method, number) for method in methods}) for number in shots]
 
 
 def written(points: Sequence[Point], percent: bool) -> str:
-    """Write the mean of the seeds, and the lowest and the highest of them; a dash where nothing was measured."""
+    """Format the mean of the seeds with the lowest and the highest; a dash if there is no point."""
     values, digits = [point.value for point in points], 1 if percent else 4
     if not values:
         return "–"

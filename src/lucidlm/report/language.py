@@ -1,4 +1,4 @@
-"""The words of a report, in English and Chinese, and how it writes numbers.
+"""The texts of a report in English and Chinese, and the formatting of durations.
 
 English is the key: a sentence reads as it will in the code that uses it. A test sees to it that each has its Chinese.
 """
@@ -198,39 +198,18 @@ class Language:
     code: Literal["en", "zh"] = "en"
 
     def text(self, english: str, **values: object) -> str:
-        """Return `english`, or its Chinese, with `{names}` replaced by `values`."""
+        """Return `english`, or its Chinese translation, with `{names}` replaced by `values`."""
         return (CHINESE[english] if self.code == "zh" else english).format(**values)
 
     def name(self, english: str) -> str:
-        """Return the Chinese of a name that was read from a run's files, or the name itself if it has none."""
+        """Return the Chinese for a name from a run's files, or the name itself if there is no translation."""
         return CHINESE.get(english, english) if self.code == "zh" else english
 
     def duration(self, seconds: float) -> str:
-        """Write a duration: 42 s, 3 min 20 s, 2 h 5 min."""
+        """Format a duration: 42 s, 3 min 20 s, 2 h 5 min."""
         whole = round(seconds)
         hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
         units = ("小时", "分", "秒") if self.code == "zh" else ("h", "min", "s")
         if hours:
             return f"{hours} {units[0]} {minutes} {units[1]}"
         return f"{minutes} {units[1]} {rest} {units[2]}" if minutes else f"{rest} {units[2]}"
-
-
-def count(value: float) -> str:
-    """Write a count in three or four digits: 950, 12,340, 13.9 M, 1.2 G."""
-    for size, unit in ((1e9, "G"), (1e6, "M")):
-        if value >= size:
-            return f"{value / size:,.3g} {unit}"
-    return f"{value:,.0f}"
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """Write a share of one as a percentage."""
-    return f"{100 * share:.{digits}f} %"
-
-
-def size(byte_count: float) -> str:
-    """Write a number of bytes: 312 B, 4.1 kB, 33.2 MB."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if byte_count >= unit:
-            return f"{byte_count / unit:.1f} {name}"
-    return f"{byte_count:.0f} B"

@@ -1,8 +1,7 @@
 """A report page: plain blocks in, one self-contained HTML file out.
 
-A page is a list of blocks that know nothing of HTML; the template draws each kind. The file loads nothing from anywhere
-(a content security policy holds the browser to that), every text in it is escaped, and it follows the reader's choice
-of light or dark.
+A page is a list of blocks, which contain no HTML; the template renders each kind. The file loads nothing (enforced by a
+content security policy), all text in it is escaped, and it follows the browser's light or dark mode.
 """
 
 from __future__ import annotations
@@ -16,14 +15,15 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from lucidlm.core.amounts import percent
 from lucidlm.core.io import write_text
 from lucidlm.report.charts import Intervals, Plot, draw
-from lucidlm.report.language import Language, percent
+from lucidlm.report.language import Language
 
 
 @dataclass(frozen=True)
 class Heading:
-    """Starts a part of the page."""
+    """The heading of a section."""
 
     title: str
     lead: str = ""
@@ -31,7 +31,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class KeyFigure:
-    """A number to remember, what it is, and what it has to be read with."""
+    """A headline number: its value, its name, and a detail such as the interval."""
 
     value: str
     label: str
@@ -40,7 +40,7 @@ class KeyFigure:
 
 @dataclass(frozen=True)
 class KeyFigures:
-    """The numbers to remember."""
+    """The headline numbers."""
 
     figures: Sequence[KeyFigure]
 
@@ -51,9 +51,9 @@ class Series:
 
     Parameters
     ----------
-    smooth: draw it faintly, and its running mean over it; for what jumps from step to step.
-    marks: put a dot at each value; for what is measured now and then.
-    intervals: the lower and the upper ends of the values' intervals, drawn as faint bars.
+    smooth: draw the running mean, and the values faintly behind it; for noisy values such as the training loss.
+    marks: draw a dot at each value; for values measured now and then.
+    intervals: the lower and upper ends of the values' intervals, drawn as faint bars.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Series:
 
 @dataclass(frozen=True)
 class LineChart:
-    """Curves over a shared axis; values that are not finite are left out. `log` is the scale upwards, `log_x` along."""
+    """Lines on shared axes; values that are not finite are left out. `log` makes y logarithmic, `log_x` x."""
 
     title: str
     series: Sequence[Series]
@@ -77,14 +77,14 @@ class LineChart:
     log_x: bool = False
 
     def plot(self) -> Plot:
-        """Return the geometry that the template draws."""
+        """Return the geometry for the template."""
         lines = [(line.name, line.x, line.y, line.smooth, line.marks) for line in self.series]
         return draw(lines, log=self.log, log_x=self.log_x, intervals=[line.intervals for line in self.series])
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A share between 0 and 1, with its interval if it has one."""
+    """A share between 0 and 1, with its interval if there is one; `primary` highlights it."""
 
     name: str
     value: float
@@ -95,7 +95,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class BarChart:
-    """Shares beside each other, as bars from nought to 100 %, with whiskers for their intervals."""
+    """Shares as bars from 0 to 100 %, with whiskers for their intervals."""
 
     title: str
     bars: Sequence[Bar]
@@ -104,7 +104,7 @@ class BarChart:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table; `key` is what its column is sorted by, and makes it a number for the eye."""
+    """A cell of a table; `key` is the sort key, and right-aligns the cell as a number."""
 
     text: str
     key: float | None = None
@@ -112,7 +112,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that is sorted by clicking on the head of a column; a `filtered` one has a field to search its rows."""
+    """A table that can be sorted by clicking a column head; a `filtered` one has a search field."""
 
     title: str
     columns: Sequence[str]
@@ -133,7 +133,7 @@ class ConfusionMatrix:
 
 @dataclass(frozen=True)
 class Samples:
-    """Texts that a model wrote: the prompt it was given, and what it went on with."""
+    """Generated texts: pairs of prompt and continuation."""
 
     title: str
     samples: Sequence[tuple[str, str]]
@@ -141,7 +141,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values; a long list can be `folded` away."""
+    """Names and values; a long list can be `folded` (collapsed)."""
 
     title: str
     facts: Sequence[tuple[str, str]]
@@ -153,7 +153,7 @@ Block = Heading | KeyFigures | LineChart | BarChart | Table | ConfusionMatrix | 
 
 @dataclass(frozen=True)
 class Page:
-    """A page: its title, a sentence that says what it shows, and its blocks in order."""
+    """A page: title, lead sentence, and blocks in order."""
 
     title: str
     lead: str
@@ -182,7 +182,7 @@ class Page:
 
 @cache
 def _templates() -> Environment:
-    # Escapes in every file but the script and the style, which hold no text of ours or of the user's.
+    # Escaping is on for all templates but the script and the style sheet, into which no text is inserted.
     environment = Environment(
         loader=PackageLoader("lucidlm.report"),
         autoescape=lambda name: name is None or name.endswith(".html"),

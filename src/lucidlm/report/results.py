@@ -1,4 +1,4 @@
-"""The page of results: every evaluation below some folders, one table a task, with what each model took."""
+"""The results page: all evaluations below some folders, a section per task, with model size and training time."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lucidlm.checkpoint.record import RECORD
+from lucidlm.core.amounts import count, percent
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json, write_text
 from lucidlm.evaluate.comparison import sign
 from lucidlm.evaluate.record import EVALUATION, Evaluation, Score, read_evaluation
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.counts import count_parameters
-from lucidlm.model.directory import RECORD
+from lucidlm.model.flops import count_parameters
 from lucidlm.report.evaluation import figure
-from lucidlm.report.language import Language, count, percent
+from lucidlm.report.language import Language
 
 WIDEST = 8
-"""Metrics that a table shows: more make no page."""
+"""Most metrics in a table: more would not fit on a page."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One evaluation, and what is known of the model.
+    """One evaluation with its model's record.
 
     Parameters
     ----------
-    place: the folder of its eval.json, relative to the folder that was searched.
-    record: the model's lucidlm.json; empty where the model is not there any more.
+    place: the folder of its eval.json, relative to the searched folder.
+    record: the model's lucidlm.json; empty if the model is gone.
     """
 
     place: str
@@ -38,12 +39,12 @@ class Result:
 
     @property
     def parameters(self) -> int | None:
-        """The weights of the model's backbone."""
+        """The number of the backbone's parameters."""
         return count_parameters(ModelConfig.parse(self.record["model"], RECORD)) if self.record else None
 
     @property
     def minutes(self) -> float | None:
-        """The training of this model alone, without that of the one it was made from."""
+        """Training time of this model alone, without its base model's."""
         seconds = self.record.get("provenance", {}).get("metrics", {}).get("wall_seconds")
         return None if seconds is None else seconds / 60
 
@@ -150,7 +151,7 @@ def _row(score: Score, evaluation: Evaluation, language: Language) -> Iterator[s
 
 
 def _command(result: Result) -> str:
-    """Return the command that evaluates the model again; its own settings say how it was trained."""
+    """Return the command that repeats the evaluation; the model's own configuration says how it was trained."""
     settings = result.evaluation.settings
     command = f"lucidlm evaluate {_short(str(settings.get('model', 'MODEL')))} --task {result.evaluation.task}"
     return f"{command} --data {_short(str(settings.get('data', 'DATA')))} --split {settings.get('split', 'auto')}"
@@ -162,13 +163,13 @@ def _machine(machine: Mapping[str, Any], language: Language) -> str:
 
 
 def _record(folder: Path, evaluation: Evaluation) -> dict[str, Any]:
-    """Return the record of the model that was judged: in the same folder, or where the settings say that it is."""
+    """Return the evaluated model's record: from the same folder, or from the one named in the settings."""
     places = [folder, Path(str(evaluation.settings.get("model", folder)))]
     return next((read_json(place / RECORD) for place in places if (place / RECORD).exists()), {})
 
 
 def _short(data: str) -> str:
-    """Return a source with the last folders of its path only: where data lie on one machine is of no use elsewhere."""
+    """Return a source with only the last folders of its path: the rest is specific to one machine."""
     return data if data.startswith("pypi:") or "://" in data else "/".join(data.split("/")[-3:])
 
 

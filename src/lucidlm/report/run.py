@@ -1,4 +1,4 @@
-"""The report of one run or several: from the files they left to the blocks of a page."""
+"""The report of one or more runs: from their files to the blocks of a page."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lucidlm.data.cards import DataCard
-from lucidlm.data.unknown import Unknown
-from lucidlm.model.counts import count_parameters
+from lucidlm.core.amounts import count, size
+from lucidlm.data.corpus.cards import DataCard
+from lucidlm.model.flops import count_parameters
 from lucidlm.report.energy import estimate_energy
 from lucidlm.report.evaluation import evaluation_blocks, figure, key_figures, unknown_fact
-from lucidlm.report.files import Kind, Run, read_run
-from lucidlm.report.language import Language, count, size
+from lucidlm.report.files import Run, RunKind, read_run
+from lucidlm.report.language import Language
 from lucidlm.report.page import (
     Block,
     Cell,
@@ -28,19 +28,20 @@ from lucidlm.report.page import (
     Series,
     Table,
 )
+from lucidlm.tokenize.unknown import Unknown
 from lucidlm.version import __version__
 
 
 def report_run(
     directories: Sequence[str | Path], out: str | Path, language: Language | None = None, title: str | None = None
 ) -> None:
-    """Write a report of one run, of a model's pretraining and fine-tuning, or of several runs beside each other.
+    """Write a report of one run, of a model's pretraining and fine-tuning, or of several runs side by side.
 
-    Runs of a kind share their charts. What a run did not leave behind is left out.
+    Runs of the same kind share charts. Sections without data are left out.
 
     Raises
     ------
-    InputError: a directory holds no run, or a file in it is damaged.
+    InputError: a directory is not of a run, or a file in it is damaged.
     """
     language = language or Language()
     runs = [read_run(directory) for directory in directories]
@@ -48,9 +49,9 @@ def report_run(
 
 
 def build_page(runs: Sequence[Run], language: Language, title: str | None = None) -> Page:
-    """Return the page that tells of `runs`, the most important first."""
+    """Return the report page of `runs`, the most important blocks first."""
     t = language.text
-    groups: dict[Kind, list[Run]] = {
+    groups: dict[RunKind, list[Run]] = {
         "tuned": [run for run in runs if run.kind == "tuned"],
         "language": [run for run in runs if run.kind == "language"],
     }
@@ -166,7 +167,7 @@ def _run_table(runs: Sequence[Run], language: Language) -> Table:
 
 
 def _validated(run: Run, language: Language) -> Cell:
-    """Return the first of a run's validation metrics, the loss apart."""
+    """Return the first of a run's validation metrics other than the loss."""
     for name in run.validated:
         if (value := run.latest(f"validation_{name}")) is not None:
             return Cell(f"{language.name(name)} {value:.3f}", value)
@@ -186,12 +187,12 @@ def _cell(value: float | None, write: Any) -> Cell:
 
 
 def _rest(sample: Mapping[str, str]) -> str:
-    """Return what the model added, whether or not the text was stored with its prompt."""
+    """Return the generated text without the prompt, which may or may not be stored with it."""
     return sample["text"].removeprefix(sample["prompt"])
 
 
 def _charts(runs: Sequence[Run], language: Language) -> Iterator[LineChart]:
-    """Yield the charts of runs of one kind: a line for each run, two where training and validation share a chart."""
+    """Yield the charts of runs of one kind: a line per run, or training and validation together for a single run."""
     t = language.text
     alone = len(runs) == 1
 
@@ -263,7 +264,12 @@ def _data_card(card: DataCard, language: Language) -> Iterator[Block]:
         + [(t("split by"), card.split_by)],
     )
     tokenizer = card.tokenizer
-    unknown = Unknown(characters=tokenizer.unknown, of=tokenizer.characters, first=tokenizer.first_unknown)
+    unknown = Unknown(
+        characters=tokenizer.unknown,
+        of=tokenizer.characters,
+        first=tokenizer.first_unknown,
+        where=tokenizer.first_unknown_at,
+    )
     yield Facts(
         t("Tokenizer"),
         [
@@ -276,7 +282,7 @@ def _data_card(card: DataCard, language: Language) -> Iterator[Block]:
 
 
 def _origin(run: Run, language: Language) -> Iterator[Block]:
-    """Yield where a run comes from: its record and configuration."""
+    """Yield the provenance of a run: its record and configuration."""
     t = language.text
     provenance = run.provenance
     known = [
@@ -297,7 +303,7 @@ def _origin(run: Run, language: Language) -> Iterator[Block]:
 
 
 def _machines(runs: Sequence[Run]) -> list[Mapping[str, Any]]:
-    """Return the machines that the runs were on, each once."""
+    """Return the distinct machines that the runs used."""
     found: list[Mapping[str, Any]] = []
     for run in runs:
         machine = run.provenance.get("machine") or (run.evaluation and run.evaluation.machine)

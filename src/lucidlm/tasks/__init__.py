@@ -1,7 +1,6 @@
 """What a model can be tuned for and judged on: one small file per task, found by name in `tasks`."""
 
 from lucidlm.tasks import (  # noqa: F401  (they register themselves)
-    classification,
     dialogue,
     generation,
     generative_qa,
@@ -12,8 +11,9 @@ from lucidlm.tasks import (  # noqa: F401  (they register themselves)
     search,
     sentiment,
     summarization,
+    text_classification,
     translation,
 )
-from lucidlm.tasks.base import Task, read_examples, tasks
+from lucidlm.tasks.base.task import Task, read_examples, tasks
 
 __all__ = ["Task", "read_examples", "tasks"]

@@ -6,33 +6,33 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from lucidlm.baselines.spans import SentenceOverlap
+from lucidlm.baselines.span_readers import SentenceOverlap
 from lucidlm.core.errors import InputError
-from lucidlm.core.progress import say
-from lucidlm.data.examples import Answer, Question, Row, Written
-from lucidlm.data.framing import Framed, frame_pairs
-from lucidlm.data.squad import flattened, is_nested
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.metrics.spans import span_metrics
+from lucidlm.core.progress import log
+from lucidlm.data.examples.records import Answer, GeneratedText, Question, Row
+from lucidlm.data.examples.squad import flattened, is_nested
+from lucidlm.metrics.answer_metrics import span_metrics
 from lucidlm.metrics.statistics import Metric
-from lucidlm.metrics.text import perplexity
-from lucidlm.tasks.base import Baseline, tasks
-from lucidlm.tasks.sequences import Writing
+from lucidlm.metrics.text_metrics import perplexity
+from lucidlm.tasks.base.task import Baseline, tasks
+from lucidlm.tasks.base.text_generation import TextGeneration
+from lucidlm.tokenize.prompts import TokenizedExample, tokenize_pairs
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 SOURCE_SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class GenerativeQuestionAnswering(Writing[Question]):
-    """An answer to a question about a context.
+class GenerativeQuestionAnswering(TextGeneration[Question]):
+    """Generate the answer to a question about a context.
 
-    The model reads the question, a new line and the context: where they are too long, the end of the context is missing.
+    The prompt is the question, a newline and the context; if that is too long, the end of the context is cut.
     """
 
     fields: ClassVar[tuple[str, ...]] = ("context", "question", "answers", "id")
 
     def rows(self, row: Row) -> Iterator[Row]:
-        """Yield the questions of a row, which may be SQuAD's articles; of these, the ones that have an answer."""
+        """Yield the questions of a row; of a nested SQuAD article, those that have an answer."""
         unanswered = 0
         for question in flattened(row):
             if is_nested(row) and question.fields.get("is_impossible") is True:
@@ -40,12 +40,12 @@ class GenerativeQuestionAnswering(Writing[Question]):
             else:
                 yield question
         if unanswered:
-            say(f"{row.where}: {unanswered:,} questions without an answer left out: what is written is never empty")
+            log(f"{row.where}: {unanswered:,} questions without an answer left out: what is written is never empty")
 
     def read(self, row: Row) -> Question:
         """Turn a row into a question.
 
-        The answers are a text, a list of texts or of objects with a "text", or SQuAD's object with a list of texts.
+        Answers may be a string, a list of strings or of objects with a "text", or SQuAD's object with a list of texts.
         """
         context, question = row.text("context").strip(), row.text("question").strip()
         found = row.value("answers")
@@ -66,15 +66,15 @@ class GenerativeQuestionAnswering(Writing[Question]):
         return Question(name, context, question, answers, row.where)
 
     def key(self, example: Question) -> str:
-        """Return context and question: one question about a context is answered in one part of the data."""
+        """Return context and question, so that all answers to a question are in the same split."""
         return f"{example.context}\n{example.question}"
 
     def target(self, example: Question) -> tuple[Answer, ...]:
-        """Return the answers that are right."""
+        """Return the reference answers."""
         return example.answers
 
     def together(self, examples: Sequence[Question]) -> list[Question]:
-        """Return the first question, with the answers of all of them."""
+        """Merge equal questions: return the first, with the answers of all."""
         return [replace(examples[0], answers=tuple(dict.fromkeys(a for example in examples for a in example.answers)))]
 
     def texts(self, example: Question) -> tuple[str, ...]:
@@ -82,25 +82,25 @@ class GenerativeQuestionAnswering(Writing[Question]):
         return (example.context, example.question, *(answer.text for answer in example.answers))
 
     def metrics(self, examples: Sequence[Question]) -> list[Metric]:
-        """Return SQuAD's F1 and exact match of the answer's text, and the perplexity of the first right answer."""
+        """Return SQuAD's F1 and exact match of the answer's text, and the perplexity of the first reference answer."""
         return [*span_metrics(examples), perplexity()]
 
     def baselines(self) -> list[Baseline[Question, Any]]:
-        """Return the sentence of the context that is most like the question."""
+        """Return the baseline that answers with the sentence of the context that overlaps most with the question."""
         return [SentenceOverlap()]
 
-    def show(self, example: Question, prediction: Written) -> dict[str, Any]:
-        """Return the question, the answers that are right and the one written."""
+    def show(self, example: Question, prediction: GeneratedText) -> dict[str, Any]:
+        """Return the question, the reference answers and the generated one."""
         right = [answer.text for answer in example.answers]
         return {"question": example.question, "answers": right, "written": prediction.text}
 
-    def frame(self, examples: Sequence[Question], tokenizer: Tokenizer, room: int) -> list[Framed]:
-        """Return question and context, then the first answer (see `frame_pairs`)."""
+    def tokenize(self, examples: Sequence[Question], tokenizer: Tokenizer, max_tokens: int) -> list[TokenizedExample]:
+        """Return question and context as the prompt and the first answer as the target (see `tokenize_pairs`)."""
         pairs = [
             (f"{example.question}\n{example.context}", example.answers[0].text if example.answers else "")
             for example in examples
         ]
-        return frame_pairs(pairs, tokenizer, room, source_share=SOURCE_SHARE)
+        return tokenize_pairs(pairs, tokenizer, max_tokens, source_share=SOURCE_SHARE)
 
 
 GENERATIVE_QUESTION_ANSWERING = tasks.register("generative-question-answering")(

@@ -1,4 +1,4 @@
-"""Minimal pairs: does a language model find a right sentence likelier than one that differs in what makes it wrong?
+"""Minimal pairs: does a language model prefer a grammatical sentence to one that differs only in the error?
 
 That measures grammar without any tuning (BLiMP: Warstadt et al. 2020, arXiv:1912.00582). A coin is right half of the
 time.
@@ -8,22 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
-from lucidlm.baselines.pairs import ShorterSentence
+from lucidlm.baselines.sentence_pairs import ShorterSentence
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
-from lucidlm.data.examples import MinimalPair, Preference, Row
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.generate.likelihood import Scorer, open_scorer
+from lucidlm.data.examples.records import MinimalPair, Preference, Row
+from lucidlm.inference.scorer import Scorer
 from lucidlm.metrics.statistics import Metric
-from lucidlm.tasks.base import Baseline, Predictor, Task, tasks
+from lucidlm.tasks.base.task import Baseline, Predictor, Task, tasks
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 
-class Chooser:
+class Sampler:
     """A language model that says how likely it finds sentences, each as the beginning of a text."""
 
     def __init__(self, scorer: Scorer, tokenizer: Tokenizer) -> None:
@@ -41,6 +40,7 @@ class MinimalPairs(Task[MinimalPair, Preference]):
     """Pairs of sentences, one right and one wrong."""
 
     answer: ClassVar[type] = Preference
+    tunable: ClassVar[bool] = False
     fields: ClassVar[tuple[str, ...]] = ("good", "bad", "phenomenon")
 
     def read(self, row: Row) -> MinimalPair:
@@ -67,9 +67,10 @@ class MinimalPairs(Task[MinimalPair, Preference]):
         """Return the choice of the shorter sentence."""
         return [ShorterSentence()]
 
-    def predictor(self, directory: Path, device: torch.device) -> Predictor[MinimalPair, Preference]:
-        """Open a causal language model."""
-        return Chooser(*open_scorer(directory, device))
+    def predictor(self, loaded: LoadedModel) -> Predictor[MinimalPair, Preference]:
+        """Return what scores with a causal language model."""
+        model, tokenizer = loaded.causal_lm()
+        return Sampler(Scorer(model), tokenizer)
 
     def show(self, example: MinimalPair, prediction: Preference) -> dict[str, Any]:
         """Return the sentences, what tells them apart, and how much likelier the right one is, in nats."""

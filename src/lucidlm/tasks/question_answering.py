@@ -9,19 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-
-from lucidlm.baselines.spans import SentenceOverlap
+from lucidlm.baselines.span_readers import SentenceOverlap
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
-from lucidlm.data.examples import Answer, Question, Row, Span
-from lucidlm.data.squad import flattened
-from lucidlm.metrics.spans import span_metrics
+from lucidlm.data.examples.records import Answer, Question, Row, Span
+from lucidlm.data.examples.squad import flattened
+from lucidlm.metrics.answer_metrics import span_metrics
 from lucidlm.metrics.statistics import Metric
-from lucidlm.model.spans import SpanReader
-from lucidlm.tasks.base import Baseline, Predictor, Task, tasks
+from lucidlm.predict.span_reader import SpanReader
+from lucidlm.tasks.base.task import Baseline, Predictor, Task, tasks
 
 STARTS = ("start", "answer_start")
 """What data sets call the place an answer begins at."""
@@ -71,9 +69,9 @@ class QuestionAnswering(Task[Question, Span]):
         """Return the sentence that shares the most with the question."""
         return [SentenceOverlap()]
 
-    def predictor(self, directory: Path, device: torch.device) -> Predictor[Question, Span]:
-        """Open a reader."""
-        return SpanReader.from_pretrained(directory, device)
+    def predictor(self, loaded: LoadedModel) -> Predictor[Question, Span]:
+        """Return a reader of contexts."""
+        return SpanReader.of(loaded)
 
     def show(self, example: Question, prediction: Span) -> dict[str, Any]:
         """Return the question, its context, the right answers and the one found, with its place and score."""

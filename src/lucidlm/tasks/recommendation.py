@@ -1,20 +1,20 @@
-"""Recommendation: which item comes next for one who chose these; items are told by their texts."""
+"""Recommendation: the next item after a history of items, each given by its text."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lucidlm.baselines.ranking import Popularity, RandomOrder, TfidfSearch
+from lucidlm.baselines.retrieval import Popularity, RandomOrder, TfidfSearch
 from lucidlm.core.errors import InputError
-from lucidlm.data.examples import Match, Ranking, Row
-from lucidlm.tasks.base import Baseline, tasks
-from lucidlm.tasks.matching import Matching
+from lucidlm.data.examples.records import Match, Ranking, Row
+from lucidlm.tasks.base.retrieval import Retrieval
+from lucidlm.tasks.base.task import Baseline, tasks
 
 
 @dataclass(frozen=True)
-class Recommendation(Matching):
-    """The items that somebody chose, and the next one; a new one is recommended, never one of the history."""
+class Recommendation(Retrieval):
+    """A history of items and the next one; items of the history are never recommended again."""
 
     fields: ClassVar[tuple[str, ...]] = ("history", "item")
     again: ClassVar[bool] = False
@@ -32,7 +32,7 @@ class Recommendation(Matching):
         return Match(query, item, row.where)
 
     def baselines(self) -> list[Baseline[Match, Ranking]]:
-        """Return search by TF-IDF, what most chose, and chance."""
+        """Return TF-IDF search, popularity and random order."""
         return [TfidfSearch(again=self.again), Popularity(), RandomOrder()]
 
 

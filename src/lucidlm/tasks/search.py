@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lucidlm.data.examples import Match, Row
-from lucidlm.tasks.base import tasks
-from lucidlm.tasks.matching import Matching
+from lucidlm.data.examples.records import Match, Row
+from lucidlm.tasks.base.retrieval import Retrieval
+from lucidlm.tasks.base.task import tasks
 
 
 @dataclass(frozen=True)
-class SemanticSearch(Matching):
+class SemanticSearch(Retrieval):
     """A query and the text it should find.
 
-    A row without a query is a text that is to be told from all others: one can learn from it (Gao et al. 2021,
-    arXiv:2104.08821), but to judge by it is to ask whether a text finds itself.
+    A row without a query is its own positive pair: one can train on it (Gao et al. 2021, arXiv:2104.08821), but to
+    evaluate on it is to ask whether a text finds itself.
     """
 
     fields: ClassVar[tuple[str, ...]] = ("query", "text")
 
     def read(self, row: Row) -> Match:
-        """Turn a row with a text and, unless it stands for itself, a query into an example."""
+        """Turn a row with a text and a query, by default the text itself, into an example."""
         text = row.cleaned("text")
         query = row.cleaned("query") if "query" in row.fields or "query" in row.names else text
         return Match((query,), text, row.where)

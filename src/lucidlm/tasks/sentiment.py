@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lucidlm.tasks.base import tasks
-from lucidlm.tasks.classification import TextClassification
+from lucidlm.tasks.base.task import tasks
+from lucidlm.tasks.text_classification import TextClassification
 
 SENTIMENT = tasks.register("sentiment")(
     TextClassification(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from lucidlm.baselines.summaries import LeadSentences, LongestUtterance
-from lucidlm.data.examples import Pair, Written
-from lucidlm.metrics.text import summarization_metrics
-from lucidlm.tasks.base import Baseline, tasks
-from lucidlm.tasks.sequences import SequenceToSequence
+from lucidlm.data.examples.records import GeneratedText, Pair
+from lucidlm.metrics.text_metrics import summarization_metrics
+from lucidlm.tasks.base.task import Baseline, tasks
+from lucidlm.tasks.base.text_generation import SequenceToSequence
 
 
-def baselines() -> list[Baseline[Pair, Written]]:
+def baselines() -> list[Baseline[Pair, GeneratedText]]:
     """Return the beginning of the text, short and longer, and its longest part."""
     return [LeadSentences(1), LeadSentences(3), LongestUtterance()]
 
@@ -21,7 +21,7 @@ SUMMARIZATION = tasks.register("summarization")(
         source_field="document",
         target_field="summary",
         source_share=0.8,
-        judged_by=summarization_metrics,
-        beaten_by=baselines,
+        metrics=summarization_metrics,
+        baselines=baselines,
     )
 )

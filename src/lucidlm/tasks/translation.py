@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from lucidlm.baselines.translation import Copy, Dictionary
-from lucidlm.data.examples import Pair, Written
-from lucidlm.tasks.base import Baseline, tasks
-from lucidlm.tasks.sequences import SequenceToSequence
+from lucidlm.baselines.translators import Copy, Dictionary
+from lucidlm.data.examples.records import GeneratedText, Pair
+from lucidlm.tasks.base.task import Baseline, tasks
+from lucidlm.tasks.base.text_generation import SequenceToSequence
 
 
-def baselines() -> list[Baseline[Pair, Written]]:
+def baselines() -> list[Baseline[Pair, GeneratedText]]:
     """Return the source as it is, and its words looked up one by one."""
     return [Copy(), Dictionary()]
 
@@ -17,7 +17,7 @@ TRANSLATION = tasks.register("translation")(
     SequenceToSequence(
         name="translation",
         description="a text in another language, from pairs of texts",
-        beaten_by=baselines,
+        baselines=baselines,
         longest_ratio=9.0,
     )
 )

@@ -6,12 +6,9 @@ depth.
 
 from __future__ import annotations
 
-from typing import Literal
-
-from lucidlm.core.progress import say
+from lucidlm.core.progress import log
 from lucidlm.model.transformer import Transformer
-
-Compile = Literal["auto", "on", "off"]
+from lucidlm.train.config import Compile
 
 MINUTES_THAT_PAY = 20.0
 """Compiling costs about a minute, evaluation's graph included, and gains 5 to 35 %: it pays from some 20 minutes on."""
@@ -24,5 +21,5 @@ def compile_blocks(model: Transformer, choice: Compile, minutes: float | None) -
         return False
     for block in model.layers:
         block.compile()
-    say("blocks will be compiled at the first step (--compile off leaves that out)")
+    log("blocks will be compiled at the first step (--compile off leaves that out)")
     return True

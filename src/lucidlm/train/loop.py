@@ -1,8 +1,8 @@
 """The training loop: the same for pretraining and fine-tuning, which differ only in their objective.
 
-One step: take the global batch in micro-batches, sum their gradients, each loss divided by the tokens that count in the
-*whole* batch, clip, set the rate, update. Around it: evaluation, early stopping, checkpoints, a clean stop on SIGINT and
-SIGTERM, and a halt on a loss that is not finite before it reaches the weights.
+One step (`lucidlm.train.step` has its parts): gradients of all micro-batches, each loss divided by the tokens that count
+in the *whole* batch, clip, set the rate, update. Around it: evaluation, early stopping, checkpoints, a clean stop on
+SIGINT and SIGTERM, and a halt on a loss that is not finite before it reaches the weights.
 
 Everything random in a step is drawn from the run's seed and the step's number, so a resumed run gives the same bits as
 one that was never interrupted.
@@ -10,90 +10,29 @@ one that was never interrupted.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from lucidlm.core.config import Config
 from lucidlm.core.devices import Compute
 from lucidlm.core.errors import InputError, LucidError
-from lucidlm.core.products import fast_products
-from lucidlm.core.progress import Task, say
+from lucidlm.core.matmul import fast_matmul
+from lucidlm.core.progress import ProgressBar, log
 from lucidlm.core.seeds import derive
-from lucidlm.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, snapshot
-from lucidlm.train.metrics import MetricsLog
-from lucidlm.train.optim import OptimizerConfig, build_optimizer
-from lucidlm.train.schedule import ScheduleConfig, rate
+from lucidlm.train.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint, snapshot
+from lucidlm.train.config import LoopConfig
+from lucidlm.train.metrics_log import MetricsLog
+from lucidlm.train.optim import build_optimizer
+from lucidlm.train.schedule import rate
 from lucidlm.train.signals import StopRequest
-
-Batch = TypeVar("Batch")
-
-
-class Objective(Protocol[Batch]):
-    """What is optimised: where batches come from, what they cost, and how good the model is at it."""
-
-    measure: str
-    """The name, in what `evaluate` returns, of the figure that decides which weights are best."""
-
-    higher_is_better: bool
-
-    def batches(self, first_step: int) -> Iterator[Sequence[Batch]]:
-        """Yield each step's global batch as micro-batches, from `first_step` on; the same whenever asked."""
-        ...
-
-    def counted(self, batch: Batch) -> int:
-        """Return how many tokens (or examples) of a micro-batch count in the loss."""
-        ...
-
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the loss of a micro-batch summed over what counts, a scalar."""
-        ...
-
-    def tokens(self, batch: Batch) -> int:
-        """Return how many tokens the model reads for a micro-batch."""
-        ...
-
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Measure the model on held-out data, in the number format of its choice; empty where nothing is held out."""
-        ...
-
-    def describe(self, step: int) -> str:
-        """Say which data a step's batch is made of, for a person looking for what broke it."""
-        ...
-
-
-class LoopConfig(Config):
-    """How long to train and what to do on the way.
-
-    Parameters
-    ----------
-    max_steps, minutes: the run ends with whichever comes first; at least one is needed. `minutes` is wall time.
-    clip: the gradient's greatest norm.
-    evaluations: how often to evaluate over the run, the end included.
-    patience: stop after so many evaluations in a row without a better figure; None: never.
-    checkpoint_minutes: how often to save the state that `--resume` goes on from.
-    checkpoint_steps: likewise, in steps.
-    keep: how many checkpoints to keep.
-    """
-
-    max_steps: int | None = Field(default=None, ge=1)
-    minutes: float | None = Field(default=None, gt=0)
-    optimizer: OptimizerConfig = OptimizerConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    clip: float = Field(default=1.0, gt=0)
-    evaluations: int = Field(default=10, ge=1)
-    patience: int | None = Field(default=None, ge=1)
-    checkpoint_minutes: float = Field(default=5.0, gt=0)
-    checkpoint_steps: int | None = Field(default=None, ge=1)
-    keep: int = Field(default=2, ge=1)
-    seed: int = 0
+from lucidlm.train.step import Batch, Objective, accumulate_gradients, clip_gradients, read_figures
 
 
 @dataclass
@@ -165,8 +104,8 @@ class Loop(Generic[Batch]):
             self._resume()
         self._log = MetricsLog(self.directory, self.state.step if resume else None)
         evaluation: dict[str, float] = {}
-        task = Task("training", self.config.max_steps, "steps", done=self.state.step)
-        with closing(self._log), StopRequest() as stop, fast_products(self.compute.device), task:
+        task = ProgressBar("training", self.config.max_steps, "steps", done=self.state.step)
+        with closing(self._log), StopRequest() as stop, fast_matmul(self.compute.device), task:
             self._began = self._saved = time.monotonic()
             self._began -= self.state.wall
             for batches in self.objective.batches(self.state.step):
@@ -184,22 +123,18 @@ class Loop(Generic[Batch]):
             self.model.load_state_dict(self._best)
         return Outcome(self.state, evaluation, None)
 
-    def _step(self, batches: Sequence[Batch], task: Task) -> None:
+    def _step(self, batches: Sequence[Batch], task: ProgressBar) -> None:
         start = time.monotonic()
         config, state = self.config, self.state
         assert config.optimizer.learning_rate is not None
         torch.manual_seed(derive(config.seed, "step", state.step))  # dropout
         self.model.train()
-        counted = sum(self.objective.counted(batch) for batch in batches)
-        total = 0.0
-        for batch in batches:
-            with torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.autocasts):
-                loss = self.objective.loss(self.model, batch) / counted
-            loss.backward()
-            total += loss.item()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip).item()
-        if not (abs(total) < float("inf") and norm < float("inf")):
-            self._halt(total, norm)
+        losses = accumulate_gradients(self.model, self.objective, batches, self.compute)
+        # The step's one wait for the device stands before the update, so that a loss that is not finite never reaches
+        # the weights. What it costs is the time in which the update is queued.
+        loss, norm = read_figures(losses, clip_gradients(self.model, config.clip))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self._halt(loss, norm)
         # Halfway through the step, so that neither the first rate nor the last one is zero.
         done = self._progress()
         factor = rate(config.schedule, (done + self._progress(steps_ahead=1)) / 2)
@@ -215,14 +150,14 @@ class Loop(Generic[Batch]):
             step=state.step,
             tokens=state.tokens,
             seconds=round(state.training, 3),
-            train_loss=total,
+            train_loss=loss,
             learning_rate=factor * config.optimizer.learning_rate,
             tokens_per_second=round(tokens / seconds, 1),
             grad_norm=norm,
         )
         if config.minutes is not None:
             task.total = max(state.step, round(state.step / max(self._progress(), 1e-9)))
-        task.advance(1, f"loss {total:.4f}, {tokens / seconds:,.0f} tokens/s")
+        task.advance(1, f"loss {loss:.4f}, {tokens / seconds:,.0f} tokens/s")
 
     def _progress(self, steps_ahead: int = 0) -> float:
         """Return how much of the run is done, in [0, 1]."""
@@ -240,7 +175,7 @@ class Loop(Generic[Batch]):
     def _stale(self) -> bool:
         if self.config.patience is None or self.state.stale < self.config.patience:
             return False
-        say(f"no better {self.objective.measure} in {self.state.stale} evaluations: stopping early")
+        log(f"no better {self.objective.monitor} in {self.state.stale} evaluations: stopping early")
         return True
 
     def _evaluation_due(self) -> bool:
@@ -255,7 +190,7 @@ class Loop(Generic[Batch]):
         state.evaluated = int(self._progress() * self.config.evaluations)
         if not found:
             return found
-        value, loss = found[objective.measure], found.get("validation_loss", 0.0)
+        value, loss = found[objective.monitor], found.get("validation_loss", 0.0)
         # Compared in order: the figure, the loss where figures are equal, and where both are the later weights.
         sign = 1 if objective.higher_is_better else -1
         standing, best = (sign * value, -loss), (sign * (state.best or 0.0), -state.best_loss)
@@ -266,7 +201,7 @@ class Loop(Generic[Batch]):
                 self._best = snapshot(self.model)
         state.wall = time.monotonic() - self._began
         self._log.write(step=state.step, tokens=state.tokens, seconds=round(state.training, 3), **found)
-        say(
+        log(
             f"step {state.step:,}: "
             + ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items())
         )
@@ -293,7 +228,7 @@ class Loop(Generic[Batch]):
             self.config.keep,
         )
         self._saved = time.monotonic()
-        say(f"checkpoint {path}")
+        log(f"checkpoint {path}")
 
     def _resume(self) -> None:
         found = list_checkpoints(self.checkpoints)
@@ -309,7 +244,7 @@ class Loop(Generic[Batch]):
         self.model.load_state_dict(weights)
         self.optimizer.load_state_dict(optimizer)
         self.state = LoopState(**state)
-        say(f"resuming at step {self.state.step:,} from {found[-1]}")
+        log(f"resuming at step {self.state.step:,} from {found[-1]}")
 
     def _halt(self, loss: float, norm: float) -> None:
         kept = list_checkpoints(self.checkpoints)

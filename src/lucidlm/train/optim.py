@@ -1,4 +1,4 @@
-"""How weights move: Muon for the matrices inside the blocks, AdamW for everything else, or AdamW alone.
+"""Optimisers: Muon for the matrices inside the blocks, AdamW for everything else, or AdamW alone.
 
 Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces the momentum of each matrix by the nearest
 orthogonal matrix, so that every direction of the matrix learns at the same pace. That matrix is found by a few
@@ -12,15 +12,14 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from lucidlm.core.config import Config
 from lucidlm.core.devices import has_bf16_units
 from lucidlm.model.lora import is_adapter
+from lucidlm.train.config import OptimizerConfig
 
 POLAR_EXPRESS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
@@ -41,42 +40,6 @@ BATCH_ELEMENTS = 2**26
 
 ABOVE = 2**30
 """The height of what lies above the blocks: the final norm and the heads."""
-
-MUON_RATIO = 10 / 3
-"""How much further Muon moves a matrix than AdamW moves the rest, where nothing else is asked for."""
-
-OptimizerName = Literal["muon", "adamw"]
-
-
-class OptimizerConfig(Config):
-    """What moves the weights. What is None is chosen by the kind of training, see `completed`.
-
-    Parameters
-    ----------
-    name: "muon" for Muon on the blocks' matrices and AdamW on the rest, or "adamw" for AdamW on everything.
-    learning_rate: the peak step size.
-    muon_learning_rate: that of the matrices that Muon moves; None: 10/3 of `learning_rate`, in units in which AdamW's
-        typical one is right (see `Muon`).
-    weight_decay: share of a weight lost per unit of learning rate; vectors (norms, biases) do not decay.
-    betas, eps: AdamW's averaging constants and the floor under its denominator.
-    momentum: Muon's averaging constant.
-    newton_schulz_steps: how closely Muon approaches the orthogonal matrix.
-    """
-
-    name: OptimizerName | None = None
-    learning_rate: float | None = Field(default=None, gt=0)
-    muon_learning_rate: float | None = Field(default=None, gt=0)
-    weight_decay: float = Field(default=0.1, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = Field(default=1e-10, gt=0)
-    momentum: float = Field(default=0.95, ge=0, lt=1)
-    newton_schulz_steps: int = Field(default=5, ge=1, le=20)
-
-    def completed(self, name: OptimizerName = "muon", learning_rate: float = 3e-3) -> OptimizerConfig:
-        """Return the settings with the optimiser and the rate given, which are pretraining's, where none is set."""
-        rate = self.learning_rate or learning_rate
-        chosen = {"name": self.name or name, "learning_rate": rate}
-        return self.changed(**chosen, muon_learning_rate=self.muon_learning_rate or MUON_RATIO * rate)
 
 
 def orthogonalise(matrices: Tensor, steps: int) -> Tensor:

@@ -6,7 +6,7 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
-from lucidlm.core.progress import say
+from lucidlm.core.progress import log
 
 
 class StopRequest:
@@ -32,4 +32,4 @@ class StopRequest:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
-        say(f"{signal.Signals(number).name} received: saving a checkpoint after this step …")
+        log(f"{signal.Signals(number).name} received: saving a checkpoint after this step …")

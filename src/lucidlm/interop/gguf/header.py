@@ -1,9 +1,8 @@
 """The header of a GGUF file (ggml's docs/gguf.md, versions 2 and 3), read without trusting a number in it.
 
-Every count, length and offset is held against the bytes that are there before anything is looped over or allocated.
-`gguf.GGUFReader` is not used: it believes what it reads. A count of 2**40 in a file of 100 bytes keeps it looping, a
-length past the end becomes an IndexError of NumPy's, and a list of 49,152 tokens takes it seconds, as every token
-becomes two arrays.
+Every count, length and offset is checked against the size of the file before anything is looped over or allocated.
+`gguf.GGUFReader` is not used: it trusts its input. A count of 2**40 in a file of 100 bytes keeps it looping, a length past
+the end becomes an IndexError in NumPy, and a list of 49,152 tokens takes it seconds, as each token becomes two arrays.
 """
 
 from __future__ import annotations
@@ -16,50 +15,47 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGMLQuantizationType, GGUFValueType, Keys
 
 from lucidlm.core.errors import InputError
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-ALIGNMENT = 32
-"""Where the file does not say otherwise, tensors begin at multiples of this many bytes."""
 
 LARGEST_HEADER = 128 << 20
-"""Bytes. Those of models with vocabularies of 260,000 tokens are below 16 MiB; lists grow some-fold in memory."""
+"""Bytes. Headers with a vocabulary of 260,000 tokens are below 16 MiB; lists take several times as much in memory."""
 MOST_ENTRIES = 65_536
-"""Of metadata, and of tensors: the largest models have about 2,000."""
+"""Of metadata and of tensors; the largest models have about 2,000."""
 MOST_ELEMENTS = 1 << 22
-"""Of a list of texts: the largest vocabularies have 260,000 tokens and 520,000 merges."""
+"""Of a list of strings; the largest vocabularies have 260,000 tokens and 520,000 merges."""
 LONGEST_TEXT = 1 << 22
-"""Bytes; chat templates are the longest texts, at some 10,000."""
+"""Bytes; the longest strings are chat templates, with some 10,000."""
 MOST_DIMENSIONS = 4
 
-FLOAT32, BOOL, STRING, ARRAY = 6, 7, 8, 9
-NUMBERS = {
-    0: "<u1",
-    1: "<i1",
-    2: "<u2",
-    3: "<i2",
-    4: "<u4",
-    5: "<i4",
-    6: "<f4",
-    7: "<u1",
-    10: "<u8",
-    11: "<i8",
-    12: "<f8",
+NUMBERS: dict[int, str] = {
+    GGUFValueType.UINT8: "<u1",
+    GGUFValueType.INT8: "<i1",
+    GGUFValueType.UINT16: "<u2",
+    GGUFValueType.INT16: "<i2",
+    GGUFValueType.UINT32: "<u4",
+    GGUFValueType.INT32: "<i4",
+    GGUFValueType.FLOAT32: "<f4",
+    GGUFValueType.BOOL: "<u1",
+    GGUFValueType.UINT64: "<u8",
+    GGUFValueType.INT64: "<i8",
+    GGUFValueType.FLOAT64: "<f8",
 }
-"""GGUF's numeric value types, as NumPy's; a bool is a byte."""
+"""NumPy's dtypes for GGUF's numeric value types; a bool is a byte."""
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies and what it is.
+    """The type, shape and position of a tensor in the file.
 
     Parameters
     ----------
-    shape: rows first, as in NumPy; the file has the reverse.
-    offset, nbytes: its place in the file, in bytes.
+    shape: rows first, as in NumPy; in the file it is reversed.
+    offset, nbytes: its position and size in the file, in bytes.
     """
 
     name: str
@@ -70,44 +66,51 @@ class TensorInfo:
 
 
 def bytes_of(shape: tuple[int, ...], kind: GGMLQuantizationType) -> int:
-    """Return how many bytes a tensor takes that is stored as `kind`, in blocks of so many elements and bytes."""
+    """Return the size in bytes of a tensor stored as `kind`, which is done in blocks of elements."""
     block, size = GGML_QUANT_SIZES[kind]
     return prod(shape) // block * size
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a GGUF file says before its tensors' data; lists of numbers are NumPy arrays."""
+    """The metadata and the tensors' descriptions in a GGUF file; lists of numbers are NumPy arrays.
+
+    Keys are those of `gguf.Keys`; `{arch}` in a key is replaced by the file's architecture.
+    """
 
     path: Path
     metadata: dict[str, Any]
     tensors: dict[str, TensorInfo]
 
     def get(self, key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
-        """Return a value of the metadata, or `default` where there is none.
+        """Return a metadata value, or `default` if there is none.
 
         Raises
         ------
         InputError: it is not of this `kind`.
         """
+        key = self._full(key)
         value = self.metadata.get(key)
         if value is None:
             return default
-        # A bool is an int to Python, not to GGUF.
+        # A bool is an int in Python, but not in GGUF.
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise InputError(f"{key} is not of the kind it should be (it is {_shown(value)})", where=self.path)
         return value
 
     def require(self, key: str, kind: type | tuple[type, ...]) -> Any:
-        """Return a value of the metadata.
+        """Return a metadata value that must be there.
 
         Raises
         ------
         InputError: there is none, or it is not of this `kind`.
         """
-        if key not in self.metadata:
-            raise InputError(f"the metadata have no {key}", where=self.path, fix="The file is incomplete.")
+        if (full := self._full(key)) not in self.metadata:
+            raise InputError(f"the metadata have no {full}", where=self.path, fix="The file is incomplete.")
         return self.get(key, kind)
+
+    def _full(self, key: str) -> str:
+        return key.format(arch=self.metadata.get(Keys.General.ARCHITECTURE))
 
 
 def read_header(path: str | Path) -> Header:
@@ -115,7 +118,7 @@ def read_header(path: str | Path) -> Header:
 
     Raises
     ------
-    InputError: the file is missing, is not GGUF, of a version that is not read, cut short, or says what cannot be.
+    InputError: the file is missing, not GGUF, of an unsupported version, truncated, or invalid.
     """
     path = Path(path)
     if not path.is_file():
@@ -128,7 +131,7 @@ def read_header(path: str | Path) -> Header:
 
 
 class _HeaderReader:
-    """Goes through the bytes of a header once, front to back."""
+    """Parses the bytes of a header in one pass."""
 
     def __init__(self, data: mmap.mmap, path: Path) -> None:
         self.data, self.path = data, path
@@ -149,7 +152,7 @@ class _HeaderReader:
             if key in metadata:
                 raise self.refuse(f"says {key} twice")
             metadata[key] = self.value(key)
-        alignment = metadata.get("general.alignment", ALIGNMENT)
+        alignment = metadata.get(Keys.General.ALIGNMENT, GGUF_DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or not 8 <= alignment <= 1 << 20 or alignment & (alignment - 1):
             raise self.refuse(f"has an alignment of {_shown(alignment)}, which is no power of two from 8 on")
         infos: dict[str, TensorInfo] = {}
@@ -178,7 +181,7 @@ class _HeaderReader:
         return value
 
     def count(self, form: str, smallest: int, most: int, what: str) -> int:
-        """Read how many things follow, each of which takes at least `smallest` bytes."""
+        """Read the number of following items, each of which takes at least `smallest` bytes."""
         count = self.number(form, f"the number of {what}")
         if count > most:
             raise self.refuse(f"claims {count:,} {what}; no model has more than {most:,}")
@@ -197,7 +200,7 @@ class _HeaderReader:
             raise self.refuse(f"{what} is not UTF-8") from None
 
     def name(self, what: str) -> str:
-        """Read a text that messages may quote."""
+        """Read a printable string, which messages may quote."""
         name = self.text(what)
         if not name.isprintable():
             raise self.refuse(f"{what} is {_shown(name)}")
@@ -205,18 +208,18 @@ class _HeaderReader:
 
     def value(self, key: str) -> Any:
         kind = self.number("<I", f"the type of {key}")
-        if kind == STRING:
+        if kind == GGUFValueType.STRING:
             return self.text(key)
-        if kind != ARRAY:
+        if kind != GGUFValueType.ARRAY:
             value = self.numbers(kind, 1, key)[0]
             # The shortest decimal that is the same float32: 1e-05, not 9.999999747378752e-06.
-            return float(str(value)) if kind == FLOAT32 else value.item()
+            return float(str(value)) if kind == GGUFValueType.FLOAT32 else value.item()
         kind = self.number("<I", f"the type of {key}")
-        if kind == STRING:
+        if kind == GGUFValueType.STRING:
             return [
                 self.text(f"an element of {key}") for _ in range(self.count("<Q", 8, MOST_ELEMENTS, f"texts of {key}"))
             ]
-        if kind == ARRAY:
+        if kind == GGUFValueType.ARRAY:
             raise self.refuse(f"{key} is a list of lists, which no metadata of a model are")
         return self.numbers(kind, self.number("<Q", f"the length of {key}"), key)
 
@@ -227,14 +230,14 @@ class _HeaderReader:
         self.need(count * form.itemsize, key)
         values = np.frombuffer(self.data, form, count, self.at).copy()
         self.at += values.nbytes
-        if kind == BOOL:
+        if kind == GGUFValueType.BOOL:
             if (values > 1).any():
                 raise self.refuse(f"{key} is neither true nor false")
             values = values.astype(bool)
         return values
 
     def tensor(self, alignment: int) -> TensorInfo:
-        """Read one tensor's description; its offset is still relative to the beginning of the data."""
+        """Read one tensor's description; its offset is relative to the start of the data."""
         name = self.name("a tensor's name")
         dimensions = self.number("<I", f"the dimensions of {name}")
         if not 1 <= dimensions <= MOST_DIMENSIONS:
@@ -253,7 +256,7 @@ class _HeaderReader:
         return TensorInfo(name, kind, shape, offset, bytes_of(shape, kind))
 
     def placed(self, infos: dict[str, TensorInfo], start: int) -> dict[str, TensorInfo]:
-        """Return the tensors with their places in the file, whose data begin at `start`."""
+        """Return the tensors with absolute offsets, for data that begin at `start`; none may overlap or pass the end."""
         placed = {}
         taken, before = start, ""
         for info in sorted(infos.values(), key=lambda info: info.offset):
@@ -273,6 +276,6 @@ TYPES = {kind.value: kind for kind in GGMLQuantizationType}
 
 
 def _shown(value: Any) -> str:
-    """Return a value as messages show it: short."""
+    """Return a value shortened for a message."""
     text = repr(value) if isinstance(value, str | int | float | bool) else f"a list of {len(value):,}"
     return text if len(text) <= 80 else f"{text[:80]} …"

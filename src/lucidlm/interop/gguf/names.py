@@ -1,26 +1,29 @@
-"""Which tensors a GGUF file of an architecture holds, of which shapes, and which of our parameters they are."""
+"""The tensors of a GGUF file for each architecture: names, shapes, and the parameters of ours they correspond to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from gguf import MODEL_TENSOR, TENSOR_NAMES
 
 from lucidlm.core.errors import InputError
 from lucidlm.interop.gguf.architectures import ROPE_FACTORS
 from lucidlm.interop.gguf.header import Header
 from lucidlm.model.config import ModelConfig
 
+QUERY_KEY_VALUE = (MODEL_TENSOR.ATTN_Q, MODEL_TENSOR.ATTN_K, MODEL_TENSOR.ATTN_V)
+
 
 @dataclass(frozen=True)
-class Stored:
-    """One tensor of a file: our parameters, one below the other.
+class TensorLayout:
+    """One tensor of a file, made of one or more of our parameters, concatenated along the rows.
 
     Parameters
     ----------
-    parts: our parameters' names, and how many rows (of a vector: elements) each has.
+    parts: our parameters' names, and the number of rows (for a vector: elements) of each.
     width: of a row; None: it is a vector.
-    heads: if not 0, the rows of so many heads are in llama.cpp's order for interleaved rotary positions.
+    heads: if not 0, rows are permuted within each of this many heads, for llama.cpp's interleaved rotary positions.
     """
 
     parts: dict[str, int]
@@ -33,58 +36,63 @@ class Stored:
         return (rows,) if self.width is None else (rows, self.width)
 
 
-def layout(architecture: str, config: ModelConfig) -> dict[str, Stored]:
+def layout(architecture: str, config: ModelConfig) -> dict[str, TensorLayout]:
     """Return the tensors of a file by their names there, in the order in which they are written."""
     width, hidden = config.embedding_dim, config.ff_dim
-    queries, keys = config.num_heads * config.head_width, config.key_heads * config.head_width
-    tensors: dict[str, Stored] = {}
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    tensors: dict[str, TensorLayout] = {}
 
-    def matrix(name: str, parts: dict[str, int], columns: int, bias: bool, heads: int = 0) -> None:
-        tensors[f"{name}.weight"] = Stored({f"{part}.weight": rows for part, rows in parts.items()}, columns, heads)
+    def matrix(tensor: MODEL_TENSOR, parts: dict[str, int], columns: int, bias: bool, heads: int = 0) -> None:
+        name = TENSOR_NAMES[tensor].format(bid=index)
+        tensors[f"{name}.weight"] = TensorLayout(
+            {f"{part}.weight": rows for part, rows in parts.items()}, columns, heads
+        )
         if bias:
-            tensors[f"{name}.bias"] = Stored({f"{part}.bias": rows for part, rows in parts.items()}, None, heads)
+            tensors[f"{name}.bias"] = TensorLayout({f"{part}.bias": rows for part, rows in parts.items()}, None, heads)
 
-    def norm(name: str, part: str, size: int = width) -> None:
-        tensors[f"{name}.weight"] = Stored({f"{part}.weight": size}, None)
+    def norm(tensor: MODEL_TENSOR, part: str, size: int = width) -> None:
+        name = TENSOR_NAMES[tensor].format(bid=index)
+        tensors[f"{name}.weight"] = TensorLayout({f"{part}.weight": size}, None)
         if config.norm == "layer" and config.bias:
-            tensors[f"{name}.bias"] = Stored({f"{part}.bias": size}, None)
+            tensors[f"{name}.bias"] = TensorLayout({f"{part}.bias": size}, None)
 
-    matrix("token_embd", {"model.embed_tokens": config.vocab_size}, width, bias=False)
+    index = 0  # of the current layer; names outside the layers do not use it
+    matrix(MODEL_TENSOR.TOKEN_EMBD, {"model.embed_tokens": config.vocab_size}, width, bias=False)
     if config.position == "learned":
-        matrix("position_embd", {"model.embed_positions": config.context_length}, width, bias=False)
+        matrix(MODEL_TENSOR.POS_EMBD, {"model.embed_positions": config.context_length}, width, bias=False)
     for index in range(config.num_layers):
-        theirs, ours = f"blk.{index}", f"model.layers.{index}"
+        ours = f"model.layers.{index}"
         attention = {f"{ours}.self_attn.{part}_proj": queries if part == "q" else keys for part in "qkv"}
         with_bias = config.bias or config.qkv_bias
-        norm(f"{theirs}.attn_norm", f"{ours}.input_layernorm")
+        norm(MODEL_TENSOR.ATTN_NORM, f"{ours}.input_layernorm")
         if architecture == "gpt2":
-            matrix(f"{theirs}.attn_qkv", attention, width, with_bias)
+            matrix(MODEL_TENSOR.ATTN_QKV, attention, width, with_bias)
         else:
-            for part, (parameter, rows) in zip("qkv", attention.items(), strict=True):
-                # Only llama.cpp's "llama" turns neighbouring dimensions of a head; the others turn halves, as we do.
-                turned = architecture == "llama" and part != "v"
-                matrix(f"{theirs}.attn_{part}", {parameter: rows}, width, with_bias, turned * rows // config.head_width)
+            for tensor, (parameter, rows) in zip(QUERY_KEY_VALUE, attention.items(), strict=True):
+                # Only llama.cpp's "llama" rotates neighbouring dimensions of a head; the others rotate halves, as we do.
+                turned = architecture == "llama" and tensor != MODEL_TENSOR.ATTN_V
+                matrix(tensor, {parameter: rows}, width, with_bias, turned * rows // config.head_dim)
         if config.qk_norm:
-            norm(f"{theirs}.attn_q_norm", f"{ours}.self_attn.q_norm", config.head_width)
-            norm(f"{theirs}.attn_k_norm", f"{ours}.self_attn.k_norm", config.head_width)
-        matrix(f"{theirs}.attn_output", {f"{ours}.self_attn.o_proj": width}, queries, config.bias)
-        norm(f"{theirs}.ffn_norm", f"{ours}.post_attention_layernorm")
+            norm(MODEL_TENSOR.ATTN_Q_NORM, f"{ours}.self_attn.q_norm", config.head_dim)
+            norm(MODEL_TENSOR.ATTN_K_NORM, f"{ours}.self_attn.k_norm", config.head_dim)
+        matrix(MODEL_TENSOR.ATTN_OUT, {f"{ours}.self_attn.o_proj": width}, queries, config.bias)
+        norm(MODEL_TENSOR.FFN_NORM, f"{ours}.post_attention_layernorm")
         if config.activation == "swiglu":
-            matrix(f"{theirs}.ffn_gate", {f"{ours}.mlp.gate_proj": hidden}, width, config.bias)
-        matrix(f"{theirs}.ffn_up", {f"{ours}.mlp.up_proj": hidden}, width, config.bias)
-        matrix(f"{theirs}.ffn_down", {f"{ours}.mlp.down_proj": width}, hidden, config.bias)
-    norm("output_norm", "model.norm")
+            matrix(MODEL_TENSOR.FFN_GATE, {f"{ours}.mlp.gate_proj": hidden}, width, config.bias)
+        matrix(MODEL_TENSOR.FFN_UP, {f"{ours}.mlp.up_proj": hidden}, width, config.bias)
+        matrix(MODEL_TENSOR.FFN_DOWN, {f"{ours}.mlp.down_proj": width}, hidden, config.bias)
+    norm(MODEL_TENSOR.OUTPUT_NORM, "model.norm")
     if not config.tied_embeddings:
-        matrix("output", {"lm_head": config.vocab_size}, width, bias=False)
+        matrix(MODEL_TENSOR.OUTPUT, {"lm_head": config.vocab_size}, width, bias=False)
     return tensors
 
 
-def check_tensors(header: Header, architecture: str, config: ModelConfig) -> dict[str, Stored]:
-    """Hold a file's list of tensors against its metadata; return the layout that they share.
+def check_tensors(header: Header, architecture: str, config: ModelConfig) -> dict[str, TensorLayout]:
+    """Check a file's tensors against its metadata, and return the layout.
 
     Raises
     ------
-    InputError: tensors are missing, too many, or of shapes or types other than the metadata imply.
+    InputError: tensors are missing or unexpected, or their shapes or types do not follow from the metadata.
     """
     if config.num_layers > len(header.tensors):
         raise _mismatch(header, f"says {config.num_layers:,} layers and has {len(header.tensors):,} tensors in all")
@@ -110,7 +118,7 @@ def _mismatch(header: Header, what: str) -> InputError:
 def our_order(rows: int, heads: int) -> np.ndarray:
     """Return, for each of our rows of a query or key projection, which row of the file it is.
 
-    Within a head of d rows, llama.cpp turns rows 2i and 2i + 1 together; we turn i and i + d / 2.
+    Within a head of d rows, llama.cpp rotates rows 2i and 2i + 1 together; we rotate i and i + d / 2.
     """
     return np.arange(rows).reshape(heads, -1, 2).swapaxes(1, 2).ravel()
 

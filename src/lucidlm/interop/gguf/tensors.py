@@ -1,4 +1,4 @@
-"""The numbers of a GGUF file's tensors, memory-mapped, and made float32 by the `gguf` package's own formulas."""
+"""Read the tensors of a GGUF file: memory-mapped, and dequantised to fp32 by the `gguf` package."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from lucidlm.core.errors import InputError
 from lucidlm.interop.gguf.header import TensorInfo
 
 CHUNK = 1 << 18
-"""Elements made float32 at once: a MB, which stays in the processor's cache."""
+"""Elements converted at once: 1 MB of fp32, which stays in the processor's cache."""
 
 
 def open_tensors(path: Path) -> np.memmap:
-    """Map the bytes of a file into memory, once for all its tensors: each map keeps a file open.
+    """Memory-map a file, once for all its tensors, since each map keeps a file open.
 
-    It is copy-on-write: nothing can reach the file, and PyTorch takes only arrays that may be written to.
+    The map is copy-on-write: PyTorch accepts only writable arrays, and writes never reach the file.
     """
     return np.memmap(path, np.uint8, "c")
 
 
 def load_tensor(file: np.memmap, info: TensorInfo, rows: slice, order: np.ndarray | None = None) -> Tensor:
-    """Return `rows` of a matrix, or elements of a vector, in float32, and in `order` (indices into them) if there is one.
+    """Return `rows` of a matrix, or elements of a vector, in fp32, permuted by `order` (indices into them) if given.
 
-    What is float32 already, and needs no order, stays memory-mapped; anything else is made float32 chunk by chunk,
-    straight into the result, to the bit as `gguf.quants.dequantize` makes it of the whole.
+    Tensors already in fp32 that need no permutation stay memory-mapped; others are converted chunk by chunk into the
+    result, bit for bit as `gguf.quants.dequantize` converts the whole.
 
     Raises
     ------
-    InputError: the tensor is in a type that the gguf package cannot read, or holds infinities or NaN.
+    InputError: the gguf package cannot read the tensor's type, or a value is not finite.
     """
     height, width = info.shape if len(info.shape) == 2 else (info.shape[0], 1)
     stored = file[info.offset : info.offset + info.nbytes].reshape(height, -1)[rows]
@@ -55,7 +55,7 @@ def load_tensor(file: np.memmap, info: TensorInfo, rows: slice, order: np.ndarra
 
 def _float32(stored: np.ndarray, info: TensorInfo, file: np.memmap) -> np.ndarray:
     try:
-        with np.errstate(all="ignore"):  # what damaged scales lead to is found in the result
+        with np.errstate(all="ignore"):  # the effects of damaged scales are checked for in the result
             return dequantize(stored, info.kind)
     except NotImplementedError:
         raise InputError(

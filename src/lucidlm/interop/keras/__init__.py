@@ -1,6 +1,6 @@
 """The language model in Keras 3, on TensorFlow: `from lucidlm.interop.keras import BigLanguageModel`.
 
-The class is imported when it is first asked for: reading and writing the files needs neither Keras nor TensorFlow.
+The class is imported on first use: reading and writing its files needs neither Keras nor TensorFlow.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def __getattr__(name: str) -> type[BigLanguageModel]:
     if name != "BigLanguageModel":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # what its build could do better is no news to a user
-    # With oneDNN it writes four lines at each start, which no level silences; steps were not seen to be faster for it.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides notes on how TensorFlow was built
+    # With oneDNN it prints four lines at each start, whatever the log level; it did not make steps faster.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
         from lucidlm.interop.keras.model import BigLanguageModel

@@ -1,7 +1,7 @@
-"""The directory that Keras users are given: weights in HDF5, tokenizer, `config.json`; written and read without Keras.
+"""The directory format for Keras: weights in HDF5, tokenizer, `config.json`; written and read without Keras.
 
-`config.json` holds the model's settings and the checksums of the rest and is written last, so a directory without it is
-not complete. The weights alone can be opened too, by a model constructed for them.
+`config.json` has the model's configuration and the checksums of the other files; it is written last, so a directory
+without it is incomplete. The weights file alone can be loaded too, into a model of the right shape.
 """
 
 from __future__ import annotations
@@ -11,6 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lucidlm.checkpoint.generation_config import GENERATION_CONFIG, read_generation_defaults
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.record import RECORD, record_checksum
+from lucidlm.checkpoint.save import token_ids
+from lucidlm.checkpoint.weights import WEIGHTS as SAFETENSORS
+from lucidlm.checkpoint.weights import check_fit, own_file
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import (
     check_file,
@@ -21,31 +27,27 @@ from lucidlm.core.io import (
     require_vacant,
     write_json,
 )
-from lucidlm.data.tokenizer import Tokenizer
 from lucidlm.interop.keras.weights import h5_shapes, load_h5, save_h5
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import RECORD, Loaded, token_ids
-from lucidlm.model.generation import GENERATION_CONFIG, GenerationDefaults, read_generation_defaults
+from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.heads import LanguageModel
-from lucidlm.model.sizes import require_causal
-from lucidlm.model.weights import WEIGHTS as SAFETENSORS
-from lucidlm.model.weights import check_fit, own_file
+from lucidlm.tokenize.tokenizer import Tokenizer
 from lucidlm.version import __version__
 
 CONFIG, WEIGHTS = "config.json", "big_language_model_weights.weights.h5"
 FORMAT = "lucidlm-keras-1"
 
 
-def export_keras(loaded: Loaded, out: Path, dtype: str | None) -> None:
+def export_keras(loaded: LoadedModel, out: Path, dtype: str | None) -> None:
     """Write the directory for a causal language model.
 
     Raises
     ------
-    InputError: it is a model of another kind, or the Keras port has no place for it; something is there already.
+    InputError: it is a model of another kind, or one that the Keras port does not support; `out` exists already.
     LucidError: the disk is full.
     """
     require_fp32(dtype)
-    model = require_causal(loaded.model, "--to keras")
+    model = loaded.require_causal()
     require_portable(model.config)
     write_directory(model.state_dict(), model.config, loaded.tokenizer, model.generation, out)
 
@@ -57,7 +59,7 @@ def write_directory(
     generation: GenerationDefaults,
     out: Path,
 ) -> None:
-    """Write weights, by the names of our PyTorch model, tokenizer and settings; see `export_keras` for the errors."""
+    """Write weights (under the names of our PyTorch model), tokenizer and settings; errors are those of `export_keras`."""
     require_vacant(out)
     require_free_space(out, sum(4 * value.numel() for value in state.values()) + 2**24)
     save_h5(state, out / WEIGHTS)
@@ -70,12 +72,12 @@ def write_directory(
     write_json(out / CONFIG, {**record, "files": describe_files(out, names)})
 
 
-def load_keras(path: Path) -> Loaded:
-    """Read such a directory, or one whose weights are at `path`, as a PyTorch model.
+def load_keras(path: Path) -> LoadedModel:
+    """Load such a directory, or the one of the weights file at `path`, as a PyTorch model.
 
     Raises
     ------
-    InputError: it is none, it is damaged, or the weights are not those of the model that config.json describes.
+    InputError: it is not such a directory, is damaged, or its weights do not fit config.json.
     """
     directory = path if path.is_dir() else path.parent
     record = read_record(directory)
@@ -97,19 +99,19 @@ def load_keras(path: Path) -> Loaded:
     model.load_state_dict(load_h5(weights), assign=True)
     model.generation = read_generation_defaults(directory, {})
     held = (directory / "tokenizer.json").exists()
-    return Loaded(
+    return LoadedModel(
         model.eval(),
         Tokenizer.load(directory) if held else None,
-        {"kind": "language", "model": config.model_dump(), "provenance": {}},
+        {"kind": "language", "model": config.model_dump(), "provenance": {}, "checksum": record_checksum(record)},
     )
 
 
 def read_record(directory: Path) -> dict | None:
-    """Return a directory's `config.json`, all files checked against it; None if it has none that was written here.
+    """Return a directory's `config.json`, with all files checked against it; None if there is none of this format.
 
     Raises
     ------
-    InputError: it is of another version, or a file is missing, truncated or altered.
+    InputError: it is of another version, or a file is missing, truncated or changed.
     """
     if not (directory / CONFIG).is_file():
         return None
@@ -135,8 +137,8 @@ def read_record(directory: Path) -> dict | None:
     return record
 
 
-def whole(path: Path) -> Path:
-    """Return the directory whose weights the file at `path` is, if that says what model they are of; else `path`.
+def model_directory_of(path: Path) -> Path:
+    """Return the model directory that the weights file at `path` belongs to, if it is one; else `path`.
 
     Raises
     ------
@@ -150,13 +152,13 @@ def whole(path: Path) -> Path:
 
 
 def require_fp32(dtype: str | None) -> None:
-    """Raise an `InputError` for a number format other than fp32."""
+    """Raise an `InputError` for a dtype other than fp32."""
     if dtype not in (None, "fp32"):
         raise InputError(f"{dtype!r} is not offered for Keras", where="--dtype", fix="Leave it out, or choose fp32.")
 
 
 def require_portable(config: ModelConfig) -> None:
-    """Raise an `InputError` for an arrangement that the Keras port, which is causal, has no layers for."""
+    """Raise an `InputError` for an architecture that the Keras port, which is causal, does not support."""
     refused = {"causal": True, "post_norm": False, "token_types": 0, "head_transform": False}
     for name, needed in refused.items():
         if (value := getattr(config, name)) != needed:

@@ -1,6 +1,6 @@
-"""The layers of our Transformer in Keras; `lucidlm.model` says where each comes from.
+"""The layers of our Transformer in Keras; the sources of each are cited in `lucidlm.model`.
 
-Only `keras.ops` is used, so they run on any of Keras' backends. Attributes are called as the modules there are.
+Only `keras.ops` is used, so they run on any Keras backend. Attributes have the same names as the modules there.
 """
 
 # pyright: reportMissingImports=false, reportMissingModuleSource=false
@@ -19,18 +19,18 @@ from lucidlm.core.seeds import derive
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.position import rotary_frequencies
 
-ops: Any = keras.ops  # by their annotations many of them return None
+ops: Any = keras.ops  # many of them are annotated as returning None
 
 Rotation = tuple[Any, Any]
 """Cosines and sines, each (T, d / 2)."""
 
 KeyValues = tuple[Any, Any]
-"""Keys and values of one layer, each (B, G, 1, S, d); of its S places those that are not filled are masked."""
+"""Keys and values of one layer, each (B, G, 1, S, d); positions of S that are not filled yet are masked."""
 
 
 class Initialisers:
-    """What fresh weights are drawn from: normal, standard deviation 0.02, smaller by 1 / sqrt(2 * num_layers) for what
-    writes to the residual stream (Radford et al. 2019)."""
+    """Weight initialisation: normal, standard deviation 0.02, scaled by 1 / sqrt(2 * num_layers) for layers that write to
+    the residual stream (Radford et al. 2019)."""
 
     def __init__(self, config: ModelConfig, seed: int | None) -> None:
         draws = keras.random.SeedGenerator(None if seed is None else derive(seed, "weights") % 2**32)
@@ -68,9 +68,9 @@ class Attention(keras.layers.Layer):
 
     def __init__(self, config: ModelConfig, weights: Initialisers) -> None:
         super().__init__()
-        self.groups, self.head_width = config.key_heads, config.head_width
-        self.width = config.num_heads * config.head_width
-        keys, biased = config.key_heads * config.head_width, config.bias or config.qkv_bias
+        self.groups, self.head_dim = config.num_kv_heads, config.head_dim
+        self.width = config.num_heads * config.head_dim
+        keys, biased = config.num_kv_heads * config.head_dim, config.bias or config.qkv_bias
         self.q_proj = _dense(self.width, biased, weights.normal)
         self.k_proj = _dense(keys, biased, weights.normal)
         self.v_proj = _dense(keys, biased, weights.normal)
@@ -81,9 +81,9 @@ class Attention(keras.layers.Layer):
     def call(
         self, x: Any, rotation: Rotation | None, mask: Any, cache: KeyValues | None = None, start: Any = 0
     ) -> tuple[Any, KeyValues]:
-        """Attend over `x` (B, T, D), and over what `cache` holds of the tokens before `start`.
+        """Attend over `x` (B, T, D) and over the cached tokens before `start`.
 
-        `mask` (T, S) is true where a token may be seen. Returns (B, T, D) and all keys and values.
+        `mask` (T, S) is true where a token may be attended to. Returns (B, T, D) and all keys and values.
         """
         q, k, v = (self._heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))
         q, k = (x if norm is None else norm(x) for norm, x in ((self.q_norm, q), (self.k_norm, k)))
@@ -91,13 +91,13 @@ class Attention(keras.layers.Layer):
             q, k = rotate(q, rotation), rotate(k, rotation)  # (B, G, R, T, d), (B, G, 1, T, d)
         if cache is not None:
             k, v = (ops.slice_update(held, (0, 0, 0, start, 0), new) for held, new in zip(cache, (k, v), strict=True))
-        scores = ops.matmul(q * self.head_width**-0.5, ops.swapaxes(k, -1, -2))  # (B, G, R, T, S)
+        scores = ops.matmul(q * self.head_dim**-0.5, ops.swapaxes(k, -1, -2))  # (B, G, R, T, S)
         weights = _softmax(ops.where(mask, ops.cast(scores, "float32"), -math.inf))
         y = ops.transpose(ops.matmul(ops.cast(weights, v.dtype), v), (0, 3, 1, 2, 4))  # (B, T, G, R, d)
         return self.o_proj(ops.reshape(y, (*ops.shape(x)[:2], self.width))), (k, v)
 
     def _heads(self, x: Any) -> Any:
-        shape = (*ops.shape(x)[:2], self.groups, -1, self.head_width)
+        shape = (*ops.shape(x)[:2], self.groups, -1, self.head_dim)
         return ops.transpose(ops.reshape(x, shape), (0, 2, 3, 1, 4))  # (B, T, G * R * d) -> (B, G, R, T, d)
 
 
@@ -149,20 +149,20 @@ class Block(keras.layers.Layer):
 
 def rotation_at(positions: Any, config: ModelConfig) -> Rotation:
     """Return cosines and sines of the angles of `positions` (T,), each (T, d / 2) fp32."""
-    frequencies = rotary_frequencies(config.head_width, config.rope_theta, config.rope_scaling).numpy()
+    frequencies = rotary_frequencies(config.head_dim, config.rope_theta, config.rope_scaling).numpy()
     angles = ops.cast(positions, "float32")[:, None] * frequencies
     return ops.cos(angles), ops.sin(angles)
 
 
 def rotate(x: Any, rotation: Rotation) -> Any:
-    """Turn `x` (..., T, d) by its positions' angles: the pair of dimension i is dimension i + d / 2."""
+    """Rotate `x` (..., T, d) by its positions' angles, pairing dimensions i and i + d / 2."""
     cos, sin = rotation
     left, right = ops.split(x, 2, axis=-1)
     return ops.concatenate((left * cos - right * sin, right * cos + left * sin), axis=-1)
 
 
 def _softmax(scores: Any) -> Any:
-    # Of a single score it is 1, of which Keras warns.
+    # For a single score it is 1; Keras would warn.
     return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores)
 
 

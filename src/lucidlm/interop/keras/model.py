@@ -1,4 +1,4 @@
-"""`BigLanguageModel` in Keras 3: constructed as the PyTorch one, trained by `fit`, saved by Keras' own means."""
+"""`BigLanguageModel` in Keras 3: constructed like the PyTorch one, trained by `fit`, saved by Keras."""
 
 # pyright: reportMissingImports=false, reportMissingModuleSource=false
 # Keras and TensorFlow are an extra: types are checked where they are not installed too.
@@ -13,22 +13,23 @@ import keras
 import torch
 from torch import Tensor
 
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.sizes import check_sizes, infer_sizes
+from lucidlm.checkpoint.weights import check_fit, load_weights, weight_shapes
 from lucidlm.core.errors import InputError
-from lucidlm.data.tokenizer import Tokenizer
-from lucidlm.generate.sampling import SamplingConfig
-from lucidlm.interop.keras.directory import require_portable, whole, write_directory
-from lucidlm.interop.keras.generate import Stepper, stream
+from lucidlm.inference.sampler import SamplingConfig
+from lucidlm.interop.keras.directory import model_directory_of, require_portable, write_directory
+from lucidlm.interop.keras.generation import Stepper, stream
 from lucidlm.interop.keras.layers import Block, Initialisers, KeyValues, make_norm, ops, rotation_at
 from lucidlm.interop.keras.weights import ATTRIBUTES, h5_shapes, is_kernel, load_h5, load_optimiser
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.directory import Loaded, load_model
 from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.heads import LanguageModel
-from lucidlm.model.sizes import explicit, refuse_other, require_causal, sizes_of
-from lucidlm.model.weights import check_fit, load_weights, weight_shapes
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 ADOPTED = {"context_length", "rope_theta", "rope_scaling"}
-"""Fields that change no weights, so that a model can take them over after it was built."""
+"""Fields that do not change the weights, so that a model can adopt them after it was built."""
 
 
 @keras.saving.register_keras_serializable(package="lucidlm")
@@ -42,13 +43,13 @@ class BigLanguageModel(keras.Model):
     Parameters
     ----------
     vocab_size, embedding_dim, num_heads, ff_dim, num_layers: the model's size; see `ModelConfig`.
-    tokenizer: what turns text into the model's token ids; `load_weights` brings the one that is with the weights.
-    seed: what fresh weights are drawn from; None: another each time.
+    tokenizer: of the model; `load_weights` loads the one beside the weights.
+    seed: for the initial weights; None: different each time.
     fields: any other field of `ModelConfig`, such as `context_length=512`.
 
     Raises
     ------
-    InputError: the sizes do not fit together, or the arrangement is none of a causal model.
+    InputError: the sizes do not fit together, or the model would not be causal.
     """
 
     def __init__(
@@ -87,14 +88,14 @@ class BigLanguageModel(keras.Model):
         if not config.tied_embeddings:
             self.head = keras.layers.Dense(config.vocab_size, use_bias=False, kernel_initializer=weights.normal)
         self._stepper = Stepper(self)
-        self(ops.zeros((1, 1), "int32"))  # makes the weights, so that there is something to load into
+        self(ops.zeros((1, 1), "int32"))  # creates the variables, so that weights can be loaded
 
     def call(self, tokens: Any, training: bool = False) -> Any:
-        """Return logits (B, T, V) fp32 for `tokens` (B, T) of whole numbers.
+        """Return logits (B, T, V) fp32 for integer `tokens` (B, T).
 
         Raises
         ------
-        InputError: T is known and more than the model's context.
+        InputError: T is known and exceeds the model's context.
         """
         length = tokens.shape[1]
         if length is not None and length > self.config.context_length:
@@ -107,7 +108,7 @@ class BigLanguageModel(keras.Model):
     def read(self, tokens: Any, caches: list[KeyValues] | None = None, start: Any = 0) -> tuple[Any, list[KeyValues]]:
         """Return the final hidden states (B, T, D) of `tokens` (B, T), and each layer's keys and values.
 
-        With `caches`, the tokens follow the first `start` ones that those hold.
+        With `caches`, the tokens follow the first `start` ones in them.
         """
         length = ops.shape(tokens)[1]
         positions = start + ops.arange(length, dtype="int32")
@@ -138,9 +139,9 @@ class BigLanguageModel(keras.Model):
 
         Parameters
         ----------
-        special: read the control tokens that `start_string` spells out as such, not as the characters that they are.
+        special: parse control tokens spelled out in `start_string` as such, not as plain text.
         sampling: any other field of `SamplingConfig`: `temperature` (0 is greedy), `top_k`, `top_p`, `min_p`,
-            `repetition_penalty`, `stop`, `seed`. The same seed gives the same text; pass another for another.
+            `repetition_penalty`, `stop`, `seed`. The same seed gives the same text.
 
         Raises
         ------
@@ -149,7 +150,7 @@ class BigLanguageModel(keras.Model):
         return "".join(self.stream(start_string, length, special=special, **sampling))
 
     def stream(self, start_string: str, length: int = 50, *, special: bool = False, **sampling: Any) -> Iterator[str]:
-        """Yield what `generate` returns in pieces, as they come: the start string first."""
+        """Yield the result of `generate` piece by piece, the start string first."""
         if self.tokenizer is None:
             raise InputError(
                 "the model has no tokenizer, so it knows no text",
@@ -163,14 +164,14 @@ class BigLanguageModel(keras.Model):
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> BigLanguageModel:
-        """Open whatever `lucidlm.load_model` opens: directories of `export --to keras`, of `pretrain`, GGUF files, ….
+        """Load any source that `lucidlm.load_model` opens: directories of `export --to keras` or `pretrain`, GGUF files, ….
 
         Raises
         ------
-        InputError: it is no model, it is damaged, or it holds a model of another kind.
+        InputError: it is not a model, is damaged, or is a model of another kind.
         """
         loaded = load_model(source)
-        written = require_causal(loaded.model, source)
+        written = loaded.require_causal()
         model = cls(**written.config.model_dump(), tokenizer=loaded.tokenizer)
         model.assign_state(written.state_dict())
         model.generation = written.generation
@@ -181,32 +182,32 @@ class BigLanguageModel(keras.Model):
 
         Raises
         ------
-        InputError: something is there already.
+        InputError: `directory` exists already.
         LucidError: the disk is full.
         """
         state = {name: torch.from_numpy(self._value(name)) for name in self._state()}
         write_directory(state, self.config, self.tokenizer, self.generation, Path(directory))
 
     def load_weights(self, filepath: str | Path) -> None:
-        """Take over weights that Keras saved, in HDF5 under any name, or those of a model directory or safetensors file.
+        """Load weights saved by Keras in HDF5 (under any name), or those of a model directory or safetensors file.
 
-        A tokenizer that is with the weights comes along; from a directory come also those settings that the
-        constructor was not given and that change no weights (`context_length`, `rope_theta`, `rope_scaling`). The state
-        of an optimiser is taken over if it fits the one that the model was compiled with.
+        A tokenizer beside the weights is loaded too. From a directory come also those settings that the constructor was
+        not given and that do not change the weights (`context_length`, `rope_theta`, `rope_scaling`). The optimiser's state
+        is loaded if it fits the optimiser that the model was compiled with.
 
         Raises
         ------
-        InputError: nothing is there, it is damaged, or of a model of another shape; the message says with what
-            arguments to construct that. The model is as it was.
+        InputError: nothing is there, it is damaged, or the weights are of another shape; the message says how to
+            construct a model that fits. This model stays unchanged.
         """
-        path = whole(Path(filepath))
+        path = model_directory_of(Path(filepath))
         if path.is_dir():
-            self._take_over(load_model(path), path)
+            self._adopt(load_model(path), path)
             return
         hdf5 = path.suffix != ".safetensors"
         shapes = h5_shapes(path) if hdf5 else weight_shapes(path)
-        sizes = sizes_of(shapes)
-        refuse_other(sizes, self.config, sizes, path)
+        sizes = infer_sizes(shapes)
+        check_sizes(sizes, self.config, sizes, path)
         check_fit({name: value.shape for name, value in self._state().items()}, shapes, path)
         state, optimiser = (load_h5(path), load_optimiser(path)) if hdf5 else (load_weights(path), {})
         beside = path.with_name("tokenizer.json")
@@ -217,28 +218,28 @@ class BigLanguageModel(keras.Model):
             for index, variable in enumerate(own):
                 variable.assign(optimiser[str(index)])
 
-    def _take_over(self, loaded: Loaded, where: Path) -> None:
-        written = require_causal(loaded.model, where)
+    def _adopt(self, loaded: LoadedModel, where: Path) -> None:
+        written = loaded.require_causal()
         theirs = written.config
         require_portable(theirs)
         free = ADOPTED if self.embed_positions is None else set()
         names = theirs.model_fields_set | set(ModelConfig.model_fields)
-        refuse_other(explicit(theirs), self.config, names - {"dropout"} - (free - self._chosen), where)
+        check_sizes(theirs.model_dump(), self.config, names - {"dropout"} - (free - self._chosen), where)
         self.assign_state(written.state_dict())
         self.generation = written.generation
         self.tokenizer = loaded.tokenizer or self.tokenizer
         self.config = ModelConfig(**{**theirs.model_dump(), "dropout": self.config.dropout})
-        # What was compiled has the old settings in it.
+        # Compiled functions have the old settings in them.
         self._stepper = Stepper(self)
         self.train_function = self.test_function = self.predict_function = None
 
     def _state(self) -> dict[str, Tensor]:
-        """Return the weights of the same model in PyTorch, without memory for their values."""
+        """Return the weights of the same model in PyTorch as meta tensors."""
         with torch.device("meta"):
             return LanguageModel(self.config, seed=None).state_dict()
 
     def _variable(self, name: str) -> Any:
-        """Return our variable for the weights that PyTorch calls `name`."""
+        """Return the Keras variable for the weights that PyTorch calls `name`."""
         *modules, kind = name.removeprefix("model.").split(".")
         owner: Any = self
         for part in (ATTRIBUTES.get(modules[0], modules[0]), *modules[1:]):
@@ -250,7 +251,7 @@ class BigLanguageModel(keras.Model):
         return value.T if is_kernel(name) else value
 
     def assign_state(self, state: dict[str, Tensor]) -> None:
-        """Take over the values of a PyTorch model's state, which are of the right shapes."""
+        """Set the weights from a PyTorch model's state, whose shapes have been checked."""
         for name, value in state.items():
             value = value.float().numpy()
             self._variable(name).assign(value.T if is_kernel(name) else value)
@@ -263,16 +264,16 @@ class BigLanguageModel(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> BigLanguageModel:
-        """Construct from what `get_config` returned."""
+        """Construct from the result of `get_config`."""
         return cls(**config)
 
     def save_assets(self, inner_path: str) -> None:
-        """Put the tokenizer into the archive."""
+        """Save the tokenizer in the archive."""
         if self.tokenizer is not None:
             self.tokenizer.save(inner_path)
 
     def load_assets(self, inner_path: str) -> None:
-        """Take the tokenizer from the archive, if it has one."""
+        """Load the tokenizer from the archive, if it has one."""
         if Path(inner_path, "tokenizer.json").exists():
             self.tokenizer = Tokenizer.load(inner_path)
 

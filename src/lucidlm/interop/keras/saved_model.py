@@ -1,4 +1,4 @@
-"""A SavedModel: graph and weights in TensorFlow's own form, which runs without Keras and without this package."""
+"""Export a SavedModel: graph and weights in TensorFlow's format, which runs without Keras and without this package."""
 
 # pyright: reportMissingImports=false, reportMissingModuleSource=false
 # Keras and TensorFlow are an extra: types are checked where they are not installed too.
@@ -9,28 +9,27 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import disk_errors, require_free_space, require_vacant
 from lucidlm.interop.keras.directory import require_fp32, require_portable
-from lucidlm.model.directory import Loaded
-from lucidlm.model.sizes import require_causal
 
 if TYPE_CHECKING:
     from lucidlm.interop.keras.model import BigLanguageModel
 
 
-def export_saved_model(loaded: Loaded, out: Path, dtype: str | None) -> None:
+def export_saved_model(loaded: LoadedModel, out: Path, dtype: str | None) -> None:
     """Write a causal language model as a SavedModel, its tokenizer beside it.
 
     `tf.saved_model.load(out).serve(tokens)` maps tokens (B, T) int32 to logits (B, T, V) fp32.
 
     Raises
     ------
-    InputError: it is a model of another kind, TensorFlow is not installed, or something is there already.
+    InputError: it is a model of another kind, TensorFlow is not installed, or `out` exists already.
     LucidError: the disk is full.
     """
     require_fp32(dtype)
-    config = require_causal(loaded.model, "--to saved-model").config
+    config = loaded.require_causal().config
     require_portable(config)
     require_vacant(out)
     from lucidlm.interop.keras import BigLanguageModel

@@ -1,8 +1,8 @@
-"""Weights in HDF5, laid out as Keras does it, under the names of our PyTorch model; needs neither Keras nor TensorFlow.
+"""Read and write Keras' HDF5 weights under the names of our PyTorch model, without Keras or TensorFlow.
 
-Keras names what it saves after the attributes that lead to it: `blocks/block_1/mlp/up_proj/vars/0` is the kernel,
-(inputs, outputs), of `model.layers.1.mlp.up_proj`, `…/vars/1` its bias. HDF5 can do much more than weights need: point
-to other files, to itself, say that something is large which is not there. All that is refused before anything is read.
+Keras names weights after the path of attributes to them: `blocks/block_1/mlp/up_proj/vars/0` is the kernel, (inputs,
+outputs), of `model.layers.1.mlp.up_proj`, `…/vars/1` its bias. HDF5 can do much more than weights need: link to other
+files or to itself, or declare data that are not there. All of that is refused before anything is read.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     import h5py
 
 OPTIMISER = "optimizer/vars"
-"""Where Keras saves the state of a compiled model's optimiser."""
+"""The group in which Keras saves the optimiser's state of a compiled model."""
 
 ATTRIBUTES = {"layers": "blocks", "norm": "final_norm", "lm_head": "head"}
-"""What the modules at the top of our PyTorch model are called in Keras, where another name is taken, or would be saved
-under `layers`: Keras goes through a model's attributes in the order of their names, and all layers are there again."""
+"""Top-level modules of our PyTorch model with other names in Keras. The original names are taken, or would be saved
+under `layers`: Keras saves attributes in the order of their names, and its own `layers` contains all layers."""
 
 _OURS = {theirs: ours for ours, theirs in ATTRIBUTES.items()}
 _PATH = re.compile(r"(?:blocks/block(?:_([1-9]\d*))?/)?([a-z_/]+)/vars/([01])")
 
 
 def save_h5(state: dict[str, Tensor], path: Path) -> None:
-    """Write the tensors of a causal `LanguageModel`, fp32, as Keras' `save_weights` writes those of ours.
+    """Write the tensors of a causal `LanguageModel` in fp32, in the layout of Keras' `save_weights`.
 
     Raises
     ------
@@ -48,11 +48,11 @@ def save_h5(state: dict[str, Tensor], path: Path) -> None:
 
 
 def load_h5(path: str | Path) -> dict[str, Tensor]:
-    """Read the weights in an HDF5 file, fp32, by the names that our PyTorch model has for them.
+    """Read the weights of an HDF5 file in fp32, under the names of our PyTorch model.
 
     Raises
     ------
-    InputError: it is missing, damaged, or not of plain numbers; or it holds values that are not finite.
+    InputError: it is missing or damaged, has anything but plain arrays of numbers, or values that are not finite.
     """
     with _datasets(path) as found:
         tensors = {name: _tensor(name, dataset) for name, dataset in found.items() if not name.startswith(OPTIMISER)}
@@ -63,11 +63,11 @@ def load_h5(path: str | Path) -> dict[str, Tensor]:
 
 
 def h5_shapes(path: str | Path) -> dict[str, Tensor]:
-    """Return what `load_h5` would, as tensors that take no memory: only the file's directory is read.
+    """Return the result of `load_h5` as meta tensors: no data are read.
 
     Raises
     ------
-    InputError: it is missing, damaged, or not of plain numbers.
+    InputError: it is missing or damaged, or has anything but plain arrays of numbers.
     """
     with _datasets(path) as found:
         return {
@@ -78,7 +78,7 @@ def h5_shapes(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_optimiser(path: str | Path) -> dict[str, Any]:
-    """Return the optimiser's state that Keras saved with the weights, by number, as arrays; none is an empty one.
+    """Return the optimiser's state that Keras saved with the weights, as arrays by number; empty if there is none.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def load_optimiser(path: str | Path) -> dict[str, Any]:
 
 
 def h5_path(name: str) -> str:
-    """Return where in the file the weights are that our PyTorch model calls `name`."""
+    """Return the path in the file of the weights that our PyTorch model calls `name`."""
     *modules, kind = name.removeprefix("model.").split(".")
     if modules[0] == "layers":
         modules[1] = "block" if modules[1] == "0" else f"block_{modules[1]}"
@@ -101,7 +101,7 @@ def h5_path(name: str) -> str:
 
 
 def name_at(path: str) -> str:
-    """Return the name of the weights at `path`; what is none of ours keeps its path."""
+    """Return our name for the weights at `path`; the path itself if it is none of ours."""
     if path.startswith(OPTIMISER) or (match := _PATH.fullmatch(path)) is None:
         return path
     block, module, kind = match.groups()
@@ -115,7 +115,7 @@ def name_at(path: str) -> str:
 
 
 def is_kernel(name: str) -> bool:
-    """Return whether Keras has the weights as (inputs, outputs), the other way round from PyTorch."""
+    """Return whether Keras stores the weights as (inputs, outputs), the transpose of PyTorch's."""
     return name.endswith(("_proj.weight", "lm_head.weight"))
 
 
@@ -126,7 +126,7 @@ def _tensor(name: str, dataset: h5py.Dataset) -> Tensor:
 
 @contextmanager
 def _datasets(path: str | Path) -> Iterator[dict[str, h5py.Dataset]]:
-    """Open a file and yield its datasets by name, all of them looked through."""
+    """Open a file and yield its datasets by name, all of them checked."""
     path = Path(path)
     if not path.is_file():
         raise InputError("file not found", where=path)
@@ -136,7 +136,7 @@ def _datasets(path: str | Path) -> Iterator[dict[str, h5py.Dataset]]:
             if sum(dataset.nbytes for dataset in found.values()) > path.stat().st_size:
                 raise _unsafe("its numbers take more room than the file has", path)
             yield found
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:  # h5py's, for what is no sound file
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:  # h5py's, for damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"is not a whole HDF5 file ({reason})",
@@ -146,7 +146,7 @@ def _datasets(path: str | Path) -> Iterator[dict[str, h5py.Dataset]]:
 
 
 def _walk(group: Any, where: Path, seen: set[int], above: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
-    """Yield the datasets below `group` with their paths, but for the states of random generators."""
+    """Yield the datasets below `group` with their paths, except the states of random generators."""
     h5py = _h5py()
     for key in group:
         path = above + key
@@ -165,7 +165,7 @@ def _walk(group: Any, where: Path, seen: set[int], above: str = "") -> Iterator[
 
 
 def _plain(item: Any, path: str, where: Path) -> h5py.Dataset:
-    """Return `item` if it is a dataset of numbers that all lie in the file, one after another."""
+    """Return `item` if it is a dataset of numbers stored contiguously in this file."""
     kinds = "fiu" if path.startswith(OPTIMISER) else "f"
     if not isinstance(item, _h5py().Dataset) or item.dtype.kind not in kinds or item.dtype.itemsize > 8:
         raise _unsafe(f"{path} is not an array of floating-point numbers", where)

@@ -1,29 +1,29 @@
-"""Models for ONNX Runtime and whatever else runs ONNX: decoders with a cache, masked models, classifiers, spans.
+"""Export to ONNX: causal models with KV cache, masked models, classifiers, span extractors.
 
-The graph is put together here, operator by operator. PyTorch's exporter was tried beside it: it prints warnings of its
-own, needs onnxscript and seconds a layer, and folds positions into tables; the graph is the same for any version of PyTorch.
+The graph is built here, operator by operator, so it is the same for any version of PyTorch. PyTorch's exporter was tried:
+it prints warnings, needs onnxscript and seconds per layer, and folds positions into tables.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
-from lucidlm.model.directory import Loaded
 
 
-def export_onnx(loaded: Loaded, out: Path, dtype: str | None = None) -> None:
+def export_onnx(loaded: LoadedModel, out: Path, dtype: str | None = None) -> None:
     """Write `loaded` as a directory: `model.onnx`, its weights, config.json and the tokenizer's files.
 
     Names and shapes of inputs and outputs are those of Hugging Face's exporter; see `lucidlm.interop.onnx.export`.
 
     Parameters
     ----------
-    dtype: how weights are stored, fp32 (None) or fp16; they are computed with in fp32.
+    dtype: of stored weights, fp32 (None) or fp16; computation is in fp32.
 
     Raises
     ------
-    InputError: onnx is not installed, there is no such `dtype` here, weights do not fit it, or something is at `out`.
+    InputError: onnx is not installed, `dtype` is not supported, weights exceed its range, or `out` exists already.
     LucidError: the disk is full, or the weights are not finite.
     """
     try:

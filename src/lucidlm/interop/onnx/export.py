@@ -1,6 +1,6 @@
 """A model as a directory that ONNX Runtime opens, its inputs and outputs named as Hugging Face's exporter names them.
 
-- Every model reads `input_ids` and `attention_mask`, and `token_type_ids` if it tells segments apart, all int64 (B, T).
+- Every model reads `input_ids` and `attention_mask`, and `token_type_ids` if it has token types, all int64 (B, T).
 - A causal language model reads `position_ids` (B, T) and `past_key_values.{i}.key` and `.value` (B, G, P, d) too, P
   being 0 at first; its mask is (B, P + T), 0 where a batch is padded. It returns `logits` (B, T, V) and
   `present.{i}.…` (B, G, P + T, d).
@@ -19,14 +19,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from lucidlm.checkpoint.families import family_of
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.quantize import Dtype, check_storable
+from lucidlm.checkpoint.save import save_settings
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import atomic_path, require_free_space, require_vacant
 from lucidlm.interop.onnx.graph import Graph
 from lucidlm.interop.onnx.network import Inputs, Network
-from lucidlm.model.directory import Loaded, save_settings
-from lucidlm.model.family import family_of
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
-from lucidlm.model.quantize import Dtype, check_storable
 from lucidlm.version import __version__
 
 BATCH, LENGTH, PAST, TOTAL = (
@@ -35,10 +36,10 @@ BATCH, LENGTH, PAST, TOTAL = (
     "past_sequence_length",
     "past_sequence_length + sequence_length",
 )
-"""The dimensions that may be of any size, as Hugging Face's exporter calls them."""
+"""The dynamic dimensions, under the names of Hugging Face's exporter."""
 
 
-def export(loaded: Loaded, out: Path, dtype: str | None) -> None:
+def export(loaded: LoadedModel, out: Path, dtype: str | None) -> None:
     """Write the directory; see `lucidlm.interop.onnx.export_onnx`."""
     if dtype not in (None, "fp32", "fp16"):
         raise InputError(f"{dtype!r} is not offered for ONNX", where="--dtype", fix="Choose fp32 or fp16.")
@@ -49,49 +50,49 @@ def export(loaded: Loaded, out: Path, dtype: str | None) -> None:
     require_free_space(out, sum(value.nbytes for value in state.values()) + 2**24)
     with atomic_path(out / "model.onnx_data") as weights, weights.open("wb") as file:
         graph = Graph(state, file, "model.onnx_data", stored)
-        _describe(graph, loaded.model)
+        _build(graph, loaded.model)
     save_settings(loaded.model, out, loaded.tokenizer, family_of(loaded.model.config))
     with atomic_path(out / "model.onnx") as path:
         path.write_bytes(graph.model(type(loaded.model).__name__, __version__).SerializeToString())
         onnx.checker.check_model(str(path), full_check=True)
 
 
-def _describe(graph: Graph, model: Model) -> None:
-    """Put the model's graph together, inputs and outputs included."""
+def _build(graph: Graph, model: Model) -> None:
+    """Build the model's graph, including inputs and outputs."""
     config, dimensions = model.config, [BATCH, LENGTH]
     cached = isinstance(model, LanguageModel) and config.causal
     tokens = graph.input("input_ids", TensorProto.INT64, dimensions)
     mask = graph.input("attention_mask", TensorProto.INT64, [BATCH, TOTAL if cached else LENGTH])
-    types = graph.input("token_type_ids", TensorProto.INT64, dimensions) if config.token_types else None
-    # How many tokens that count there are up to each: whichever side a text is padded on, the first has position 0.
+    token_type_ids = graph.input("token_type_ids", TensorProto.INT64, dimensions) if config.token_types else None
+    # The number of real tokens up to each: with padding on either side, the first real token has position 0.
     counts = graph.add("CumSum", mask, graph.number(1, np.int64))  # (B, S)
     if cached:
         positions = graph.input("position_ids", TensorProto.INT64, dimensions)
         _declare_cache(graph, model)
     else:
-        # -1 to the left of a text: no position, but nothing sees what is there.
+        # -1 in padding on the left: not a valid position, but nothing attends to it.
         positions = graph.add("Sub", counts, graph.ints(1))
-    seen = _seen(graph, tokens, mask, config.causal)
+    visible = _attention_mask(graph, tokens, mask, config.causal)
     prefix = "transformer" if isinstance(model, SpanExtractor) else "model"
-    network = Network(graph, config, prefix, Inputs(tokens, positions, types, seen), cached)
+    network = Network(graph, config, prefix, Inputs(tokens, positions, token_type_ids, visible), cached)
     states = network.states()  # (B * T, D)
     if isinstance(model, LanguageModel):
-        _tell_tokens(network, model, states)
+        _language_head(network, model, states)
     elif isinstance(model, SequenceClassifier):
-        _tell_class(network, model, states, mask, counts, tokens)
+        _classifier_head(network, model, states, mask, counts, tokens)
     else:
-        _tell_span(network, states, mask)
+        _span_head(network, states, mask)
 
 
 def _declare_cache(graph: Graph, model: Model) -> None:
     for index in range(model.config.num_layers):
         for part in ("key", "value"):
-            shape = [BATCH, model.config.key_heads, PAST, model.config.head_width]
+            shape = [BATCH, model.config.num_kv_heads, PAST, model.config.head_dim]
             graph.input(f"past_key_values.{index}.{part}", TensorProto.FLOAT, shape)
 
 
-def _seen(graph: Graph, tokens: str, mask: str, causal: bool) -> str:
-    """Append (B, 1, 1, T or 1, S) bool, true where a token may be seen."""
+def _attention_mask(graph: Graph, tokens: str, mask: str, causal: bool) -> str:
+    """Append (B, 1, 1, T or 1, S) bool, true where a token may be attended to."""
     real = graph.add("Unsqueeze", graph.add("Cast", mask, to=TensorProto.BOOL), graph.ints(1, 2, 3))
     if not causal:
         return real
@@ -105,7 +106,7 @@ def _seen(graph: Graph, tokens: str, mask: str, causal: bool) -> str:
     return graph.add("And", real, before)
 
 
-def _tell_tokens(network: Network, model: LanguageModel, states: str) -> None:
+def _language_head(network: Network, model: LanguageModel, states: str) -> None:
     graph, config, bias = network.graph, model.config, None
     if config.head_transform:
         states = graph.linear(states, "transform.dense.weight", "transform.dense.bias")
@@ -117,10 +118,12 @@ def _tell_tokens(network: Network, model: LanguageModel, states: str) -> None:
     if network.cached:
         for index in range(config.num_layers):
             for part in ("key", "value"):
-                graph.output(f"present.{index}.{part}", [BATCH, config.key_heads, TOTAL, config.head_width])
+                graph.output(f"present.{index}.{part}", [BATCH, config.num_kv_heads, TOTAL, config.head_dim])
 
 
-def _tell_class(network: Network, model: SequenceClassifier, states: str, mask: str, counts: str, tokens: str) -> None:
+def _classifier_head(
+    network: Network, model: SequenceClassifier, states: str, mask: str, counts: str, tokens: str
+) -> None:
     graph = network.graph
     states = network.unflatten(states, model.config.embedding_dim)  # (B, T, D)
     if model.pooling == "mean":
@@ -131,7 +134,7 @@ def _tell_class(network: Network, model: SequenceClassifier, states: str, mask: 
         if model.pooling == "last" and model.pad_id is not None:
             padding = graph.add("Equal", tokens, graph.number(model.pad_id, np.int64))
             counts = graph.add("Where", padding, graph.number(0, np.int64), counts)
-        # Of equals ArgMax takes the first: the first token that counts, or the last one, after which counts stay.
+        # ArgMax returns the first maximum: the first real token, or the last one, after which the counts stay constant.
         place = graph.add("ArgMax", mask if model.pooling == "first" else counts, axis=1, keepdims=1)  # (B, 1)
         pooled = graph.add("GatherND", states, place, batch_dims=1)  # (B, D)
     if model.config.causal:
@@ -143,7 +146,7 @@ def _tell_class(network: Network, model: SequenceClassifier, states: str, mask: 
     graph.output("logits", [BATCH, len(model.labels)])
 
 
-def _tell_span(network: Network, states: str, mask: str) -> None:
+def _span_head(network: Network, states: str, mask: str) -> None:
     graph = network.graph
     both = network.unflatten(graph.linear(states, "qa_outputs.weight", "qa_outputs.bias"), 2)  # (B, T, 2)
     real = graph.add("Cast", mask, to=TensorProto.BOOL)

@@ -1,4 +1,4 @@
-"""An ONNX graph put together node by node; the weights that it names go to a file of their own."""
+"""An ONNX graph built node by node, with the weights in a separate file."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from torch import Tensor
 
-from lucidlm.model.quantize import FLOATS, Dtype
+from lucidlm.checkpoint.quantize import FLOATS, Dtype
 
 OPSET = 20
-"""The operators' version: the first that has Gelu. ONNX Runtime reads it from 1.17 (January 2024) on."""
+"""The operator set's version: the first with Gelu. ONNX Runtime supports it since 1.17 (January 2024)."""
 
 IR_VERSION = 9
-"""The file format's version of that time; by default onnx writes its newest, which older runtimes refuse."""
+"""The file format's version of the same time; onnx's default is its newest, which older runtimes refuse."""
 
 PAGE = 4096
-"""Weights start at multiples of so many bytes, by which runtimes map them into memory."""
+"""Alignment of weights in bytes, so that runtimes can memory-map them."""
 
 
 class Graph:
-    """A graph under construction. Values are known by their names, as they are in the file.
+    """A graph under construction. Values are identified by name, as in the file.
 
     Parameters
     ----------
-    weights: the tensors that nodes may read, by name; each is written once, and memory holds no copies of all.
-    data: the open file that takes the weights, under the name `location` beside the model.
-    dtype: how they are stored, fp32 or fp16; they are computed with in fp32.
+    weights: the tensors that nodes may read, by name; each is written once, one at a time.
+    data: the open file for the weights, whose name beside the model is `location`.
+    dtype: of stored weights, fp32 or fp16; computation is in fp32.
     """
 
     def __init__(self, weights: dict[str, Tensor], data: BinaryIO, location: str, dtype: Dtype) -> None:
@@ -41,7 +41,7 @@ class Graph:
         self._outputs: list[ValueInfoProto] = []
 
     def input(self, name: str, dtype: int, shape: Sequence[str | int]) -> str:
-        """Declare an input; dimensions that are named may be of any size."""
+        """Declare an input; named dimensions are dynamic."""
         self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
         return name
 
@@ -50,13 +50,13 @@ class Graph:
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def add(self, operator: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
-        """Append a node and return the name of its output, for which one may be given."""
+        """Append a node and return the name of its output, `name` if given."""
         name = name or f"{operator}_{len(self._nodes)}"
         self._nodes.append(helper.make_node(operator, inputs, [name], name, **attributes))
         return name
 
     def halves(self, x: str) -> tuple[str, str]:
-        """Append the division of `x` (..., 2n) into two of (..., n)."""
+        """Append a split of `x` (..., 2n) into two of (..., n)."""
         left, right = f"{x}_left", f"{x}_right"
         self._nodes.append(helper.make_node("Split", [x], [left, right], left, axis=-1, num_outputs=2))
         return left, right
@@ -70,7 +70,7 @@ class Graph:
         return self._constant(f"{dtype.__name__}_{value:g}", np.array(value, dtype=dtype))
 
     def vector(self, name: str, values: Tensor) -> str:
-        """Return a constant fp32 vector that is kept with the nodes."""
+        """Return a constant fp32 vector, stored in the model file."""
         return self._constant(name, values.numpy())
 
     def weight(self, name: str) -> str:
@@ -84,7 +84,7 @@ class Graph:
         return cast
 
     def rows(self, name: str, indices: str) -> str:
-        """Append the choice of rows of a weight (rows, n) by `indices` (...), which gives (..., n) in fp32."""
+        """Append the lookup of rows of a weight (rows, n) by `indices` (...), giving (..., n) in fp32."""
         self._store(name)
         chosen = self.add("Gather", name, indices)
         return chosen if self.dtype == "fp32" else self.add("Cast", chosen, to=TensorProto.FLOAT)
@@ -92,11 +92,11 @@ class Graph:
     def linear(self, x: str, weight: str, bias: str | None = None, name: str | None = None) -> str:
         """Append x Wᵀ + b for `x` (N, in) and a weight (out, in), as `torch.nn.Linear` keeps it."""
         bias = bias if bias is not None and bias in self.weights else None
-        # Gemm takes W as it is; for MatMul it would be stored transposed, and a tied embedding so a second time.
+        # Gemm takes W as it is; MatMul would need it transposed, and a tied embedding stored twice.
         return self.add("Gemm", x, self.weight(weight), *([self.weight(bias)] if bias else []), name=name, transB=1)
 
     def model(self, name: str, producer_version: str) -> onnx.ModelProto:
-        """Return what was put together."""
+        """Return the finished model."""
         graph = helper.make_graph(
             self._nodes, name, self._inputs, self._outputs, initializer=list(self._initializers.values())
         )
@@ -114,7 +114,7 @@ class Graph:
         return name
 
     def _store(self, name: str) -> None:
-        """Write a weight behind those that were written before, unless it is one of them."""
+        """Append a weight to the data file, unless it is there already."""
         if name in self._initializers:
             return
         stored = self.weights[name].detach().cpu().to(FLOATS[self.dtype]).contiguous()

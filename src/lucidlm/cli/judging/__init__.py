@@ -1,0 +1,1 @@
+"""Commands that judge, compare, explain and report."""

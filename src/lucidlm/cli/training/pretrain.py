@@ -1,0 +1,99 @@
+"""`lucidlm pretrain`: from prepared data to a language model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from lucidlm.cli.from_config import add_command
+from lucidlm.cli.options import Config, Out, Resume
+from lucidlm.core.errors import InputError
+
+if TYPE_CHECKING:
+    from lucidlm.train.pretrain.config import PretrainConfig
+
+DEFAULT_MINUTES = 10.0
+
+SHOWN = (
+    "data",
+    "out",
+    "config",
+    "loop.minutes",
+    "loop.max_steps",
+    "resume",
+    "objective",
+    "depth",
+    "shape.num_layers",
+    "shape.embedding_dim",
+    "shape.num_heads",
+    "shape.ff_dim",
+    "shape.dropout",
+    "context_length",
+    "batch_size",
+    "micro_batch",
+    "loop.optimizer.name",
+    "loop.optimizer.learning_rate",
+    "loop.schedule.name",
+    "loop.patience",
+    "loop.checkpoint_steps",
+    "compile",
+    "device",
+    "precision",
+    "loop.seed",
+)
+
+
+def register(app: typer.Typer) -> None:
+    add_command(app, pretrain, _configurations, SHOWN)
+
+
+def _configurations() -> Sequence[type[PretrainConfig]]:
+    from lucidlm.train.pretrain.config import PretrainConfig
+
+    return (PretrainConfig,)
+
+
+def pretrain(out: Out = None, config: Config = None, resume: Resume = False, *, settings: dict[str, Any]) -> None:
+    """Pretrain a language model on prepared data.
+
+    Examples:
+
+      lucidlm pretrain --data data --out model --minutes 30
+      lucidlm pretrain --data web=0.7 --data books=0.3 --out model --depth 6 --max-steps 5000
+      lucidlm pretrain --data data --out model --resume
+      lucidlm pretrain --config model/config.yaml --out again
+    """
+    from lucidlm.cli.options import required
+    from lucidlm.cli.training.finish import finish
+    from lucidlm.core.config import CONFIG
+    from lucidlm.core.flat import resolve, resumed
+    from lucidlm.train.pretrain.config import PretrainConfig
+    from lucidlm.train.pretrain.run import pretrain as run
+
+    directory = required(out, "--out")
+    if "data" in settings:
+        settings["data"] = parse_weights(settings["data"])
+    if resume:
+        finish(run(resumed(PretrainConfig, directory / CONFIG, settings), directory, resume=True), directory)
+        return
+    if config is None:
+        required(settings.get("data"), "--data")
+        if not settings.keys() & {"loop.minutes", "loop.max_steps"}:
+            settings["loop.minutes"] = DEFAULT_MINUTES
+    if any(path.startswith(("data", "depth", "shape.", "context_length", "objective")) for path in settings):
+        settings["model"] = None  # the shape that a replayed file settled on no longer holds
+    finish(run(resolve(PretrainConfig, config, settings), directory), directory)
+
+
+def parse_weights(data: list[str]) -> dict[str, float]:
+    """Read `DIR` and `DIR=WEIGHT`; a directory without a weight has weight 1."""
+    weights = {}
+    for item in data:
+        path, _, weight = item.rpartition("=")
+        try:
+            weights[path or item] = float(weight) if path else 1.0
+        except ValueError:
+            raise InputError(f"{weight!r} is not a number", where=f"--data {item}", fix="Write DIR=0.5.") from None
+    return weights

@@ -1,0 +1,67 @@
+"""`lucidlm generate`: text from a prompt; the text alone goes to standard output."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from lucidlm.cli.from_config import add_command
+from lucidlm.cli.using.sampling import Source, configurations, input_lines, open_writer, text_given
+
+SHOWN = (
+    "model",
+    "prompts",
+    "length",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "stop",
+    "special",
+    "seed",
+    "device",
+)
+
+
+def register(app: typer.Typer) -> None:
+    add_command(app, generate, configurations, SHOWN)
+
+
+def generate(
+    model: Source,
+    prompts: Annotated[
+        list[str] | None, typer.Argument(help="One or more prompts; standard input if left out.")
+    ] = None,
+    special: Annotated[
+        bool, typer.Option("--special", help="Control tokens in a prompt, such as <|im_start|>, are control tokens.")
+    ] = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Write on from a prompt.
+
+    Examples:
+
+      lucidlm generate model "The quick brown fox"
+      lucidlm generate model "This film" "The acting" --length 60 --temperature 0.7
+      echo "Once upon a time" | lucidlm generate model --top-k 40 --stop "The end"
+    """
+    from lucidlm.inference.config import SamplingConfig
+    from lucidlm.inference.decode import generate as run
+    from lucidlm.inference.decode import stream
+
+    network, tokenizer = open_writer(model, settings.pop("device", "auto"))
+    texts = [text_given(prompt, "PROMPTS") for prompt in prompts or ()] or ["".join(input_lines()).rstrip("\n")]
+    sampling = SamplingConfig(**settings)
+    prompts_read = [tokenizer.encode_prompt(text, special=special) for text in texts]
+    if len(texts) > 1:
+        for text, written in zip(texts, run(network, tokenizer, prompts_read, sampling), strict=True):
+            print(text + written.text)
+        return
+    pieces = stream(network, tokenizer, prompts_read[0], sampling)  # refuses what it refuses before anything is printed
+    print(texts[0], end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()

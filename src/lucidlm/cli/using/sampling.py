@@ -1,0 +1,98 @@
+"""What the commands that write share: options of sampling, the model that writes, texts from standard input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lucidlm.core.errors import InputError
+
+if TYPE_CHECKING:
+    from lucidlm.core.config import Config
+    from lucidlm.inference.config import SamplingConfig
+    from lucidlm.model.heads import LanguageModel
+    from lucidlm.tokenize.tokenizer import Tokenizer
+
+Source = Annotated[str, typer.Argument(metavar="MODEL", help="A model directory, or what `lucidlm import` takes.")]
+
+
+def configurations() -> Sequence[type[Config]]:
+    """Return what commands that write have the settings of."""
+    from lucidlm.cli.using.settings import UseConfig
+    from lucidlm.inference.config import SamplingConfig
+
+    return (SamplingConfig, UseConfig)
+
+
+def reply_config(model: LanguageModel, usual: int, chosen: Mapping[str, Any]) -> SamplingConfig:
+    """Return how to reply: by the settings that were given, else by the model's generation_config.json, which is said.
+
+    Parameters
+    ----------
+    usual: the most tokens of a reply where neither says it.
+    chosen: the settings that were given.
+
+    Raises
+    ------
+    InputError: a flag or the file has a setting that is none.
+    """
+    from lucidlm.checkpoint.generation_config import GENERATION_CONFIG
+    from lucidlm.core.progress import log
+    from lucidlm.inference.config import SamplingConfig
+    from lucidlm.inference.sampler import ELSEWHERE, sampling_of
+
+    fields = model.generation.fields
+    ours = SamplingConfig(length=usual)
+    theirs = {name: value for name, value in sampling_of(fields).items() if value != getattr(ours, name)}
+    if told := [f"{name.replace('_', '-')} {value:g}" for name, value in theirs.items() if name not in chosen]:
+        log(f"as the model's {GENERATION_CONFIG} has it: {', '.join(told)}")
+    if left_out := [name for name in ELSEWHERE if fields.get(name) not in (None, 0, 1, [], {})]:
+        log(f"the model's {GENERATION_CONFIG} asks for {', '.join(left_out)} too, which is not done here")
+    return ours.changed(**{**theirs, **chosen})
+
+
+def open_writer(source: str, device: str) -> tuple[LanguageModel, Tokenizer]:
+    """Return a causal language model, on its device, and its tokenizer.
+
+    Raises
+    ------
+    InputError: there is no such model, or it is of another kind.
+    """
+    from lucidlm.checkpoint.load import load_model
+    from lucidlm.core.devices import choose_compute
+
+    return load_model(source, device=choose_compute(device).device).causal_lm()
+
+
+def text_given(text: str, where: str) -> str:
+    """Return `text`.
+
+    Raises
+    ------
+    InputError: it is not in the encoding that the system says, so Python has kept bytes of it as they were.
+    """
+    from lucidlm.data.examples.records import SURROGATES
+
+    if SURROGATES.search(text):
+        encoding = sys.getfilesystemencoding()
+        raise InputError(f"is not text in {encoding}", where=where, fix=f"Convert it to {encoding}.")
+    return text
+
+
+def input_lines() -> Iterator[str]:
+    """Yield the lines of standard input, their ends included.
+
+    Raises
+    ------
+    InputError: they are not text in the system's encoding.
+    """
+    where = "standard input"
+    try:
+        for line in sys.stdin:
+            yield text_given(line, where)
+    except UnicodeDecodeError:
+        encoding = sys.stdin.encoding
+        raise InputError(f"is not text in {encoding}", where=where, fix=f"Convert it to {encoding}.") from None

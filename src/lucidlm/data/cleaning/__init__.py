@@ -1,0 +1,1 @@
+"""Texts repaired, deduplicated, masked or left out before training."""

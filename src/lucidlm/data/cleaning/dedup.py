@@ -1,0 +1,148 @@
+"""Deduplication: exact copies by digest, near copies by MinHash and locality-sensitive hashing.
+
+What has been seen is kept in a temporary SQLite file with a bounded cache, so memory does not grow with the corpus.
+
+MinHash signatures (Broder 1997) come from rensa. Measured beside datasketch 2.0 on one core of an AMD Zen 3, 128
+permutations, shingling included: 27 MB/s of English and 27 MB/s of Chinese against 4.9 and 2.0. Over 60 planted pairs at
+each of five similarities from 0.5 to 0.95 the mean error of both is below 0.015, their scatter about what theory says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import tempfile
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
+
+from lucidlm.core.errors import LucidError
+from lucidlm.core.io import disk_errors
+from lucidlm.data.scripts import is_unspaced
+
+PERMUTATIONS = 128
+"""Values in a signature: the standard error of a similarity of 0.8 is 0.035."""
+WORDS, CHARACTERS = 5, 8
+"""Units of a shingle, in scripts with and without spaces between words."""
+RECALL = 0.99
+"""Least probability that a pair at the threshold shares a band."""
+CACHE_BYTES = 256 << 20
+
+
+class Deduplicator:
+    """Tells new texts from those that have been there; the first of several copies is the one kept.
+
+    A context manager: the temporary file goes when it ends. `counts` holds "exact duplicates" and "near duplicates".
+
+    Parameters
+    ----------
+    exact: whether texts that are equal up to white space are copies.
+    near: the Jaccard similarity of shingles from which on texts are copies, or None. Shingles are runs of words, or of
+        characters in scripts without spaces; what shares an LSH band is compared by its whole signature.
+    directory: where the temporary file stands, 16 bytes a text, with `near` about 1.2 kB (the system's place for such).
+    """
+
+    def __init__(self, *, exact: bool = True, near: float | None = None, directory: str | Path | None = None) -> None:
+        if near is not None and not 0 < near <= 1:
+            raise ValueError(f"near must lie above 0 and not above 1, it is {near}")
+        self.exact, self.near = exact, near
+        self.counts: Counter[str] = Counter({"exact duplicates": 0} if exact else {})
+        with disk_errors(directory or tempfile.gettempdir()):
+            self._folder = tempfile.TemporaryDirectory(prefix="lucidlm-dedup-", dir=directory)
+        self._seen = sqlite3.connect(Path(self._folder.name, "seen.sqlite"), isolation_level=None)
+        self._seen.executescript(f"""
+            PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;
+            PRAGMA cache_size = -{CACHE_BYTES >> 10}; PRAGMA temp_store = FILE;
+            CREATE TABLE digests (digest BLOB PRIMARY KEY) WITHOUT ROWID;
+            CREATE TABLE signatures (text INTEGER PRIMARY KEY, signature BLOB);
+            CREATE TABLE bands (key INTEGER, text INTEGER, PRIMARY KEY (key, text)) WITHOUT ROWID;
+            BEGIN;
+        """)
+        if near is not None:
+            self.counts["near duplicates"] = 0
+            self._bands, self._rows = bands_and_rows(near)
+            self._candidates = f"SELECT DISTINCT text FROM bands WHERE key IN ({','.join('?' * self._bands)})"
+
+    def __enter__(self) -> Deduplicator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._seen.close()
+        self._folder.cleanup()
+
+    def is_new(self, text: str) -> bool:
+        """Return whether no copy of `text` has been passed before, and remember it.
+
+        Raises
+        ------
+        LucidError: no space is left for what has to be remembered.
+        """
+        try:
+            if self.exact and not self._is_new_exactly(text):
+                self.counts["exact duplicates"] += 1
+                return False
+            if self.near is not None and not self._is_new_nearly(text):
+                self.counts["near duplicates"] += 1
+                return False
+        except sqlite3.OperationalError as error:
+            if "full" in str(error):
+                what, fix = (
+                    "no space left on the disk for the table of texts seen",
+                    "Free some space, then run it again.",
+                )
+                raise LucidError(what, where=self._folder.name, fix=fix) from error
+            raise
+        return True
+
+    def _is_new_exactly(self, text: str) -> bool:
+        digest = hashlib.blake2b(" ".join(text.split()).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        return self._seen.execute("INSERT OR IGNORE INTO digests VALUES (?)", (digest,)).rowcount == 1
+
+    def _is_new_nearly(self, text: str) -> bool:
+        signature = minhash(text)
+        grouped = signature[: self._bands * self._rows].reshape(self._bands, self._rows)
+        keys = [
+            int.from_bytes(
+                hashlib.blake2b(band.tobytes(), digest_size=8, salt=number.to_bytes(8)).digest(), signed=True
+            )
+            for number, band in enumerate(grouped)
+        ]
+        for (text_id,) in self._seen.execute(self._candidates, keys).fetchall():
+            [(other,)] = self._seen.execute("SELECT signature FROM signatures WHERE text = ?", (text_id,))
+            if np.mean(np.frombuffer(other, np.uint32) == signature) >= self.near:
+                return False
+        row = self._seen.execute("INSERT INTO signatures (signature) VALUES (?)", (signature.tobytes(),)).lastrowid
+        self._seen.executemany("INSERT INTO bands VALUES (?, ?)", [(key, row) for key in set(keys)])
+        return True
+
+
+def minhash(text: str) -> np.ndarray:
+    """Return the MinHash signature of the text's shingles, (PERMUTATIONS,) uint32; letter case does not count."""
+    text = text.lower()
+    if is_unspaced(text):
+        characters = "".join(text.split())
+        shingles = [characters[i : i + CHARACTERS] for i in range(max(1, len(characters) - CHARACTERS + 1))]
+    else:
+        words = text.split()
+        shingles = [" ".join(words[i : i + WORDS]) for i in range(max(1, len(words) - WORDS + 1))]
+    sketch = RMinHash(num_perm=PERMUTATIONS, seed=1)
+    sketch.update(shingles)
+    return np.array(sketch.digest(), np.uint32)
+
+
+def bands_and_rows(threshold: float) -> tuple[int, int]:
+    """Return how many bands of how many rows find pairs at `threshold` with probability `RECALL`, in the longest rows.
+
+    A pair of similarity s shares one of b bands of r rows with probability 1 - (1 - s^r)^b (Leskovec, Rajaraman and
+    Ullman, "Mining of Massive Datasets", chapter 3).
+    """
+    for rows in range(PERMUTATIONS, 1, -1):
+        bands = PERMUTATIONS // rows
+        if 1 - (1 - threshold**rows) ** bands >= RECALL:
+            return bands, rows
+    return PERMUTATIONS, 1

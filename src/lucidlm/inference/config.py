@@ -1,0 +1,74 @@
+"""How a text is continued: how many tokens, and how each is chosen."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from pydantic import Field, field_validator
+
+from lucidlm.core.config import Config
+from lucidlm.core.settings import Seed
+from lucidlm.model.generation import MIN_P, TEMPERATURE
+
+
+class SamplingConfig(Config):
+    """How to continue a prompt. The defaults are those of models that were trained here.
+
+    Parameters
+    ----------
+    temperature: what the logits are divided by; 0 is greedy decoding. Near 0 is nearly greedy: of equally likely tokens
+        one is drawn.
+    top_k: 0: all tokens.
+    top_p: the likeliest tokens that together have this probability; 1: all.
+    min_p: 0: no token is left out.
+    repetition_penalty: more than 1 makes tokens of the prompt and the text less likely; 1: no change.
+    stop: strings that end a text; they are not part of it.
+    seed: the same seed and prompt give the same text.
+    """
+
+    length: int = Field(default=100, ge=1, description="Most tokens to write.")
+    temperature: float = Field(
+        default=TEMPERATURE,
+        ge=0,
+        allow_inf_nan=False,
+        description="0 always takes the likeliest token, 1 draws as the model says.",
+    )
+    top_k: int = Field(default=0, ge=0, description="Draw from the k likeliest tokens only; 0: from all.")
+    top_p: float = Field(
+        default=1.0, gt=0, le=1, description="Draw from the likeliest tokens that hold this share; 1: from all."
+    )
+    min_p: float = Field(
+        default=MIN_P,
+        ge=0,
+        le=1,
+        description="Leave out tokens below this share of the likeliest one's probability.",
+    )
+    repetition_penalty: float = Field(
+        default=1.0, ge=1e-6, le=1e6, description="Above 1: avoid tokens that stand in the text already."
+    )
+    stop: tuple[str, ...] = Field(default=(), description="End before this string; may be given again.")
+    seed: Seed = 0
+
+    @field_validator("stop")
+    @classmethod
+    def _stops_are_not_empty(cls, stop: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in stop:
+            raise ValueError("an empty stop string would end every text before it begins")
+        return stop
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always taken, so that nothing is random."""
+        return self.temperature == 0
+
+
+class SamplingSettings(TypedDict, total=False):
+    """The fields of `SamplingConfig` but for the length, as keywords: for editors and type checkers."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    stop: tuple[str, ...] | list[str]
+    seed: int

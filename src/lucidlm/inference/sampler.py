@@ -1,0 +1,131 @@
+"""How the next token is chosen from the model's logits.
+
+Each filter is a pure function on logits (B, V) that takes what it rules out to minus infinity; `choose` applies those
+that are asked for, in the order that transformers has: repetition penalty, temperature, top-k, top-p, min-p.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lucidlm.checkpoint.generation_config import GENERATION_CONFIG
+from lucidlm.inference.config import SamplingConfig
+
+ELSEWHERE = (
+    "num_beams",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "no_repeat_ngram_size",
+    "encoder_repetition_penalty",
+    "bad_words_ids",
+    "sequence_bias",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "min_length",
+    "min_new_tokens",
+)
+"""Fields of generation_config.json that transformers writes by, and this does not."""
+
+LIKELIEST = 256
+"""How many tokens are put in order to find a nucleus, before all are: it is seldom larger, and sorting is slow."""
+
+
+def sampling_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of `SamplingConfig` that the fields of a generation_config.json ask for.
+
+    What a file that speaks of sampling leaves out is off, not ours: its author tried the model without it.
+
+    Raises
+    ------
+    InputError: one of them is no such setting.
+    """
+    names = {name: name for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")}
+    asked = {
+        ours: fields[theirs] for theirs, ours in (names | {"max_new_tokens": "length"}).items() if theirs in fields
+    }
+    if fields.get("do_sample") or asked.keys() & {"temperature", "top_k", "top_p", "min_p"}:
+        asked = {"temperature": 1.0, "min_p": 0.0, **asked}
+    if fields.get("do_sample") is False:
+        asked["temperature"] = 0.0
+    found = SamplingConfig.parse(asked, where=GENERATION_CONFIG)
+    return {name: getattr(found, name) for name in asked}
+
+
+def choose(logits: Tensor, config: SamplingConfig, *, seen: Tensor | None, noise: Tensor | None) -> Tensor:
+    """Return the next token of each row, (B,) int64.
+
+    Parameters
+    ----------
+    logits: (B, V) fp32.
+    seen: (B, V) bool, the tokens that stand in each row so far; None where no repetition penalty asks for them.
+    noise: (B,) fp64, uniform in [0, 1), all the randomness of the choice; None for greedy choice.
+    """
+    if seen is not None:
+        logits = repetition_penalty(logits, seen, config.repetition_penalty)
+    if noise is None:
+        return logits.argmax(-1)
+    logits = divide(logits, config.temperature)
+    if 0 < config.top_k < logits.shape[-1]:
+        logits = top_k(logits, config.top_k)
+    if config.top_p < 1:
+        logits = top_p(logits, config.top_p)
+    if config.min_p > 0:
+        logits = min_p(logits, config.min_p)
+    return draw(logits, noise)
+
+
+def divide(logits: Tensor, temperature: float) -> Tensor:
+    """Divide logits (B, V) by a temperature, the largest of them becoming 0, so that none becomes infinite or NaN."""
+    limits = torch.finfo(logits.dtype)
+    return (logits - logits.amax(-1, keepdim=True)) / min(max(temperature, limits.tiny), limits.max)
+
+
+def top_k(logits: Tensor, k: int) -> Tensor:
+    """Keep the `k` largest of logits (B, V) (Fan et al. 2018, arXiv:1805.04833)."""
+    smallest_kept = logits.topk(k, dim=-1).values[..., -1:]
+    return logits.masked_fill(logits < smallest_kept, -math.inf)
+
+
+def top_p(logits: Tensor, p: float) -> Tensor:
+    """Keep the nucleus: the fewest of logits (B, V) whose probability is `p` or more (Holtzman et al. 2019,
+    arXiv:1904.09751)."""
+    total = logits.logsumexp(-1, keepdim=True)
+    for size in (min(LIKELIEST, logits.shape[-1]), logits.shape[-1]):
+        values = logits.topk(size, dim=-1).values  # (B, size), descending
+        probabilities = (values - total).exp()
+        before = probabilities.cumsum(-1) - probabilities  # the probability of all that is likelier
+        if (before[:, -1] >= p).all():
+            break
+    kept = (before < p).sum(-1, keepdim=True).clamp(min=1)
+    return logits.masked_fill(logits < values.gather(-1, kept - 1), -math.inf)
+
+
+def min_p(logits: Tensor, p: float) -> Tensor:
+    """Keep those of logits (B, V) with at least the share `p` of the largest one's probability (Nguyen et al. 2024,
+    arXiv:2407.01082)."""
+    return logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(p), -math.inf)
+
+
+def repetition_penalty(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Make the `seen` (B, V) of logits (B, V) less likely: divide the positive ones by `penalty`, multiply the negative
+    ones (Keskar et al. 2019, arXiv:1909.05858)."""
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def draw(logits: Tensor, noise: Tensor) -> Tensor:
+    """Draw from softmax of logits (B, V) by inverting the cumulative distribution at `noise` (B,); returns (B,) int64.
+
+    One number a row decides, so that a row's draw depends on nothing but its own logits and noise. In fp64, where a
+    token of probability 0 is never drawn.
+    """
+    reached = logits.double().softmax(-1).cumsum(-1)  # (B, V)
+    wanted = noise[:, None] * reached[:, -1:]
+    return torch.searchsorted(reached, wanted, right=True).squeeze(-1)

@@ -1,0 +1,1 @@
+"""What answers with a model: classifier, embedder, span reader, text generator, vector index."""

@@ -1,0 +1,176 @@
+"""Classification of texts: texts in, probabilities of named labels out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Self, overload
+
+import numpy as np
+import torch
+
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.core.arguments import require_texts
+from lucidlm.core.devices import tokens_at_once
+from lucidlm.core.errors import InputError
+from lucidlm.core.progress import track
+from lucidlm.data.examples.records import ClassPrediction, LabelledText
+from lucidlm.model.heads import SequenceClassifier
+from lucidlm.predict.batching import TOKENS_PER_BATCH, bucket_by_length, pad
+from lucidlm.predict.text_model import TextModel
+from lucidlm.tokenize.embedding_rows import padding, refuse_beyond
+from lucidlm.tokenize.tokenizer import Tokenizer
+
+
+class TextClassifier(TextModel[SequenceClassifier]):
+    """A classifier of texts.
+
+    >>> judge = TextClassifier("judge")
+    >>> judge("good film").label
+    'positive'
+
+    A text longer than `max_length` tokens is read in windows of that length, all of it, and the windows vote: their
+    logits are averaged, each weighing as much as it has tokens.
+
+    Parameters
+    ----------
+    source: a model that fine-tuning left, or another source of a classifier.
+    device: auto, cpu, cuda, cuda:1, mps.
+
+    Raises
+    ------
+    InputError: there is no such model, or it is no classifier.
+    """
+
+    @classmethod
+    def from_model(cls, model: SequenceClassifier, tokenizer: Tokenizer, max_length: int) -> Self:
+        """Use a model in memory, such as one that is being trained: the current weights answer.
+
+        Raises
+        ------
+        InputError: `max_length` is more than the model's context, or leaves no room for a text.
+        """
+        made = cls.__new__(cls)
+        made._set(model, tokenizer, max_length)
+        return made
+
+    def _open(self, loaded: LoadedModel) -> None:
+        if not isinstance(loaded.model, SequenceClassifier):
+            raise InputError(
+                f"holds a {loaded.record['kind']} model, not a classifier",
+                where=loaded.source,
+                fix="Fine-tune it first: lucidlm finetune TASK --model … --data … --out ….",
+            )
+        provenance = loaded.record["provenance"]
+        length = provenance.get("config", {}).get("max_length") or loaded.model.config.context_length
+        # Those tuned here read an end of text, those tuned elsewhere what their own tokenizer puts there.
+        tokenizer = loaded.require_tokenizer()
+        self._set(loaded.model, tokenizer.with_end() if "task" in provenance else tokenizer, length)
+
+    def _set(self, model: SequenceClassifier, tokenizer: Tokenizer, max_length: int) -> None:
+        if max_length > model.config.context_length:
+            raise InputError(
+                f"texts of {max_length:,} tokens are longer than the model's context of "
+                f"{model.config.context_length:,}",
+                where="max_length",
+                fix=f"Pass at most {model.config.context_length}.",
+            )
+        self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
+        if self.max_tokens < 1:
+            raise InputError(f"{max_length} tokens have no room for a text", where="max_length", fix="Pass 16, say.")
+
+    @overload
+    def __call__(self, texts: str) -> ClassPrediction: ...
+
+    @overload
+    def __call__(self, texts: Sequence[str]) -> list[ClassPrediction]: ...
+
+    def __call__(self, texts: str | Sequence[str]) -> ClassPrediction | list[ClassPrediction]:
+        """Return the label of a text and the probabilities of all labels, or those of each of several texts.
+
+        Raises
+        ------
+        InputError: what is passed is no text and no list of them, or holds a token that the model has no row for.
+        """
+        if isinstance(texts, str):
+            return self([texts])[0]
+        return self._predictions(require_texts(texts, "texts"))
+
+    def __repr__(self) -> str:
+        return self._shown(f"labels: {', '.join(self.labels)}")
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the classes, in the order of the probabilities' columns."""
+        return self.model.labels
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return each text's token ids (int32), whole.
+
+        Raises
+        ------
+        InputError: one holds a token that the model has no row for.
+        """
+        encoded = self.tokenizer.encode_batch(texts)
+        for number, ids in enumerate(encoded, 1):
+            where = f"text {number:,} of {len(texts):,}"
+            refuse_beyond(self.tokenizer.whole(ids), self.model.config.vocab_size, self.tokenizer, where)
+        return [np.asarray(ids, dtype=np.int32) for ids in encoded]
+
+    @property
+    def max_tokens(self) -> int:
+        """How many tokens of a text a window holds, beside those that the tokenizer puts around it."""
+        return self.max_length - len(self.tokenizer.prefix) - len(self.tokenizer.suffix)
+
+    def window(self, ids: np.ndarray) -> np.ndarray:
+        """Return a window as the model reads it: between what begins and what ends a text, where its class may be read."""
+        return np.array(self.tokenizer.whole(ids), dtype=np.int32)
+
+    def predict(self, examples: Sequence[LabelledText], label: str | None = None) -> list[ClassPrediction]:
+        """Classify the text of each example; shows progress if given a `label` for it."""
+        return self._predictions([example.text for example in examples], label)
+
+    def _predictions(self, texts: Sequence[str], label: str | None = None) -> list[ClassPrediction]:
+        rows = self.predict_encoded(self.encode(texts), label)
+        return [ClassPrediction(tuple(self.labels), tuple(row)) for row in rows.tolist()]
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the probabilities (texts, labels), float64, of each label for each text."""
+        return self.predict_encoded(self.encode(texts), label="classifying")
+
+    def predict_encoded(self, encoded: Sequence[np.ndarray], label: str | None = None) -> np.ndarray:
+        """Likewise for token ids that `encode` returned; shows progress if given a `label` for it."""
+        windows, owners = [], []
+        for owner, ids in enumerate(encoded):
+            for part in np.array_split(ids, max(1, math.ceil(len(ids) / self.max_tokens))):
+                windows.append(self.window(part))
+                owners.append(owner)
+        batches: Iterable[np.ndarray] = bucket_by_length(windows, self._tokens_at_once())
+        if label is not None:
+            batches = track(batches, label, unit="batches")
+        was_training = self.model.training
+        self.model.eval()
+        totals, weights = np.zeros((len(encoded), len(self.labels))), np.zeros((len(encoded), 1))
+        with torch.inference_mode():
+            for rows in batches:
+                sizes = np.array([[len(windows[row])] for row in rows], dtype=np.float64)
+                of = np.array([owners[row] for row in rows])
+                np.add.at(totals, of, sizes * self._logits([windows[row] for row in rows]))
+                np.add.at(weights, of, sizes)
+        self.model.train(was_training)
+        return torch.from_numpy(totals / weights).softmax(-1).numpy()
+
+    def long_inputs(self, examples: Sequence[LabelledText]) -> dict[str, int]:
+        """Return how many texts are longer than a window, by what is done with them."""
+        encoded = self.encode([example.text for example in examples])
+        return {"inputs read in windows": sum(len(ids) > self.max_tokens for ids in encoded)}
+
+    def _tokens_at_once(self) -> int:
+        config = self.model.config
+        widths = 8 * config.embedding_dim + 3 * config.ff_dim + config.num_heads * self.max_length
+        return tokens_at_once(self.model.model.embed_tokens.weight.device, 4 * widths, TOKENS_PER_BATCH)
+
+    def _logits(self, windows: Sequence[np.ndarray]) -> np.ndarray:
+        tokens, lengths = pad(windows, padding(self.tokenizer, self.model.config.vocab_size))
+        device = self.model.model.embed_tokens.weight.device
+        return self.model(tokens.to(device), lengths.to(device)).double().cpu().numpy()

@@ -1,0 +1,48 @@
+"""Lexical overlap of a question and its context, as an input feature for span readers.
+
+A small model cannot learn from some hundred questions that equal words belong together, so the overlap is given to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from lucidlm.data.scripts import separates_no_words, word_spans
+
+STEM = 5
+"""Letters of a word that are compared, so that inflected forms match."""
+
+SHORTEST = 4
+"""Fewest letters of a lower-case term: shorter words are mostly function words."""
+
+Term = tuple[str, int, int]
+"""A normalised term, with its first and end character."""
+
+
+def terms(text: str) -> list[Term]:
+    """Return the terms of a text: prefixes of words, and character bigrams in scripts without spaces between words."""
+    return list(_terms(text))
+
+
+def shared_terms(question: list[Term], context: list[Term], length: int) -> np.ndarray:
+    """Return bool (length,): the characters of a context of `length` characters in terms that the question has too."""
+    known = {term for term, _, _ in question}
+    shared = np.zeros(length, dtype=bool)
+    for term, start, end in context:
+        if term in known:
+            shared[start:end] = True
+    return shared
+
+
+def _terms(text: str) -> Iterator[Term]:
+    before: tuple[int, int] | None = None
+    for start, end in word_spans(text):
+        word = text[start:end]
+        if separates_no_words([word]):
+            if before is not None and before[1] == start:
+                yield text[before[0] : end], before[0], end
+            before = (start, end)
+        elif len(word) >= SHORTEST or not word.islower():
+            yield word.casefold()[:STEM], start, end

@@ -1,0 +1,135 @@
+"""Fine-tuning for classification: cross-entropy of the labels, with a new head on a pretrained backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.data.examples.records import LabelledText
+from lucidlm.data.split import Split
+from lucidlm.model.heads import SequenceClassifier
+from lucidlm.predict.batching import pad
+from lucidlm.predict.classifier import TextClassifier
+from lucidlm.tasks.text_classification import TextClassification
+from lucidlm.train.finetune.backbone import backbone_config, pretrained_backbone
+from lucidlm.train.finetune.config import ClassificationConfig
+from lucidlm.train.finetune.objective import TaskObjective, random_window
+
+OUT_OF_BALANCE = 0.25
+"""A label with a smaller share of the commonest label's examples hardly shows in accuracy, so macro-F1 is monitored."""
+
+
+@dataclass
+class TextBatch:
+    """Token ids (B, T) int64 padded on the right, their lengths (B,), and label numbers (B,)."""
+
+    tokens: Tensor
+    lengths: Tensor
+    labels: Tensor
+
+
+class ClassificationObjective(TaskObjective[ClassificationConfig, LabelledText, TextBatch]):
+    """Cross-entropy of labelled texts.
+
+    Training reads a random window of a text that is longer than the model's context; prediction reads all its windows.
+    Label weights, if any, average to one over the training texts.
+    """
+
+    head: ClassVar[tuple[str, ...]] = ("score", "dense", "classifier")
+    measures_loss: ClassVar[bool] = True
+
+    @classmethod
+    def build(
+        cls,
+        config: ClassificationConfig,
+        task: TextClassification,
+        loaded: LoadedModel,
+        examples: dict[Split, list[LabelledText]],
+        device: torch.device,
+    ) -> Self:
+        """Put a new classification head on the pretrained backbone.
+
+        Raises
+        ------
+        InputError: the training texts have one label only, or a label of the validation texts is not among theirs.
+        """
+        labels = task.discover_labels(examples["train"])
+        backbone, tokenizer = pretrained_backbone(loaded, config.model)
+        shape = backbone_config(backbone.config, config)
+        tokenizer = tokenizer.with_end()
+        model = SequenceClassifier(
+            shape, labels, config.pooling or "mean", seed=config.loop.seed, pad_id=tokenizer.pad_id
+        )
+        model.model.load_state_dict(backbone.state_dict())
+        classifier = TextClassifier.from_model(model.to(device), tokenizer, config.max_length or shape.context_length)
+        task.label_ids(examples["validation"], labels)
+        return cls(config, task, examples, model, tokenizer, classifier)
+
+    def encode(self, examples: Sequence[LabelledText]) -> list[int]:
+        assert isinstance(self.predictor, TextClassifier)
+        assert isinstance(self.task, TextClassification)
+        self.classifier = self.predictor
+        self.ids = self.classifier.encode([example.text for example in examples])
+        self.labels = self.task.label_ids(examples, self.classifier.labels)
+        counts = np.bincount(self.labels, minlength=len(self.classifier.labels))
+        self.balance = counts.min() / counts.max()
+        weights = len(self.labels) / (len(counts) * counts) if self.config.class_weights == "balanced" else counts**0.0
+        self.weights = torch.tensor(weights, dtype=torch.float32)
+        return [min(len(ids), self.classifier.max_tokens) + 1 for ids in self.ids]
+
+    def usual_monitor(self, first: str) -> str:
+        """Return macro-F1 for weighted or imbalanced labels, since accuracy hardly depends on rare ones."""
+        return "macro_f1" if self.config.class_weights == "balanced" or self.balance < OUT_OF_BALANCE else first
+
+    def collate(self, rows: np.ndarray, generator: np.random.Generator) -> TextBatch:
+        windows = [self.classifier.window(self._window(self.ids[row], generator)) for row in rows]
+        parts = (*pad(windows, self.padding_id), torch.from_numpy(self.labels[rows]))
+        return TextBatch(*(part.to(self.device) for part in parts))
+
+    def _window(self, ids: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Return a random window of a text that fits, after token dropout."""
+        ids = random_window(ids, self.classifier.max_tokens, generator)
+        if self.config.token_dropout:
+            ids = ids[generator.random(len(ids)) >= self.config.token_dropout]
+        return ids
+
+    def counted(self, batch: TextBatch) -> int:
+        return len(batch.labels)
+
+    def tokens(self, batch: TextBatch) -> int:
+        return int(batch.lengths.sum())
+
+    def loss(self, model: nn.Module, batch: TextBatch) -> Tensor:
+        logits = model(batch.tokens, batch.lengths).float()
+        smoothing, weights = self.config.label_smoothing, self.weights.to(logits.device)
+        return functional.cross_entropy(logits, batch.labels, weights, reduction="sum", label_smoothing=smoothing)
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Return the task's metrics and the mean loss on the validation texts."""
+        if not self.validation:
+            return {}
+        answers = self.classifier.predict(self.validation)
+        assert isinstance(self.task, TextClassification)
+        truth = self.task.label_ids(self.validation, self.classifier.labels)
+        chosen = np.array([answer.probabilities[label] for answer, label in zip(answers, truth, strict=True)])
+        loss = float(-np.log(np.maximum(chosen, 1e-12)).mean())
+        return {**self.score(self.validation, answers), "validation_loss": loss}
+
+    def report(self) -> list[str]:
+        lines = [f"labels {', '.join(self.classifier.labels)}"]
+        if self.balance < OUT_OF_BALANCE:
+            lines.append(
+                f"the commonest label has {1 / self.balance:,.0f} times the examples of the rarest: "
+                f"the best weights are chosen by {self.monitor.replace('_', ' ')} (--monitor)"
+            )
+        max_tokens = self.classifier.max_tokens
+        if long := sum(len(ids) > max_tokens for ids in self.ids):
+            lines.append(f"{long:,} texts are longer than {max_tokens:,} tokens: read in stretches of that length")
+        return lines

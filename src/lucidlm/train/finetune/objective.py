@@ -1,0 +1,183 @@
+"""What all fine-tuning objectives share: shuffled batches of similar length, and validation by the task's metrics.
+
+A subclass says how examples are encoded and collated and what the loss of a batch is. It trains `model`, which becomes
+the model directory.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.core.errors import InputError
+from lucidlm.core.seeds import numpy_generator
+from lucidlm.data.examples.records import Example
+from lucidlm.data.split import Split
+from lucidlm.model.heads import Model
+from lucidlm.tasks.base.task import Predictor, Task
+from lucidlm.tokenize.embedding_rows import padding
+from lucidlm.tokenize.tokenizer import Tokenizer
+from lucidlm.train.finetune.config import FinetuneConfig
+
+C = TypeVar("C", bound=FinetuneConfig)
+E = TypeVar("E", bound=Example)
+Batch = TypeVar("Batch")
+
+MEGABATCH = 50
+"""Batches that are sorted by length together: enough for little padding, few enough that batches differ between epochs."""
+
+
+class TaskObjective(ABC, Generic[C, E, Batch]):
+    """The training objective of a task; satisfies `lucidlm.train.step.Objective`.
+
+    Parameters
+    ----------
+    config: with `max_length` filled in.
+    examples: those of the training and validation parts.
+    predictor: predicts with the current weights of `model`.
+    """
+
+    head: ClassVar[tuple[str, ...]] = ()
+    """Name prefixes of the parameters that are new, not the pretrained model's."""
+
+    measures_loss: ClassVar[bool] = False
+    """Whether `evaluate` returns a `validation_loss` beside the task's metrics."""
+
+    def __init__(
+        self,
+        config: C,
+        task: Task[Any, Any],
+        examples: dict[Split, list[E]],
+        model: Model,
+        tokenizer: Tokenizer,
+        predictor: Predictor[Any, Any],
+    ) -> None:
+        self.config, self.task, self.model, self.tokenizer, self.predictor = config, task, model, tokenizer, predictor
+        self.train, self.validation = examples["train"], examples["validation"]
+        self.lengths = np.array(self.encode(self.train))
+        self.steps_per_epoch = math.ceil(len(self.train) / config.batch_size)
+        figures = {metric.name: metric.higher_is_better for metric in task.metrics(self.validation or self.train)}
+        if self.measures_loss:
+            figures["loss"] = False
+        chosen = config.monitor or self.usual_monitor(next(iter(figures)))
+        if chosen not in figures:
+            known = ", ".join(figures)
+            raise InputError(f"{task.name} measures no {chosen!r}", where="monitor", fix=f"It measures {known}.")
+        self.monitor, self.higher_is_better = f"validation_{chosen}", figures[chosen]
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return next(self.model.parameters()).device
+
+    @property
+    def padding_id(self) -> int:
+        """The token that batches are padded with."""
+        return padding(self.tokenizer, self.model.config.vocab_size)
+
+    def usual_monitor(self, first: str) -> str:
+        """Return the default for `config.monitor`: the task's `first` metric."""
+        return first
+
+    @classmethod
+    @abstractmethod
+    def build(
+        cls,
+        config: C,
+        task: Any,
+        loaded: LoadedModel,
+        examples: dict[Split, list[E]],
+        device: torch.device,
+    ) -> Self:
+        """Build the model to train from the pretrained one, and its objective.
+
+        Raises
+        ------
+        InputError: the pretrained model or the examples cannot be used.
+        """
+
+    @abstractmethod
+    def encode(self, examples: Sequence[E]) -> list[int]:
+        """Tokenize the training examples, once, and keep the result; return how many tokens each takes in a batch."""
+
+    @abstractmethod
+    def collate(self, rows: np.ndarray, generator: np.random.Generator) -> Batch:
+        """Collate the training examples `rows` into a batch; all randomness comes from `generator`."""
+
+    @abstractmethod
+    def counted(self, batch: Batch) -> int:
+        """Return the number of tokens (or examples) that the loss of a batch is summed over."""
+
+    @abstractmethod
+    def tokens(self, batch: Batch) -> int:
+        """Return how many tokens the model reads for a batch."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the summed loss of a batch, a scalar; see `counted`."""
+
+    def batches(self, first_step: int) -> Iterator[list[Batch]]:
+        """Yield each step's batch, from `first_step` on; the same whenever asked."""
+        step = first_step
+        while True:
+            epoch, start = divmod(step, self.steps_per_epoch)
+            for rows in self._epoch(epoch)[start:]:
+                yield [self.collate(rows, numpy_generator(self.config.loop.seed, "batch", step))]
+                step += 1
+
+    def _epoch(self, epoch: int) -> list[np.ndarray]:
+        """Return the rows of each batch of an epoch.
+
+        Examples are shuffled, sorted by length within megabatches, cut into batches, and the batches shuffled: little
+        padding, and different batches in every epoch.
+        """
+        generator = numpy_generator(self.config.loop.seed, "epoch", epoch)
+        size = self.config.batch_size
+        order = generator.permutation(len(self.train))
+        parts = [order[start : start + MEGABATCH * size] for start in range(0, len(order), MEGABATCH * size)]
+        order = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts])
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        return [batches[index] for index in generator.permutation(len(batches))]
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Return the task's metrics on the validation examples; empty if there are none."""
+        if not self.validation:
+            return {}
+        return self.score(self.validation, self.predictor.predict(self.validation))
+
+    def score(self, examples: Sequence[E], predictions: Sequence[Any]) -> dict[str, float]:
+        """Return the task's metrics of the predictions for validation examples."""
+        return {f"validation_{metric.name}": metric(examples, predictions) for metric in self.task.metrics(examples)}
+
+    def describe(self, step: int) -> str:
+        """Name the examples of a step."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        rows = self._epoch(epoch)[index]
+        return f"{step} (epoch {epoch}, examples {', '.join(self.train[row].where for row in rows[:3])} …)"
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what the predictor needs from the model directory's provenance beside the configuration."""
+        return {}
+
+    def save_extras(self, directory: Path) -> None:
+        """Write to the model directory the files that other software needs for this task."""
+
+    def report(self) -> list[str]:
+        """Return lines for the log: how many examples are truncated or read in windows, and why."""
+        return []
+
+
+def random_window(ids: np.ndarray, max_tokens: int, generator: np.random.Generator) -> np.ndarray:
+    """Return all of `ids` (n,) if they fit, else a random window of them (max_tokens,)."""
+    if len(ids) <= max_tokens:
+        return ids
+    start = generator.integers(len(ids) - max_tokens + 1)
+    return ids[start : start + max_tokens]

@@ -1,0 +1,131 @@
+"""Fine-tuning: from a pretrained model directory and the examples of a task to a model that does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.checkpoint.save import save_model
+from lucidlm.core.config import CONFIG
+from lucidlm.core.devices import choose_compute, describe_machine
+from lucidlm.core.errors import InputError
+from lucidlm.core.io import require_vacant
+from lucidlm.core.matmul import fast_matmul
+from lucidlm.core.progress import log
+from lucidlm.data.split import Split
+from lucidlm.tasks.base.parts import read_parts
+from lucidlm.tasks.base.retrieval import Retrieval
+from lucidlm.tasks.base.shots import draw_shots, labels_of
+from lucidlm.tasks.base.task import Task, tasks, unknown_to
+from lucidlm.tasks.base.text_generation import TextGeneration
+from lucidlm.tasks.question_answering import QuestionAnswering
+from lucidlm.tasks.text_classification import TextClassification
+from lucidlm.train.config import LoopConfig
+from lucidlm.train.finetune.classification_objective import ClassificationObjective
+from lucidlm.train.finetune.config import FinetuneConfig, pretrained_here
+from lucidlm.train.finetune.contrastive_objective import ContrastiveObjective
+from lucidlm.train.finetune.objective import TaskObjective
+from lucidlm.train.finetune.span_objective import SpanObjective
+from lucidlm.train.finetune.text_objective import SequenceObjective
+from lucidlm.train.finetune.tuning import apply_tuning, finish_tuning
+from lucidlm.train.loop import Loop, Outcome, describe_outcome
+
+OBJECTIVES: dict[type[Task[Any, Any]], type[TaskObjective[Any, Any, Any]]] = {
+    TextClassification: ClassificationObjective,
+    TextGeneration: SequenceObjective,
+    QuestionAnswering: SpanObjective,
+    Retrieval: ContrastiveObjective,
+}
+"""How each kind of task is learned."""
+
+
+def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -> Outcome:
+    """Fine-tune a model for a task and leave a model directory in `out`, beside `config.yaml` and `metrics.jsonl`.
+
+    Raises
+    ------
+    InputError: model or data cannot be used; `out` holds something else.
+    LucidError: the loss is not finite, the disk is full.
+    """
+    out = Path(out)
+    if not resume:
+        require_vacant(out)
+    task = tasks.get(config.task)
+    parts = read_parts(config, task)
+    if config.shots is not None:
+        parts["train"] = draw_shots(parts["train"], config.shots, labels_of(task, parts["train"]), config.loop.seed)
+    compute = choose_compute(config.device, config.precision)
+    loaded = load_model(config.model)
+    config = config.for_model(loaded)
+    objective = build_objective(config, task, loaded, parts, compute.device)
+    if not resume:
+        config.save(out / CONFIG)
+    trained = apply_tuning(objective.model, config, objective.head)
+    sizes = ", ".join(f"{len(found):,} {part}" for part, found in parts.items())
+    steps = config.planned_steps(objective.steps_per_epoch)
+    for line in (
+        f"{config.task}: {sizes}; {compute.device.type}, {compute.reason}",
+        *objective.report(),
+        trained,
+        _describe_plan(config.loop, steps, objective.steps_per_epoch),
+    ):
+        log(line)
+    unknown = unknown_to(objective.tokenizer, task, [*parts["train"], *parts["validation"]])
+    if unknown.characters:
+        log(f"{unknown}: the model cannot tell them apart")
+    settings = config.loop.changed(max_steps=steps)
+    loop = Loop(objective.model, objective, settings, compute, out, layer_decay=config.layer_decay)
+    outcome = loop.run(resume=resume)
+    if outcome.stopped_by is None:
+        with torch.inference_mode(), fast_matmul(compute.device):
+            outcome.evaluation = objective.evaluate(objective.model.eval())
+        finish_tuning(objective.model, config, objective.head, out)
+        known = {"bounds": parts.bounds, "unknown": unknown.model_dump()}
+        provenance = {**_provenance(config, loaded, outcome), **objective.provenance(), **known}
+        save_model(objective.model, out, objective.tokenizer, provenance=provenance)
+        objective.save_extras(out)
+    return outcome
+
+
+def _describe_plan(config: LoopConfig, steps: int, steps_per_epoch: int) -> str:
+    optimizer, limit = config.optimizer, config.max_steps
+    length = f"{steps:,} steps, {steps / steps_per_epoch:.3g} epochs"
+    if limit is not None and steps < limit:
+        length += f" (fewer than the {limit:,} allowed: --epochs decides)"
+    return f"{length}; {optimizer.name}, learning rate {optimizer.learning_rate:.2g}"
+
+
+def build_objective(
+    config: FinetuneConfig,
+    task: Task[Any, Any],
+    loaded: LoadedModel,
+    parts: dict[Split, list[Any]],
+    device: torch.device,
+) -> TaskObjective[Any, Any, Any]:
+    """Return what `task` is learned by, with the model to be trained on `device`.
+
+    Raises
+    ------
+    InputError: the model or the examples cannot be used, or the task is one that nothing is trained for.
+    """
+    for kind, objective in OBJECTIVES.items():
+        if isinstance(task, kind):
+            return objective.build(config, task, loaded, parts, device)
+    raise InputError(f"{task.name} is a task to judge models by, not to train them for", where="task")
+
+
+def _provenance(config: FinetuneConfig, loaded: LoadedModel, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "task": config.task,
+        "pretrained_here": pretrained_here(loaded),
+        **{name: value for name, value in loaded.record["provenance"].items() if name == "imported_from"},
+        "data": config.data,
+        "seed": config.loop.seed,
+        "config": config.model_dump(mode="json"),
+        "metrics": describe_outcome(outcome),
+        "machine": describe_machine().as_dict(),
+    }

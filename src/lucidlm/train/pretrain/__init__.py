@@ -1,0 +1,1 @@
+"""Pretraining: next or masked tokens of plain text."""

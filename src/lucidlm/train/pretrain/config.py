@@ -1,0 +1,64 @@
+"""What a pretraining run is: its settings, whole, so that it can be replayed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lucidlm.core.config import Config
+from lucidlm.core.settings import Device, Precision
+from lucidlm.model.config import ModelConfig
+from lucidlm.train.config import Compile, LoopConfig
+
+
+class ShapeConfig(Config):
+    """Sizes set by hand; those left out follow from the depth. See `ModelConfig`."""
+
+    embedding_dim: int | None = Field(default=None, description="Width, where not 64 times the depth.")
+    num_heads: int | None = Field(default=None, description="Attention heads, where not one for every 64 of width.")
+    ff_dim: int | None = Field(default=None, description="Width of the MLP, where not 8/3 of the width.")
+    num_layers: int | None = Field(default=None, description="Layers, where not as many as the depth.")
+    num_kv_heads: int | None = Field(default=None, description="Key and value heads, where fewer than query heads.")
+    dropout: float | None = Field(default=None, description="Share of activations dropped in training.")
+
+
+class PretrainConfig(Config):
+    """A pretraining run, whole: saved as `config.yaml` beside what it makes, it can be replayed.
+
+    Parameters
+    ----------
+    data: prepared directories and the share of samples drawn from each; shares need not sum to one.
+    objective: "causal" predicts the next token, "masked" the hidden ones; "hybrid" does both with the same weights, half
+        of the samples each way (Charpentier and Samuel 2024, "GPT or BERT: why not both?", arXiv:2410.24159): a causal
+        model whose attention fine-tuning may make bidirectional.
+    depth: the dial that sets all sizes: layers, and with them width (64 a layer) and heads; None: what the machine can
+        train to good use in the time given.
+    shape: sizes set by hand.
+    model: the exact shape that follows from them, filled in when the run starts.
+    mask_rate: 30 % serves better than BERT's 15 % (Wettig et al. 2022, arXiv:2202.08005).
+    validation_tokens: of the evaluations on the way; the last one reads all held-out tokens.
+    """
+
+    data: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        min_length=1, description="A directory that `data prepare` made; DIR=WEIGHT in a mixture of several."
+    )
+    objective: Literal["causal", "masked", "hybrid"] = Field(
+        default="causal", description="causal (GPT-style), masked (BERT-style), hybrid (both)."
+    )
+    depth: int | None = Field(
+        default=None, ge=1, le=100, description="The dial for all sizes; set from the time given if left out."
+    )
+    shape: ShapeConfig = ShapeConfig()
+    model: ModelConfig | None = None
+    context_length: int = Field(default=256, ge=2, description="Tokens a sample, and the model's context.")
+    batch_size: int = Field(default=16, ge=1, description="Samples a step.")
+    micro_batch: int | None = Field(default=None, ge=1, description="Samples taken at once, where memory is short.")
+    mask_rate: float = Field(default=0.3, gt=0, lt=1, description="Share of tokens hidden from a masked model.")
+    validation_tokens: int = Field(
+        default=50_000, ge=1, description="How many held-out tokens an evaluation on the way reads."
+    )
+    device: Device = "auto"
+    precision: Precision = "auto"
+    compile: Compile = Field(default="auto", description="torch.compile; auto where the run is long enough to pay.")
+    loop: LoopConfig = LoopConfig()

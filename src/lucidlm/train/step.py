@@ -1,0 +1,86 @@
+"""The parts of a training step that depend on where the model's parts are: gradients and what the host reads of them.
+
+Nothing here waits for the device but `read_figures`, once a step. Across several devices these are the functions that
+change: `count_targets` and `read_figures` add up over all ranks, and `clip_gradients` takes the norm of all shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from lucidlm.core.devices import Compute
+
+Batch = TypeVar("Batch")
+
+
+class Objective(Protocol[Batch]):
+    """What is optimised: where batches come from, what they cost, and how good the model is at it."""
+
+    monitor: str
+    """The name, in what `evaluate` returns, of the figure that decides which weights are best."""
+
+    higher_is_better: bool
+
+    def batches(self, first_step: int) -> Iterator[Sequence[Batch]]:
+        """Yield each step's global batch as micro-batches, from `first_step` on; the same whenever asked."""
+        ...
+
+    def counted(self, batch: Batch) -> int:
+        """Return how many tokens (or examples) of a micro-batch count in the loss, without asking the device."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the loss of a micro-batch summed over what counts, a scalar on the device."""
+        ...
+
+    def tokens(self, batch: Batch) -> int:
+        """Return how many tokens the model reads for a micro-batch."""
+        ...
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Measure the model on held-out data, in the number format of its choice; empty where nothing is held out."""
+        ...
+
+    def describe(self, step: int) -> str:
+        """Say which data a step's batch is made of, for a person looking for what broke it."""
+        ...
+
+
+def count_targets(objective: Objective[Batch], batches: Sequence[Batch]) -> int:
+    """Return how many tokens (or examples) of the global batch count in the loss."""
+    return sum(objective.counted(batch) for batch in batches)
+
+
+def accumulate_gradients(
+    model: nn.Module, objective: Objective[Batch], batches: Sequence[Batch], compute: Compute
+) -> Tensor:
+    """Add the gradients of the global batch's mean loss to those of `model`.
+
+    Returns
+    -------
+    losses: (micro-batches,), on the device; their sum is the mean loss. They are not summed there, since fp32 would
+        round what the log is to say.
+    """
+    counted = count_targets(objective, batches)
+    losses = []
+    for batch in batches:
+        with torch.autocast(compute.device.type, compute.dtype, enabled=compute.autocasts):
+            loss = objective.loss(model, batch) / counted
+        loss.backward()
+        losses.append(loss.detach())
+    return torch.stack(losses)
+
+
+def clip_gradients(model: nn.Module, largest: float) -> Tensor:
+    """Scale the gradients of `model` to a norm of `largest` at most; return the norm they had, a scalar on the device."""
+    return nn.utils.clip_grad_norm_(model.parameters(), largest)
+
+
+def read_figures(losses: Tensor, norm: Tensor) -> tuple[float, float]:
+    """Wait for the device; return the step's mean loss and the norm of its gradient."""
+    *parts, gradient_norm = torch.cat((losses, norm[None])).tolist()
+    return sum(parts), gradient_norm
