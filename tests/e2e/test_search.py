@@ -72,8 +72,8 @@ def test_items_are_recommended_by_items(search: Run, tiny_model: Path, texts: Pa
     [
         (("--in", "TEXTS"), "QUERY and --like: are missing, one of them is needed"),
         (("a", "--like", "b", "--in", "TEXTS"), "QUERY and --like: are given both"),
-        (("a", " ", "--in", "TEXTS"), "QUERY: is empty. Say what is sought."),
-        (("--like", "", "--in", "TEXTS"), "--like: is empty. Say what is sought."),
+        (("a", " ", "--in", "TEXTS"), "QUERY: is empty. Say what to search for."),
+        (("--like", "", "--in", "TEXTS"), "--like: is empty. Say what to search for."),
         (("a",), "--in: is needed"),
         (("a", "--index", "nowhere"), "nowhere: holds no index"),
         (("a", "--in", "nowhere"), "nowhere: there is no such file or folder"),

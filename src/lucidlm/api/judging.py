@@ -61,7 +61,7 @@ def evaluate(
     resume: bool = True,
     **settings: Any,
 ) -> EvaluationResult | HeldOutResult:
-    """Judge a model, beside what it has to beat: `lucidlm evaluate`.
+    """Judge a model, beside its baselines: `lucidlm evaluate`.
 
     >>> lucidlm.evaluate("judge", task="sentiment", data="test.jsonl")
     >>> lucidlm.evaluate("model", data="data", split="test")  # a language model on prepared data

@@ -27,7 +27,7 @@ class Found:
 
 
 @torch.inference_mode()
-def search(
+def beam_search(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],
     limits: Sequence[int],
@@ -37,7 +37,8 @@ def search(
     beams: int = 1,
     prefixes: Sequence[int] | None = None,
 ) -> list[Found]:
-    """Continue `prompts` in one batch, each until one of `ends` or `limits` (1 or more) tokens; who has ended leaves it.
+    """Continue `prompts` in one batch, each until one of `ends` or `limits` (1 or more) tokens; a text that has ended
+    leaves the batch.
 
     No text is empty: an end at once is what beams of models that know little find likeliest of all (Stahlberg and
     Byrne 2019, arXiv:1908.10090).
@@ -49,18 +50,18 @@ def search(
     prefixes: see `PromptBatch`.
     """
     batch = PromptBatch(model, prompts, prefixes)
-    hunt = BeamSearch(limits, beams, model.head.device)
-    while len(hunt.rows):
+    search = BeamSearch(limits, beams, model.head.device)
+    while len(search.rows):
         logits = model.logits(batch.read()).float()  # (R * K, V)
         costs = logits.log_softmax(-1).masked_fill_(suppressed, float("-inf"))
-        if not hunt.length:
+        if not search.length:
             costs[:, list(ends)] = float("-inf")
-        kept, tokens = hunt.step(costs, list(ends))
+        kept, tokens = search.step(costs, list(ends))
         if len(kept):
             if len(kept) != len(logits) or not torch.equal(kept, torch.arange(len(kept), device=kept.device)):
                 batch.keep(kept)
             batch.append(tokens)
-    return hunt.found
+    return search.found
 
 
 class BeamSearch:

@@ -14,7 +14,7 @@ from torch import Tensor
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import track
 from lucidlm.data.examples.records import GeneratedText
-from lucidlm.inference.beam import search
+from lucidlm.inference.beam import beam_search
 from lucidlm.inference.decode import generate, suppressed_tokens
 from lucidlm.inference.end_of_text import ends_of
 from lucidlm.inference.sampler import SamplingConfig
@@ -142,7 +142,7 @@ class SequenceWriter:
         limits = [min(self.lengths.limit(len(prompt)), max_tokens - len(prompt)) for prompt in prompts]
         prefixes = [one.prefix for one in tokenized] if self.bidirectional else None
         suppressed = self._forbidden()
-        best = search(
+        best = beam_search(
             self.model, prompts, limits, ends=self.ends, suppressed=suppressed, beams=self.beams, prefixes=prefixes
         )
         return [self.tokenizer.decode(one.tokens).strip() for one in best]

@@ -72,7 +72,7 @@ class SearchIndex:
         InputError: a query is empty.
         """
         if any(not query.strip() for query in queries):
-            raise InputError("the query is empty", where="QUERY", fix="Say what is sought.")
+            raise InputError("the query is empty", where="QUERY", fix="Say what to search for.")
         vectors = self.embedder.comparable(self.embedder.embed(queries, purpose="query"))
         return [self._closest(vector, top, frozenset()) for vector in vectors]
 

@@ -17,7 +17,7 @@ from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples.records import Pair, Passage, Row
-from lucidlm.inference.beam import search
+from lucidlm.inference.beam import beam_search
 from lucidlm.inference.decode import generate
 from lucidlm.inference.prompt_batch import PromptBatch
 from lucidlm.inference.sampler import SamplingConfig
@@ -210,7 +210,7 @@ def found_by(
 ) -> list[Any]:
     nothing = torch.zeros(model.config.vocab_size, dtype=torch.bool)
     limits = [limit] * len(prompts)
-    return search(model, prompts, limits, ends=[0], suppressed=nothing, beams=beams, prefixes=prefixes)
+    return beam_search(model, prompts, limits, ends=[0], suppressed=nothing, beams=beams, prefixes=prefixes)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -245,7 +245,7 @@ def test_one_beam_is_greedy(model: LanguageModel, tokenizer: Tokenizer) -> None:
     plain = generate(model, tokenizer, prompts, SamplingConfig(temperature=0, length=12))
     suppressed = torch.zeros(300, dtype=torch.bool)
     suppressed[[tokenizer.pad_id, tokenizer.mask_id]] = True
-    found = search(model, prompts, [12] * 3, ends=[0], suppressed=suppressed)
+    found = beam_search(model, prompts, [12] * 3, ends=[0], suppressed=suppressed)
     for one, other in zip(found, plain, strict=True):
         assert one.tokens == [token for token in other.tokens if token]
 

@@ -1,4 +1,4 @@
-"""`lucidlm evaluate`: how good a model is, beside what it has to beat."""
+"""`lucidlm evaluate`: how good a model is, beside its baselines."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def _configurations() -> Sequence[type[Config]]:
 
 def search(
     model: Annotated[Path, typer.Argument(help="A model directory: pretrained, or tuned for semantic-search.")],
-    queries: Annotated[list[str] | None, typer.Argument(metavar="[QUERY]...", help="What is sought.")] = None,
+    queries: Annotated[list[str] | None, typer.Argument(metavar="[QUERY]...", help="What to search for.")] = None,
     source: Annotated[
         str | None, typer.Option("--in", metavar="SOURCE", help="The texts: a file, a folder, pypi:PACKAGE, hf:REPO.")
     ] = None,
@@ -83,9 +83,9 @@ def search(
 
     if bool(queries) == bool(like):
         what = "are given both" if queries else "are missing, one of them is needed"
-        raise InputError(what, where="QUERY and --like", fix="Pass what is sought, or items to recommend by.")
+        raise InputError(what, where="QUERY and --like", fix="Pass what to search for, or items to recommend by.")
     if any(not text.strip() for text in queries or like or ()):
-        raise InputError("is empty", where="QUERY" if queries else "--like", fix="Say what is sought.")
+        raise InputError("is empty", where="QUERY" if queries else "--like", fix="Say what to search for.")
     loaded = load_model(model, device=choose_compute(settings.get("device", "auto")).device)
     embedder = TextEmbedder.of(loaded)
     for purpose in PROMPTS_FOR:

@@ -160,7 +160,7 @@ class ContrastiveObjective(TaskObjective[RetrievalConfig, Match, ContrastiveBatc
     def report(self) -> list[str]:
         max_tokens, lines = self.embedder.max_tokens, []
         if alone := sum(has_no_query(example) for example in self.train):
-            lines.append(f"{alone:,} texts have no query: each is sought with itself, read under other dropout")
+            lines.append(f"{alone:,} texts have no query: each is its own positive, read under other dropout")
         if long := self.embedder.long(list(self.ids.values())):
             lines.append(f"{long:,} texts are longer than {max_tokens:,} tokens: read in stretches of that length")
         if many := sum(len(example.query) > HISTORY for example in self.train):
