@@ -366,6 +366,15 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     return path
 
 
+def test_a_model_writes_as_it_was_tuned(model: LanguageModel, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    writing = {"settings": {"between": " = "}, "lengths": {"multiple": 1.0, "longest": 7}}
+    config = {"attention": "bidirectional", "max_length": 24}
+    save_model(model, tmp_path / "model", tokenizer, provenance={"writing": writing, "config": config})
+    writer = known("translation").predictor(load_model(tmp_path / "model"))
+    assert isinstance(writer, SequenceWriter)
+    assert (writer.bidirectional, writer.max_tokens, writer.lengths) == (True, 24, Lengths(1.0, 7))
+
+
 @pytest.mark.parametrize("attention", ["auto", "bidirectional"])
 def test_a_small_model_learns_pairs_by_heart(shared_data: Path, tmp_path: Path, attention: str) -> None:
     lines = (shared_data / "translation/multi30k-en-fr/train.jsonl").read_text(encoding="utf-8").splitlines()[:50]

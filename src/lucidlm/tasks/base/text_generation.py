@@ -98,8 +98,8 @@ class TextGeneration(Task[E, GeneratedText], Generic[E]):
         provenance = loaded.record["provenance"]
         length = loaded.model.config.context_length
         unknown = {"settings": {}, "lengths": {"multiple": 1.0, "longest": length}} if self.untuned else None
-        provenance = provenance.get("writing", unknown)
-        if not isinstance(loaded.model, LanguageModel) or loaded.tokenizer is None or provenance is None:
+        writing = provenance.get("writing", unknown)
+        if not isinstance(loaded.model, LanguageModel) or loaded.tokenizer is None or writing is None:
             raise InputError(
                 "holds no model that was tuned to write",
                 where=loaded.source,
@@ -107,8 +107,8 @@ class TextGeneration(Task[E, GeneratedText], Generic[E]):
             )
         tuned = provenance["config"] if "writing" in provenance else {}
         bidirectional = tuned.get("attention") == "bidirectional"
-        task = replace(self, **provenance["settings"])
-        lengths = Lengths(**provenance["lengths"])
+        task = replace(self, **writing["settings"])
+        lengths = Lengths(**writing["lengths"])
         max_tokens = tuned.get("max_length") or length
         return task.writer(loaded.model, loaded.tokenizer, max_tokens, lengths, bidirectional=bidirectional)
 
