@@ -126,7 +126,7 @@ def test_imports_go_down_only_inside_data(module: str) -> None:
             assert part == own or below < height, f"{module} imports {other}, which does not lie below it"
 
 
-@pytest.mark.parametrize("folders", APART, ids=" and ".join)
+@pytest.mark.parametrize("folders", APART, ids=lambda folders: " and ".join(sorted(folders)))
 def test_folders_that_know_nothing_of_each_other(folders: set[str]) -> None:
     for folder in folders:
         for module in MODULES:
