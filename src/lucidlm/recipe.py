@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.checkpoint.record import RECORD
 from lucidlm.core.config import Config
 from lucidlm.core.errors import InputError
@@ -25,11 +26,10 @@ from lucidlm.core.io import require_vacant, write_text
 from lucidlm.core.progress import log
 from lucidlm.data.corpus.cards import CARD
 from lucidlm.data.corpus.prepare import PrepareConfig, prepare
-from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory
-from lucidlm.evaluate.record import EVALUATION
+from lucidlm.evaluate.directory import EvaluateConfig, evaluate_model
+from lucidlm.evaluate.record import EVALUATION, Evaluation
 from lucidlm.inference.decode import generate
 from lucidlm.inference.sampler import SamplingConfig
-from lucidlm.model.heads import LanguageModel
 from lucidlm.report.files import SAMPLES
 from lucidlm.report.language import Language
 from lucidlm.report.run import report_run
@@ -198,9 +198,10 @@ def _plan(home: Path, recipe: Recipe, where: str | Path, base: Path | None = Non
             _require_examples(tuning)
         steps.append(Step(f"fine-tuning for {tuning.task}", tuned / RECORD, partial(_finetune, tuning, tuned)))
         model = tuned
+    load = cache(partial(load_model, model))  # once it is made, and once for all evaluations
     for key, fields in recipe.evaluate.items():
         settings = EvaluateConfig.parse({**seed, **fields}, where)
-        run = partial(evaluate_directory, model, settings, home / key)
+        run = partial(_evaluate, load, settings, home / key)
         steps.append(Step(f"evaluating {settings.task} on {settings.data}", home / key / EVALUATION, run))
     if recipe.samples is not None:
         samples = SamplesConfig.parse({**seed, **recipe.samples}, where)
@@ -233,10 +234,8 @@ def write_samples(directory: Path, config: SamplesConfig) -> None:
     ------
     InputError: a prompt is longer than the model's context.
     """
-    loaded = load_model(directory)
-    assert isinstance(loaded.model, LanguageModel)
-    assert loaded.tokenizer is not None
-    written = generate(loaded.model, loaded.tokenizer, config.prompts, config)
+    model, tokenizer = load_model(directory).causal_lm()
+    written = generate(model, tokenizer, config.prompts, config)
     lines = [{"prompt": prompt, "text": found.text} for prompt, found in zip(config.prompts, written, strict=True)]
     write_text(directory / SAMPLES, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
@@ -249,12 +248,15 @@ def _finetune(config: FinetuneConfig, out: Path) -> Outcome:
     return finetune(config, out, resume=resumable(out))
 
 
+def _evaluate(load: Callable[[], LoadedModel], config: EvaluateConfig, out: Path) -> Evaluation:
+    return evaluate_model(load(), config, out)
+
+
 def _loop(recipe: Recipe, fields: dict[str, Any], *, share: float) -> Any:
     """Return the settings of a training's loop: the recipe's seed, its share of the budget, and its own over them."""
     own, minutes = fields.get("loop", {}), {} if recipe.budget is None else {"minutes": share * recipe.budget.minutes}
-    return (
-        {"seed": recipe.seed, **minutes, **own} if isinstance(own, dict) else own
-    )  # what is no mapping is refused later
+    # What is no mapping is refused later.
+    return {"seed": recipe.seed, **minutes, **own} if isinstance(own, dict) else own
 
 
 def _require_examples(config: FinetuneConfig) -> None:

@@ -35,11 +35,10 @@ from lucidlm.train.finetune.config import FinetuneConfig
 from lucidlm.train.finetune.label_curve import CURVE, LabelCurveConfig
 from lucidlm.train.loop import Outcome
 from lucidlm.train.pretrain import run as pretraining
+from lucidlm.train.pretrain.config import PretrainConfig, new_run
 
 Source = str | Path
 REPORT = "report.html"
-DEFAULT_MINUTES = 10.0
-"""How long pretraining takes where nothing says it."""
 
 
 def prepare(
@@ -109,16 +108,12 @@ def pretrain(
         given["data"] = _shares(data)
     if not resume:
         _need(config, data=data)
-        if config is None and given.get("minutes") is None and given.get("max_steps") is None:
-            given["minutes"] = DEFAULT_MINUTES
-    asked = paths(pretraining.PretrainConfig, given, PRETRAIN)
-    if any(path.startswith(("data", "depth", "shape", "context_length", "objective")) for path in asked) and not resume:
-        asked.setdefault("model", None)  # the shape that a replayed file settled on no longer holds
+    asked = paths(PretrainConfig, given, PRETRAIN)
     directory = Path(require_path(out, "out"))
     if resume:
-        chosen = resumed(pretraining.PretrainConfig, directory / CONFIG, asked)
+        chosen = resumed(PretrainConfig, directory / CONFIG, asked)
     else:
-        chosen = resolve(pretraining.PretrainConfig, config, asked)
+        chosen = resolve(PretrainConfig, config, new_run(asked, replayed=config is not None))
     return _finished(pretraining.pretrain(chosen, directory, resume=resume), directory)
 
 

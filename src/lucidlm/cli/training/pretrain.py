@@ -14,7 +14,6 @@ from lucidlm.core.errors import InputError
 if TYPE_CHECKING:
     from lucidlm.train.pretrain.config import PretrainConfig
 
-DEFAULT_MINUTES = 10.0
 
 SHOWN = (
     "data",
@@ -69,7 +68,7 @@ def pretrain(out: Out = None, config: Config = None, resume: Resume = False, *, 
     from lucidlm.cli.training.finish import finish
     from lucidlm.core.config import CONFIG
     from lucidlm.core.flat import resolve, resumed
-    from lucidlm.train.pretrain.config import PretrainConfig
+    from lucidlm.train.pretrain.config import PretrainConfig, new_run
     from lucidlm.train.pretrain.run import pretrain as run
 
     directory = required(out, "--out")
@@ -80,11 +79,8 @@ def pretrain(out: Out = None, config: Config = None, resume: Resume = False, *, 
         return
     if config is None:
         required(settings.get("data"), "--data")
-        if not settings.keys() & {"loop.minutes", "loop.max_steps"}:
-            settings["loop.minutes"] = DEFAULT_MINUTES
-    if any(path.startswith(("data", "depth", "shape.", "context_length", "objective")) for path in settings):
-        settings["model"] = None  # the shape that a replayed file settled on no longer holds
-    finish(run(resolve(PretrainConfig, config, settings), directory), directory)
+    asked = new_run(settings, replayed=config is not None)
+    finish(run(resolve(PretrainConfig, config, asked), directory), directory)
 
 
 def parse_weights(data: list[str]) -> dict[str, float]:

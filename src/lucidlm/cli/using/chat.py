@@ -11,7 +11,15 @@ import typer
 
 from lucidlm.cli.from_config import add_command
 from lucidlm.cli.options import given
-from lucidlm.cli.using.sampling import Source, configurations, input_lines, open_writer, reply_config, text_given
+from lucidlm.cli.using.sampling import (
+    SAMPLING,
+    Source,
+    configurations,
+    input_lines,
+    open_writer,
+    reply_config,
+    text_given,
+)
 
 RESET, QUIT = "/reset", "/quit"
 
@@ -22,12 +30,7 @@ SHOWN = (
     "model",
     "system",
     "length",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "stop",
+    *SAMPLING,
     "seed",
     "device",
 )

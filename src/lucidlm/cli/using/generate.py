@@ -7,18 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from lucidlm.cli.from_config import add_command
-from lucidlm.cli.using.sampling import Source, configurations, input_lines, open_writer, text_given
+from lucidlm.cli.using.sampling import SAMPLING, Source, configurations, input_lines, open_writer, text_given
 
 SHOWN = (
     "model",
     "prompts",
     "length",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "stop",
+    *SAMPLING,
     "special",
     "seed",
     "device",

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Source = Annotated[str, typer.Argument(metavar="MODEL", help="A model directory, or what `lucidlm import` takes.")]
 
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop")
+"""The settings of sampling that these commands show, in the order of their help."""
+
 
 def configurations() -> Sequence[type[Config]]:
     """Return what commands that write have the settings of."""

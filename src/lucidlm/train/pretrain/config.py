@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -10,6 +11,12 @@ from lucidlm.core.config import Config
 from lucidlm.core.settings import Device, Precision
 from lucidlm.model.config import ModelConfig
 from lucidlm.train.config import Compile, LoopConfig
+
+DEFAULT_MINUTES = 10.0
+"""How long a run takes where nothing says it."""
+
+RESHAPING = ("data", "depth", "shape", "context_length", "objective")
+"""Settings that the model's shape follows from."""
 
 
 class ShapeConfig(Config):
@@ -62,3 +69,18 @@ class PretrainConfig(Config):
     precision: Precision = "auto"
     compile: Compile = Field(default="auto", description="torch.compile; auto where the run is long enough to pay.")
     loop: LoopConfig = LoopConfig()
+
+
+def new_run(settings: Mapping[str, Any], *, replayed: bool) -> dict[str, Any]:
+    """Return the settings of a run that begins, by their paths, with what follows from them.
+
+    Parameters
+    ----------
+    replayed: they go over a saved configuration, which says how long the run takes.
+    """
+    found = dict(settings)
+    if not replayed and found.get("loop.minutes") is None and found.get("loop.max_steps") is None:
+        found["loop.minutes"] = DEFAULT_MINUTES
+    if any(path.startswith(RESHAPING) for path in found):
+        found["model"] = None  # the shape that a replayed file settled on no longer holds
+    return found
