@@ -33,8 +33,13 @@ def token_losses(hidden: Tensor, head: Tensor, targets: Tensor, smoothing: float
     head: (V, D) output embedding.
     targets: (B, T) int64 token ids, `IGNORE_INDEX` where nothing is predicted.
     smoothing: share of the target spread evenly over the vocabulary (Szegedy et al. 2015, arXiv:1512.00567).
+
+    Under autocast the products are taken in its format, those of the gradients too, and their sums in fp32.
     """
-    flat = hidden.flatten(0, 1)
+    flat, device = hidden.flatten(0, 1), hidden.device.type
+    if torch.is_autocast_enabled(device):
+        # Autocast does not reach products with an output of their own (`mm(out=)`), nor would it reach the backward pass.
+        flat = flat.to(torch.get_autocast_dtype(device))
     total = _ChunkedCrossEntropy.apply(flat, head, targets.flatten(), torch.is_grad_enabled(), smoothing)
     assert isinstance(total, Tensor)
     return total, (targets != IGNORE_INDEX).sum()

@@ -23,7 +23,6 @@ from lucidlm.inference.prompt_batch import PromptBatch
 from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
-from lucidlm.model.loss import IGNORE_INDEX, token_losses
 from lucidlm.predict.sequence_writer import Lengths, SequenceWriter, prefix_mask, teacher_forcing
 from lucidlm.tasks import read_examples, tasks
 from lucidlm.tasks.base.text_generation import SequenceToSequence
@@ -258,26 +257,6 @@ def test_lengths_are_learnt() -> None:
     assert lengths.multiple == pytest.approx(1, abs=0.01)
     assert lengths.limit(30) == 40
     assert lengths.limit(1000) == lengths.longest == 61
-
-
-# ---------------------------------------------------------------------- the loss
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_smoothed_losses_are_pytorchs(smoothing: float) -> None:
-    torch.manual_seed(0)
-    hidden, head = torch.randn(2, 5, 8, requires_grad=True), torch.randn(30, 8, requires_grad=True)
-    targets = torch.randint(30, (2, 5))
-    targets[0, 2:] = IGNORE_INDEX
-    total, counted = token_losses(hidden, head, targets, smoothing)
-    logits = functional.linear(hidden, head).flatten(0, 1)
-    expected = functional.cross_entropy(logits, targets.flatten(), reduction="sum", label_smoothing=smoothing)
-    assert counted == 7
-    assert torch.allclose(total, expected, rtol=1e-5)
-    for mine, other in zip(
-        torch.autograd.grad(total, (hidden, head)), torch.autograd.grad(expected, (hidden, head)), strict=True
-    ):
-        assert torch.allclose(mine, other, atol=1e-5)
 
 
 # ---------------------------------------------------------------------- rows
