@@ -130,7 +130,7 @@ def explain(
     text: str,
     *,
     target: str | None = None,
-    method: Method = "integrated-gradients",
+    method: Method | None = None,
     steps: int = 50,
     seed: int = 0,
     device: str = "auto",
@@ -145,7 +145,8 @@ def explain(
     model: a model directory or another source of a model, or one that `load_model` opened.
     text: a prompt, or what is classified.
     target: a continuation (a new word begins with a space) or a label; None: the likeliest.
-    method: "integrated-gradients" (needs captum) or "occlusion".
+    method: "integrated-gradients" (needs captum) or "occlusion"; None: the first, or the second where the model counts
+        n-grams too, which gradients do not reach.
     steps: of the integral, at least.
 
     Raises
@@ -155,7 +156,7 @@ def explain(
     require_text(text, "text")
     if target is not None:
         require_text(target, "target")
-    if method not in (known := ("integrated-gradients", "occlusion")):
+    if method not in (None, *(known := ("integrated-gradients", "occlusion"))):
         raise InputError(f"there is no method {method!r}", where="method", fix=f"Choose one of: {', '.join(known)}.")
     loaded = model if isinstance(model, LoadedModel) else load_model(require_path(model, "model"))
     found = explanation.explain(

@@ -24,9 +24,8 @@ from lucidlm.core.arguments import require_path, require_text, wrong_type
 from lucidlm.core.config import CONFIG
 from lucidlm.core.errors import InputError
 from lucidlm.core.flat import resolve, resumed
-from lucidlm.core.io import require_vacant
 from lucidlm.data.corpus import prepare as preparing
-from lucidlm.interop.exporting import exporters
+from lucidlm.interop.exporting import export_model
 from lucidlm.report.label_curve import report_curve
 from lucidlm.report.run import report_run
 from lucidlm.train.finetune import label_curve as curves
@@ -194,7 +193,9 @@ def label_curve(
     return LabelCurveResult(directory / CURVE, curve, directory / REPORT, stopped_by)
 
 
-def export(model: Source | LoadedModel, *, to: str, out: Source, dtype: str | None = None) -> Path:
+def export(
+    model: Source | LoadedModel, *, to: str, out: Source, dtype: str | None = None, deep_only: bool = False
+) -> Path:
     """Write a model in the form that other software loads, and return where: `lucidlm export`.
 
     >>> lucidlm.export("model", to="gguf", out="model.gguf", dtype="q8_0")
@@ -205,14 +206,15 @@ def export(model: Source | LoadedModel, *, to: str, out: Source, dtype: str | No
     to: hf, gguf, keras, saved-model or onnx.
     out: what to write; it must not be there yet.
     dtype: how weights are stored; None: fp32.
+    deep_only: leave out the counted n-grams beside a classifier's Transformer.
 
     Raises
     ------
     InputError: there is no such form, or the software has no place for such a model or number format.
     """
-    exporter = exporters.get(require_text(to, "to"))
-    place = require_vacant(require_path(out, "out"))
-    exporter(model if isinstance(model, LoadedModel) else load_model(require_path(model, "model")), place, dtype)
+    place = Path(require_path(out, "out"))
+    opened = model if isinstance(model, LoadedModel) else load_model(require_path(model, "model"))
+    export_model(opened, require_text(to, "to"), place, dtype, deep_only=deep_only)
     return place
 
 

@@ -23,6 +23,7 @@ from lucidlm.checkpoint.record import RECORD, read_record
 from lucidlm.checkpoint.sentence_files import read_sentence_settings, transformer_folder
 from lucidlm.checkpoint.source import resolve_source
 from lucidlm.checkpoint.weights import check_fit, load_weights, weight_shapes
+from lucidlm.checkpoint.wide_files import WIDE, read_wide_branch
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json
 from lucidlm.core.registry import Registry
@@ -124,6 +125,7 @@ def _open(
             model.generation = read_generation_defaults(path, fields)
     if isinstance(model, SequenceClassifier):
         model.pad_id = _pad_id(fields, described)
+        model.wide = read_wide_branch(path, len(model.labels)) if WIDE in record.get("files", {}) else None
     return LoadedModel(model.eval(), _tokenizer(path), record, paths=(whole,))
 
 

@@ -24,6 +24,7 @@ from lucidlm.checkpoint.quantize import FLOATS, QUANTIZATION_CONFIG, Dtype, chec
 from lucidlm.checkpoint.record import RECORD, with_checksum
 from lucidlm.checkpoint.sentence_files import LENGTHS, MODULES, PROMPTS, write_sentence_settings
 from lucidlm.checkpoint.shards import save_weights
+from lucidlm.checkpoint.wide_files import WIDE, WIDE_WEIGHTS, write_wide_branch
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import describe_files, disk_errors, require_free_space, write_json
 from lucidlm.model.config import ModelConfig
@@ -71,6 +72,8 @@ def save_model(
     names = save_weights(shapes, _stored(family, state, model, dtype), directory)
     if sentence is not None:
         names += write_sentence_settings(sentence, directory, model.config.embedding_dim)
+    if isinstance(model, SequenceClassifier) and model.wide is not None:
+        names += write_wide_branch(model.wide, directory)
     names += save_settings(model, directory, tokenizer, family, dtype)
     record = {
         "kind": kind_of(model),
@@ -105,7 +108,7 @@ def _remove_model(directory: Path) -> None:
     """Remove an earlier model's files, those that mark the directory as a model first, so that no two models get mixed."""
     with disk_errors(directory):
         settings = (GENERATION_CONFIG, "tokenizer.json", "tokenizer_config.json", MODULES, LENGTHS, PROMPTS)
-        for name in (RECORD, "config.json", *settings):
+        for name in (RECORD, "config.json", *settings, WIDE, WIDE_WEIGHTS):
             (directory / name).unlink(missing_ok=True)
         for path in directory.glob("model*.safetensors*"):
             path.unlink()

@@ -24,6 +24,7 @@ from lucidlm.evaluate.answers import PARTIAL, answer_all
 from lucidlm.evaluate.leakage import Leak
 from lucidlm.evaluate.record import Evaluation, Measure, Score, digest, write_evaluation
 from lucidlm.metrics.statistics import Metric, compare, estimate
+from lucidlm.predict.classifier import TextClassifier
 from lucidlm.tasks.base.task import Predictor, Task, unknown_to
 from lucidlm.tasks.text_classification import TextClassification
 
@@ -51,7 +52,7 @@ def evaluate_task(
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """Evaluate `predictor` on `examples`, and the task's baselines fitted on `training`.
+    """Evaluate `predictor` on `examples`, each of its branches if it has several, and baselines fitted on `training`.
 
     Parameters
     ----------
@@ -89,7 +90,8 @@ def evaluate_task(
     if not metrics:
         raise LucidError(f"nothing that {task.name} is judged by could be measured", where=data)
 
-    rivals = []
+    branches = predictor.branches(examples) if isinstance(predictor, TextClassifier) else {}
+    rivals = [_judge(part, metrics, examples, found, start, seed) for part, found in branches.items()]
     for baseline in task.baselines() if training else ():
         start = time.perf_counter()
         found = baseline.fit(training).predict(examples)

@@ -69,21 +69,32 @@ def explain(
     text: str,
     target: str | None = None,
     *,
-    method: Method = "integrated-gradients",
+    method: Method | None = None,
     steps: int = 50,
     seed: int = 0,
     device: torch.device | None = None,
 ) -> Explanation:
     """Explain a model's prediction for `text`; see `predict` for `target`.
 
+    Parameters
+    ----------
+    method: None: integrated gradients, or occlusion where the model counts n-grams too, which gradients do not reach.
+
     Raises
     ------
-    InputError: text, target or model cannot be explained, or captum is not installed.
+    InputError: text, target or model cannot be explained (so), or captum is not installed.
     """
     if steps < 1:
         raise InputError("is less than 1", where="--steps", fix="Pass 50, say.")
     with _frozen(loaded.model):
         prediction = predict(loaded, text, target, device)
+        if method == "integrated-gradients" and not prediction.differentiable:
+            raise InputError(
+                "gradients do not reach the n-grams that this model counts beside its Transformer",
+                where="--method",
+                fix="Pass --method occlusion, or leave it out.",
+            )
+        method = method or ("integrated-gradients" if prediction.differentiable else "occlusion")
         with fast_matmul(prediction.ids.device):
             check = None
             if method == "integrated-gradients":

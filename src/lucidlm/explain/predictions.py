@@ -59,6 +59,8 @@ class Prediction:
     blank_text: str
     embedding: nn.Embedding
     score: Score
+    differentiable: bool = True
+    """Whether the score depends on the tokens through `embedding` alone."""
 
     @property
     def blanked(self) -> Tensor:
@@ -164,15 +166,20 @@ def _label(classifier: TextClassifier, text: str, target: str | None) -> Predict
 
     def logprobs(tokens: Tensor) -> Tensor:
         lengths = torch.full((len(tokens),), tokens.shape[1], device=tokens.device)
-        return model(tokens, lengths).log_softmax(-1)
+        logits = model(tokens, lengths)
+        if model.wide is not None:
+            texts = [tokenizer.decode(row) for row in tokens.tolist()]
+            logits = torch.from_numpy(model.wide.add(logits.double().cpu().numpy(), texts))
+        return logits.log_softmax(-1)
 
     if target is None:
         with torch.inference_mode():
             target = model.labels[int(logprobs(read[None])[0].argmax())]
     index = model.labels.index(target)
     blank = _blank(tokenizer, model.config)
+    embedding, differentiable = model.model.embed_tokens, model.wide is None
     return Prediction(
-        "label", target, read, pieces, *blank, model.model.embed_tokens, lambda tokens: logprobs(tokens)[:, index]
+        "label", target, read, pieces, *blank, embedding, lambda tokens: logprobs(tokens)[:, index], differentiable
     )
 
 

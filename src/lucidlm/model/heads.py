@@ -14,6 +14,7 @@ from lucidlm.model.attention import LayerCache
 from lucidlm.model.config import ModelConfig, Pooling
 from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.loss import chunk_rows, token_losses
+from lucidlm.model.ngrams import WideBranch
 from lucidlm.model.norm import make_norm
 from lucidlm.model.pooling import SentenceSettings
 from lucidlm.model.transformer import Transformer, initialise
@@ -172,6 +173,9 @@ class SequenceClassifier(nn.Module):
     layer and `classifier`: with GELU between as EuroBertForSequenceClassification, or, if a text is read from its first
     token, with tanh as BertForSequenceClassification.
 
+    `wide` is the counted n-grams beside the Transformer, if there are any. They are of texts, so what has the texts adds
+    them (see `lucidlm.predict.classifier`); `forward` is the Transformer alone.
+
     Parameters
     ----------
     pooling: read the class from the "last" token's state (transformers' way for causal models), from the "mean", or from
@@ -202,6 +206,7 @@ class SequenceClassifier(nn.Module):
         self.config, self.labels = config, list(labels)
         self.pooling: Pooling = pooling
         self.pad_id = pad_id
+        self.wide: WideBranch | None = None
         self.model = Transformer(config)
         self.dropout = nn.Dropout(config.dropout)
         width = config.embedding_dim

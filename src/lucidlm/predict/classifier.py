@@ -30,7 +30,8 @@ class TextClassifier(TextModel[SequenceClassifier]):
     'positive'
 
     A text longer than `max_length` tokens is read in windows of that length, all of it, and the windows vote: their
-    logits are averaged, each weighing as much as it has tokens.
+    logits are averaged, each weighing as much as it has tokens. Where counted n-grams stand beside the Transformer, their
+    logits are added.
 
     Parameters
     ----------
@@ -131,17 +132,31 @@ class TextClassifier(TextModel[SequenceClassifier]):
         return self._predictions([example.text for example in examples], label)
 
     def _predictions(self, texts: Sequence[str], label: str | None = None) -> list[ClassPrediction]:
-        rows = self.predict_encoded(self.encode(texts), label)
-        return [ClassPrediction(tuple(self.labels), tuple(row)) for row in rows.tolist()]
+        return self._named(self._logits(texts, label))
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the probabilities (texts, labels), float64, of each label for each text."""
-        return self.predict_encoded(self.encode(texts), label="classifying")
+        return _probabilities(self._logits(texts, label="classifying"))
 
-    def predict_encoded(self, encoded: Sequence[np.ndarray], label: str | None = None) -> np.ndarray:
-        """Likewise for token ids that `encode` returned; shows progress if given a `label` for it."""
+    def branches(self, examples: Sequence[LabelledText]) -> dict[str, list[ClassPrediction]]:
+        """Return what each branch by itself predicts, by its name; nothing where the Transformer has none beside it."""
+        if self.model.wide is None:
+            return {}
+        texts = [example.text for example in examples]
+        logits = {"Transformer alone": self.deep_logits(texts), "n-grams alone": self.model.wide.ngrams.logits(texts)}
+        return {name: self._named(found) for name, found in logits.items()}
+
+    def _named(self, logits: np.ndarray) -> list[ClassPrediction]:
+        return [ClassPrediction(tuple(self.labels), tuple(row)) for row in _probabilities(logits).tolist()]
+
+    def _logits(self, texts: Sequence[str], label: str | None) -> np.ndarray:
+        deep = self.deep_logits(texts, label)
+        return deep if self.model.wide is None else self.model.wide.add(deep, texts)
+
+    def deep_logits(self, texts: Sequence[str], label: str | None = None) -> np.ndarray:
+        """Return the Transformer's logits (texts, labels), float64; shows progress if given a `label` for it."""
         windows, owners = [], []
-        for owner, ids in enumerate(encoded):
+        for owner, ids in enumerate(self.encode(texts)):
             for part in np.array_split(ids, max(1, math.ceil(len(ids) / self.max_tokens))):
                 windows.append(self.window(part))
                 owners.append(owner)
@@ -150,15 +165,15 @@ class TextClassifier(TextModel[SequenceClassifier]):
             batches = track(batches, label, unit="batches")
         was_training = self.model.training
         self.model.eval()
-        totals, weights = np.zeros((len(encoded), len(self.labels))), np.zeros((len(encoded), 1))
+        totals, weights = np.zeros((len(texts), len(self.labels))), np.zeros((len(texts), 1))
         with torch.inference_mode():
             for rows in batches:
                 sizes = np.array([[len(windows[row])] for row in rows], dtype=np.float64)
                 of = np.array([owners[row] for row in rows])
-                np.add.at(totals, of, sizes * self._logits([windows[row] for row in rows]))
+                np.add.at(totals, of, sizes * self._read([windows[row] for row in rows]))
                 np.add.at(weights, of, sizes)
         self.model.train(was_training)
-        return torch.from_numpy(totals / weights).softmax(-1).numpy()
+        return totals / weights
 
     def long_inputs(self, examples: Sequence[LabelledText]) -> dict[str, int]:
         """Return how many texts are longer than a window, by what is done with them."""
@@ -170,7 +185,11 @@ class TextClassifier(TextModel[SequenceClassifier]):
         widths = 8 * config.embedding_dim + 3 * config.ff_dim + config.num_heads * self.max_length
         return tokens_at_once(self.model.model.embed_tokens.weight.device, 4 * widths, TOKENS_PER_BATCH)
 
-    def _logits(self, windows: Sequence[np.ndarray]) -> np.ndarray:
+    def _read(self, windows: Sequence[np.ndarray]) -> np.ndarray:
         tokens, lengths = pad(windows, padding(self.tokenizer, self.model.config.vocab_size))
         device = self.model.model.embed_tokens.weight.device
         return self.model(tokens.to(device), lengths.to(device)).double().cpu().numpy()
+
+
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(logits).softmax(-1).numpy()

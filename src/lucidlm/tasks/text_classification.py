@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lucidlm.baselines.classifiers import MajorityClass, TfidfLogisticRegression
+from lucidlm.baselines.naive_bayes import NaiveBayesLogisticRegression
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.data.examples.records import ClassPrediction, LabelledText, Row
@@ -58,8 +59,8 @@ class TextClassification(Task[LabelledText, ClassPrediction]):
         return classification_metrics(self.label_ids)
 
     def baselines(self) -> list[Baseline[LabelledText, ClassPrediction]]:
-        """Return the commonest label, and a linear model over counted n-grams."""
-        return [MajorityClass(), TfidfLogisticRegression()]
+        """Return the commonest label, and two linear models over counted n-grams."""
+        return [MajorityClass(), NaiveBayesLogisticRegression(), TfidfLogisticRegression()]
 
     def predictor(self, loaded: LoadedModel) -> Predictor[LabelledText, ClassPrediction]:
         """Return a classifier."""

@@ -45,7 +45,10 @@ def explain(
         str | None,
         typer.Option(help="A continuation (a new word begins with a space) or a label; the likeliest if left out."),
     ] = None,
-    method: Annotated[Method, typer.Option(help="How credit is given.")] = Method.gradients,
+    method: Annotated[
+        Method | None,
+        typer.Option(help="How credit is given; occlusion if left out where the model counts n-grams, else gradients."),
+    ] = None,
     steps: Annotated[int, typer.Option(help="Steps of the integral, at least.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     *,
@@ -69,7 +72,15 @@ def explain(
     text_given(target or "", "--target")
     place = choose_compute(settings.get("device", "auto")).device
     seed = settings.get("seed", 0)
-    found = run(load_model(model), text, target, method=method.value, steps=steps, seed=seed, device=place)
+    found = run(
+        load_model(model),
+        text,
+        target,
+        method=None if method is None else method.value,
+        steps=steps,
+        seed=seed,
+        device=place,
+    )
     if as_json:
         print(json.dumps(found.as_dict(), ensure_ascii=False))
     else:

@@ -22,6 +22,9 @@ def export(
             help="How weights are stored [fp32]; hf also bf16, fp16; onnx fp16; gguf fp16, bf16, q8_0, q4_1 …"
         ),
     ] = None,
+    deep_only: Annotated[
+        bool, typer.Option("--deep-only", help="Leave out the counted n-grams beside a classifier's Transformer.")
+    ] = False,
 ) -> None:
     """Write a model in the form that other software loads.
 
@@ -33,12 +36,9 @@ def export(
       lucidlm export judge --to onnx --out judge-onnx
     """
     from lucidlm.checkpoint.load import load_model
-    from lucidlm.core.io import require_vacant
     from lucidlm.core.progress import log
-    from lucidlm.interop.exporting import exporters
+    from lucidlm.interop.exporting import export_model
 
-    exporter = exporters.get(to)
-    require_vacant(out)
-    exporter(load_model(model), out, dtype)
+    export_model(load_model(model), to, out, dtype, deep_only=deep_only)
     files = [out] if out.is_file() else [path for path in out.rglob("*") if path.is_file()]
     log(f"{out}: {sum(path.stat().st_size for path in files) / 1e6:,.1f} MB")

@@ -21,6 +21,7 @@ from lucidlm.tasks.text_classification import TextClassification
 from lucidlm.train.finetune.backbone import backbone_config, pretrained_backbone
 from lucidlm.train.finetune.config import ClassificationConfig
 from lucidlm.train.finetune.objective import TaskObjective, random_window
+from lucidlm.train.finetune.wide_branch import fit_wide_branch
 
 OUT_OF_BALANCE = 0.25
 """A label with a smaller share of the commonest label's examples hardly shows in accuracy, so macro-F1 is monitored."""
@@ -121,6 +122,20 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, LabelledText, 
         chosen = np.array([answer.probabilities[label] for answer, label in zip(answers, truth, strict=True)])
         loss = float(-np.log(np.maximum(chosen, 1e-12)).mean())
         return {**self.score(self.validation, answers), "validation_loss": loss}
+
+    def finish(self) -> list[str]:
+        """Put counted n-grams beside the Transformer, if the settings ask for them."""
+        if not self.config.wide:
+            return []
+        assert isinstance(self.task, TextClassification)
+        labels = self.classifier.labels
+        held_out = [example.text for example in self.validation]
+        truth = self.task.label_ids(self.validation, labels)
+        texts, deep = [example.text for example in self.train], self.classifier.deep_logits(held_out)
+        branch = fit_wide_branch(texts, self.labels, len(labels), held_out, deep, truth)
+        self.classifier.model.wide = branch
+        scales = f"its logits count {branch.deep_scale:.2f}, theirs {branch.wide_scale:.2f}"
+        return [f"wide: {len(branch.ngrams.ngrams):,} n-grams beside the Transformer; {scales}"]
 
     def report(self) -> list[str]:
         lines = [f"labels {', '.join(self.classifier.labels)}"]

@@ -138,6 +138,8 @@ class ClassificationConfig(FinetuneConfig):
     ----------
     token_dropout: drawn anew each time, so that the model cannot lean on single words (Iyyer et al. 2015, "Deep
         Unordered Composition Rivals Syntactic Methods"). None: 0.2 for what was pretrained here, none for others.
+    wide: a linear model over counted n-grams beside the Transformer, fitted after it (see `lucidlm.model.ngrams`). None:
+        beside what was pretrained here.
     class_weights: "balanced" weighs each label by the inverse of its share, for data where labels are unequal.
     """
 
@@ -148,18 +150,21 @@ class ClassificationConfig(FinetuneConfig):
         default=None, ge=0, lt=1, description="Share of a text's tokens left out in training (labels only)."
     )
     label_smoothing: LabelSmoothing = 0.0
+    wide: bool | None = Field(default=None, description="Add a linear model over counted n-grams (labels only).")
     class_weights: Literal["none", "balanced"] = Field(
         default="none", description="balanced: rare labels weigh more (labels only)."
     )
 
     def for_model(self, loaded: LoadedModel) -> Self:
-        usual = 0.2 if pretrained_here(loaded) else 0.0
+        here = pretrained_here(loaded)
+        usual = 0.2 if here else 0.0
         return (
             super()
             .for_model(loaded)
             .changed(
                 pooling=self.pooling or usual_pooling(loaded.model.config),
                 token_dropout=usual if self.token_dropout is None else self.token_dropout,
+                wide=here if self.wide is None else self.wide,
             )
         )
 

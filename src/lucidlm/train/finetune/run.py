@@ -82,6 +82,8 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
     outcome = loop.run(resume=resume)
     if outcome.stopped_by is None:
         with torch.inference_mode(), fast_matmul(compute.device):
+            for line in objective.finish():
+                log(line)
             outcome.evaluation = objective.evaluate(objective.model.eval())
         finish_tuning(objective.model, config, objective.head, out)
         known = {"bounds": parts.bounds, "unknown": unknown.model_dump()}
