@@ -123,6 +123,7 @@ class FinetuneSettings(LoopSettings, ReadingSettings, total=False):
     dropout: float | None
     token_dropout: float | None
     label_smoothing: float
+    wide: bool
     class_weights: Literal["none", "balanced"]
     monitor: str | None
     temperature: float

@@ -58,7 +58,7 @@ def evaluate_task(
     ----------
     name: of the model in the report.
     data: the source the examples were read from, as the user named it.
-    training: the examples to fit baselines on; empty: no baselines.
+    training: the examples to fit baselines on; empty: no baselines, nor the branches of a model by themselves.
     leakage: the results of the leakage checks, for the record.
     out: where eval.json, predictions.jsonl and statistics.npz are written; None: nowhere.
     fingerprint: identifies the model, so that predictions of an interrupted evaluation are reused for this model only.
@@ -90,7 +90,7 @@ def evaluate_task(
     if not metrics:
         raise LucidError(f"nothing that {task.name} is judged by could be measured", where=data)
 
-    branches = predictor.branches(examples) if isinstance(predictor, TextClassifier) else {}
+    branches = predictor.branches(examples) if training and isinstance(predictor, TextClassifier) else {}
     rivals = [_judge(part, metrics, examples, found, start, seed) for part, found in branches.items()]
     for baseline in task.baselines() if training else ():
         start = time.perf_counter()

@@ -14,9 +14,11 @@ import torch
 from tests.conftest import made_up_reviews, tiny_pretraining
 
 from lucidlm.checkpoint.load import load_model
+from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError
 from lucidlm.data.corpus.prepare import PrepareConfig, prepare
 from lucidlm.model.heads import SequenceClassifier
+from lucidlm.predict.batching import PART_TOKENS
 from lucidlm.predict.classifier import TextClassifier
 from lucidlm.tasks import tasks
 from lucidlm.tasks.text_classification import TextClassification
@@ -26,6 +28,7 @@ from lucidlm.train.finetune.config import FinetuneConfig
 from lucidlm.train.finetune.run import build_objective, finetune, read_parts
 from lucidlm.train.loop import LoopConfig
 from lucidlm.train.pretrain.run import pretrain
+from lucidlm.train.step import accumulate_gradients
 
 
 def configured(model: Path, data: Path, **fields: Any) -> FinetuneConfig:
@@ -73,19 +76,47 @@ def test_every_epoch_has_another_order(objective: ClassificationObjective) -> No
     assert np.array_equal(first, np.concatenate(objective._epoch(0)))
 
 
-def test_texts_of_a_batch_are_of_like_length(objective: ClassificationObjective) -> None:
+def test_a_batch_is_a_random_draw_read_in_parts_of_like_length(
+    objective: ClassificationObjective, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lengths = np.array([len(ids) for ids in objective.ids])
-    spread = [np.ptp(lengths[rows]) for rows in objective._epoch(0)]
-    assert np.median(spread) < np.ptp(lengths) / 3
+    spreads = [np.ptp(lengths[rows]) for rows in objective._epoch(0)]
+    assert np.median(spreads) > np.ptp(lengths) / 3
+    monkeypatch.setitem(PART_TOKENS, "cpu", 0)  # texts as short as these are not worth a part of their own
+    objective.config = objective.config.changed(token_dropout=0.0)
+    parts = next(objective.batches(0))
+    assert len(parts) > 1
+    assert all((part.lengths == part.lengths[0]).all() for part in parts)
+    labels = sorted(label for part in parts for label in part.labels.tolist())
+    assert labels == sorted(objective.labels[objective._epoch(0)[0]].tolist())
+
+
+def test_parts_of_a_batch_have_the_gradient_of_the_whole(
+    objective: ClassificationObjective, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective.config = objective.config.changed(token_dropout=0.0)
+    compute = choose_compute("cpu", "fp32")
+    model, found = objective.model.eval(), []
+    for overhead in (0, 10**6):
+        monkeypatch.setitem(PART_TOKENS, "cpu", overhead)
+        parts = next(objective.batches(0))
+        model.zero_grad()
+        losses = accumulate_gradients(model, objective, parts, compute)
+        gradient = torch.cat([value.grad.flatten() for value in model.parameters() if value.grad is not None])
+        found.append((len(parts), losses.sum(), gradient))
+    (many, loss, gradient), (one, whole_loss, whole_gradient) = found
+    assert many > one == 1
+    assert torch.allclose(loss, whole_loss, rtol=1e-5)
+    assert torch.allclose(gradient, whole_gradient, atol=1e-6)
 
 
 def test_batches_are_the_same_from_any_step_on(objective: ClassificationObjective) -> None:
     steps = objective.steps_per_epoch + 3
     straight = [batch for _, batch in zip(range(steps), objective.batches(0), strict=False)]
     for first in (1, objective.steps_per_epoch - 1, objective.steps_per_epoch, objective.steps_per_epoch + 1):
-        (batch,) = next(objective.batches(first))
-        assert torch.equal(batch.tokens, straight[first][0].tokens)
-        assert torch.equal(batch.labels, straight[first][0].labels)
+        for part, before in zip(next(objective.batches(first)), straight[first], strict=True):
+            assert torch.equal(part.tokens, before.tokens)
+            assert torch.equal(part.labels, before.labels)
 
 
 def test_labels_stay_with_their_texts(objective: ClassificationObjective) -> None:
@@ -215,7 +246,14 @@ def test_real_sentences(tmp_path: Path, shared_data: Path) -> None:
     prepare(PrepareConfig(sources=[str(path)], vocab_size=2000), tmp_path / "data")
     pretrain(tiny_pretraining(tmp_path / "data", loop={"max_steps": 2}), tmp_path / "model")
     # fp32: where the CPU has bf16 units it would be judged in bf16 while it is trained, and in fp32 at the end.
-    settings = {"validation": 0.2, "epochs": 4, "batch_size": 32, "precision": "fp32", "loop": {"max_steps": None}}
+    settings = {
+        "validation": 0.2,
+        "epochs": 4,
+        "batch_size": 32,
+        "precision": "fp32",
+        "loop": {"max_steps": None},
+        "wide": False,
+    }
     outcome = finetune(configured(tmp_path / "model", path, **settings), tmp_path / "judge")
     assert outcome.evaluation["validation_accuracy"] == outcome.state.best
     assert outcome.state.best >= 0.6

@@ -38,6 +38,7 @@ SHOWN = (
     "pooling",
     "dropout",
     "label_smoothing",
+    "wide",
     "class_weights",
     "layer_decay",
     "temperature",

@@ -16,11 +16,12 @@ from torch.nn import functional
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log
+from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples.records import Match
 from lucidlm.data.split import Split
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.pooling import SentenceSettings
-from lucidlm.predict.batching import pad
+from lucidlm.predict.batching import cut_by_length, pad
 from lucidlm.predict.embedder import TextEmbedder
 from lucidlm.tasks.base.retrieval import Ranker, Retrieval
 from lucidlm.train.finetune.backbone import backbone_config, language_model, pretrained_backbone
@@ -32,23 +33,34 @@ HISTORY = 16
 
 
 @dataclass
+class TextParts:
+    """Texts in parts of like length.
+
+    Parameters
+    ----------
+    parts: token ids (n, T) int64 of each part, padded on the right, and their lengths (n,).
+    places: (N,) int64, where each text stands in the parts, one after another.
+    """
+
+    parts: list[tuple[Tensor, Tensor]]
+    places: Tensor
+
+
+@dataclass
 class ContrastiveBatch:
     """Queries and their positive items.
 
     Parameters
     ----------
-    queries, query_lengths: the texts of all queries (a history has several), (H, T) int64 padded on the right, and
-        their lengths (H,).
+    queries: the H texts of all queries (a history has several).
     owners: (H,) int64, the example that each text belongs to, from 0 to B - 1.
-    items, item_lengths: the positive item of each example, (B, T') int64, and their lengths (B,).
+    items: the positive item of each of the B examples.
     also_right: (B, B) bool, other examples' items that are no negatives of a query.
     """
 
-    queries: Tensor
-    query_lengths: Tensor
+    queries: TextParts
     owners: Tensor
-    items: Tensor
-    item_lengths: Tensor
+    items: TextParts
     also_right: Tensor
 
 
@@ -114,38 +126,47 @@ class ContrastiveObjective(TaskObjective[RetrievalConfig, Match, ContrastiveBatc
     def _length(self, text: str) -> int:
         return min(len(self.ids[text]), self.embedder.max_tokens) + 1
 
+    def micro_batches(self, rows: np.ndarray, step: int) -> list[ContrastiveBatch]:
+        """Return the whole batch, whose examples are each other's negatives; its texts are read in parts."""
+        return [self.collate(rows, numpy_generator(self.config.loop.seed, "batch", step))]
+
     def collate(self, rows: np.ndarray, generator: np.random.Generator) -> ContrastiveBatch:
         batch = [self.train[row] for row in rows]
         histories = [self._drawn(example.query, generator) for example in batch]
-        queries, query_lengths = self._read(list(chain.from_iterable(histories)), generator)
-        items, item_lengths = self._read([example.item for example in batch], generator)
-        owners = np.repeat(np.arange(len(batch)), [len(history) for history in histories])
-        also_right = [[one is not other and _agree(one, other) for other in batch] for one in batch]
-        parts = (queries, query_lengths, torch.from_numpy(owners), items, item_lengths, torch.tensor(also_right))
-        return ContrastiveBatch(*(part.to(self.device) for part in parts))
+        queries = self._read(list(chain.from_iterable(histories)), generator)
+        items = self._read([example.item for example in batch], generator)
+        owners = torch.from_numpy(np.repeat(np.arange(len(batch)), [len(history) for history in histories]))
+        also_right = torch.tensor([[one is not other and _agree(one, other) for other in batch] for one in batch])
+        return ContrastiveBatch(queries, owners.to(self.device), items, also_right.to(self.device))
 
     def _drawn(self, query: tuple[str, ...], generator: np.random.Generator) -> tuple[str, ...]:
         if len(query) <= HISTORY:
             return query
         return tuple(query[place] for place in sorted(generator.choice(len(query), HISTORY, replace=False)))
 
-    def _read(self, texts: Sequence[str], generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return token ids (n, T), padded, and lengths (n,): a random window of each text that does not fit."""
+    def _read(self, texts: Sequence[str], generator: np.random.Generator) -> TextParts:
+        """Return the tokens of `texts`: a random window of each that does not fit."""
         max_tokens = self.embedder.max_tokens
-        windows = [random_window(self.ids[text], max_tokens, generator) for text in texts]
-        return pad([self.embedder.window(ids) for ids in windows], self.padding_id)
+        windows = [self.embedder.window(random_window(self.ids[text], max_tokens, generator)) for text in texts]
+        cuts = cut_by_length(np.array([len(ids) for ids in windows]), self.device)
+        padded = [pad([windows[row] for row in rows], self.padding_id) for rows in cuts]
+        parts = [(tokens.to(self.device), lengths.to(self.device)) for tokens, lengths in padded]
+        return TextParts(parts, torch.from_numpy(np.argsort(np.concatenate(cuts))).to(self.device))
 
     def counted(self, batch: ContrastiveBatch) -> int:
-        return len(batch.items)
+        return len(batch.items.places)
 
     def tokens(self, batch: ContrastiveBatch) -> int:
-        return int(batch.query_lengths.sum() + batch.item_lengths.sum())
+        return sum(int(lengths.sum()) for texts in (batch.queries, batch.items) for _, lengths in texts.parts)
+
+    def _vectors(self, model: LanguageModel, texts: TextParts) -> Tensor:
+        """Return each text's vector, fp32 (N, D), of length one."""
+        found = [self.embedder.sentence.states(model.model, *part).float() for part in texts.parts]
+        return functional.normalize(torch.cat(found)[texts.places], dim=-1)
 
     def loss(self, model: nn.Module, batch: ContrastiveBatch) -> Tensor:
         assert isinstance(model, LanguageModel)
-        states = self.embedder.sentence.states
-        read = functional.normalize(states(model.model, batch.queries, batch.query_lengths).float(), dim=-1)
-        items = functional.normalize(states(model.model, batch.items, batch.item_lengths).float(), dim=-1)
+        read, items = self._vectors(model, batch.queries), self._vectors(model, batch.items)
         sums = torch.zeros_like(items).index_add(0, batch.owners, read)
         with torch.autocast(items.device.type, enabled=False):
             logits = functional.normalize(sums, dim=-1) @ items.T / self.config.temperature  # (B, B)

@@ -1,4 +1,4 @@
-"""What all fine-tuning objectives share: shuffled batches of similar length, and validation by the task's metrics.
+"""What all fine-tuning objectives share: random batches, cut by length, and validation by the task's metrics.
 
 A subclass says how examples are encoded and collated and what the loss of a batch is. It trains `model`, which becomes
 the model directory.
@@ -22,6 +22,7 @@ from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples.records import Example
 from lucidlm.data.split import Split
 from lucidlm.model.heads import Model
+from lucidlm.predict.batching import cut_by_length
 from lucidlm.tasks.base.task import Predictor, Task
 from lucidlm.tokenize.embedding_rows import padding
 from lucidlm.tokenize.tokenizer import Tokenizer
@@ -30,9 +31,6 @@ from lucidlm.train.finetune.config import FinetuneConfig
 C = TypeVar("C", bound=FinetuneConfig)
 E = TypeVar("E", bound=Example)
 Batch = TypeVar("Batch")
-
-MEGABATCH = 50
-"""Batches that are sorted by length together: enough for little padding, few enough that batches differ between epochs."""
 
 
 class TaskObjective(ABC, Generic[C, E, Batch]):
@@ -125,27 +123,28 @@ class TaskObjective(ABC, Generic[C, E, Batch]):
         """Return the summed loss of a batch, a scalar; see `counted`."""
 
     def batches(self, first_step: int) -> Iterator[list[Batch]]:
-        """Yield each step's batch, from `first_step` on; the same whenever asked."""
+        """Yield each step's batch in micro-batches, from `first_step` on; the same whenever asked."""
         step = first_step
         while True:
             epoch, start = divmod(step, self.steps_per_epoch)
             for rows in self._epoch(epoch)[start:]:
-                yield [self.collate(rows, numpy_generator(self.config.loop.seed, "batch", step))]
+                yield self.micro_batches(rows, step)
                 step += 1
 
-    def _epoch(self, epoch: int) -> list[np.ndarray]:
-        """Return the rows of each batch of an epoch.
+    def micro_batches(self, rows: np.ndarray, step: int) -> list[Batch]:
+        """Collate the training examples `rows` of a step's batch, those of like length together.
 
-        Examples are shuffled, sorted by length within megabatches, cut into batches, and the batches shuffled: little
-        padding, and different batches in every epoch.
+        The gradient is that of the whole batch, which stays a random draw: batches of texts of one length are easier to
+        read and worse to learn from.
         """
-        generator = numpy_generator(self.config.loop.seed, "epoch", epoch)
+        generator = numpy_generator(self.config.loop.seed, "batch", step)
+        return [self.collate(rows[part], generator) for part in cut_by_length(self.lengths[rows], self.device)]
+
+    def _epoch(self, epoch: int) -> list[np.ndarray]:
+        """Return the rows of each batch of an epoch, drawn at random without replacement."""
         size = self.config.batch_size
-        order = generator.permutation(len(self.train))
-        parts = [order[start : start + MEGABATCH * size] for start in range(0, len(order), MEGABATCH * size)]
-        order = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts])
-        batches = [order[start : start + size] for start in range(0, len(order), size)]
-        return [batches[index] for index in generator.permutation(len(batches))]
+        order = numpy_generator(self.config.loop.seed, "epoch", epoch).permutation(len(self.train))
+        return [order[start : start + size] for start in range(0, len(order), size)]
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return the task's metrics on the validation examples; empty if there are none."""

@@ -113,7 +113,7 @@ class SpanObjective(TaskObjective[QuestionAnsweringConfig, Question, SpanBatch])
             yield [self._batch(questions, self.reader.encode(questions), generator)]
             step += 1
         while True:
-            yield [self.collate(self._rows(step), numpy_generator(self.config.loop.seed, "batch", step))]
+            yield self.micro_batches(self._rows(step), step)
             step += 1
 
     def _rows(self, step: int) -> np.ndarray:

@@ -1,0 +1,170 @@
+"""Counted n-grams beside a classifier's Transformer: their weights, their files, and what is made with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from tests.conftest import made_up_reviews
+
+from lucidlm.baselines.naive_bayes import INVERSE_REGULARISATION, fit_ngrams
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
+from lucidlm.checkpoint.wide_files import WIDE, WIDE_WEIGHTS
+from lucidlm.core.errors import InputError
+from lucidlm.data.examples.records import LabelledText
+from lucidlm.explain.explanation import explain
+from lucidlm.interop.exporting import export_model
+from lucidlm.model.heads import SequenceClassifier
+from lucidlm.model.ngrams import NgramClassifier, WideBranch
+from lucidlm.predict.classifier import TextClassifier
+from lucidlm.train.finetune.wide_branch import PRIOR, fit_wide_branch
+
+TEXTS = [row["text"] for row in made_up_reviews(60)]
+
+
+def with_branch(judge: Path, out: Path) -> Path:
+    """Save the judge with a branch that knows two words."""
+    loaded = load_model(judge)
+    assert isinstance(loaded.model, SequenceClassifier)
+    weight = np.array([[0.0, 4.0], [3.0, 0.0]], np.float32)
+    ngrams = NgramClassifier(False, ("sublime", "tedious"), weight, np.array([0.5, 0.0], np.float32))
+    loaded.model.wide = WideBranch(ngrams, 0.25, 2.0)
+    save_model(loaded.model, out, loaded.tokenizer, provenance=loaded.record["provenance"])
+    return out
+
+
+@pytest.fixture
+def judge(tiny_model: Path, tmp_path: Path) -> Path:
+    """A classifier that has learned nothing yet, of the Transformer alone."""
+    loaded = load_model(tiny_model)
+    assert loaded.tokenizer is not None
+    model = SequenceClassifier(loaded.model.config, ["negative", "positive"], "mean")
+    save_model(model, tmp_path / "judge", loaded.tokenizer.with_end(), provenance={"task": "sentiment"})
+    return tmp_path / "judge"
+
+
+@pytest.fixture
+def wide(judge: Path, tmp_path: Path) -> Path:
+    return with_branch(judge, tmp_path / "wide")
+
+
+def test_weights_are_those_of_a_regression_over_log_count_ratios() -> None:
+    truth = np.array([len(text) % 2 for text in TEXTS])
+    found = fit_ngrams(TEXTS, truth, 2)
+    counter = CountVectorizer(ngram_range=(1, 2), binary=True)
+    counts = counter.fit_transform(TEXTS).toarray().astype(float)
+    inside, outside = counts[truth == 1].sum(0) + 1, counts[truth == 0].sum(0) + 1
+    ratio = np.log(inside / inside.sum()) - np.log(outside / outside.sum())
+    model = LogisticRegression(C=INVERSE_REGULARISATION, solver="liblinear").fit(counts * ratio, truth)
+    logits = found.logits(TEXTS)
+    assert not found.by_character
+    assert found.ngrams == tuple(counter.get_feature_names_out())
+    assert np.allclose(logits[:, 1] - logits[:, 0], model.decision_function(counts * ratio), atol=1e-4)
+
+
+def test_three_labels_are_told_apart_each_from_the_rest() -> None:
+    texts = ["red apple", "red cherry", "blue sky", "blue sea", "green grass", "green leaf"] * 3
+    truth = np.array([0, 0, 1, 1, 2, 2] * 3)
+    assert fit_ngrams(texts, truth, 3).logits(["a red car", "blue jeans", "the green hill"]).argmax(1).tolist() == [
+        0,
+        1,
+        2,
+    ]
+
+
+def test_chinese_is_counted_by_characters() -> None:
+    found = fit_ngrams(["房间很好", "早餐很好", "房间很差", "早餐很差"] * 2, np.array([1, 1, 0, 0] * 2), 2)
+    assert found.by_character
+    assert "很好" in found.ngrams
+    assert found.logits(["服务很好", "服务很差"]).argmax(1).tolist() == [1, 0]
+
+
+def test_one_label_cannot_be_weighed() -> None:
+    with pytest.raises(InputError, match="one label only"):
+        fit_ngrams(["a text", "another"], np.zeros(2, int), 2)
+
+
+def test_the_branch_that_is_right_on_held_out_texts_counts_more() -> None:
+    truth = np.array([len(text) % 2 for text in TEXTS])
+    right, noise = 4 * np.eye(2)[truth], np.random.default_rng(0).normal(size=(len(TEXTS), 2))
+    sure = fit_wide_branch(TEXTS, truth, 2, TEXTS, right, truth)
+    lost = fit_wide_branch(TEXTS, np.roll(truth, 7), 2, TEXTS, noise, truth)
+    assert sure.deep_scale > 0.5 > lost.deep_scale
+    alone = fit_wide_branch(TEXTS, truth, 2, [], np.zeros((0, 2)), np.zeros(0, int))
+    assert (alone.deep_scale, alone.wide_scale) == (PRIOR, PRIOR)
+
+
+def test_logits_are_added_and_each_branch_can_be_asked(judge: Path, wide: Path) -> None:
+    text = "a sublime and tedious film"
+    deep, both = TextClassifier(judge), TextClassifier(wide)
+    logits = 0.25 * deep.deep_logits([text])[0] + 2 * np.array([3.5, 4.0])
+    expected = np.exp(logits) / np.exp(logits).sum()
+    assert np.allclose(both.predict_proba([text])[0], expected)
+    assert np.allclose(both(text).probabilities, expected)
+    parts = both.branches([LabelledText(text, "positive", "f:1")])
+    assert list(parts) == ["Transformer alone", "n-grams alone"]
+    assert np.allclose(parts["Transformer alone"][0].probabilities, deep(text).probabilities)
+    assert np.allclose(np.diff(np.log(parts["n-grams alone"][0].probabilities)), 0.5)
+
+
+def test_the_branch_is_saved_quantised_or_not_and_goes_with_the_model_that_replaces_it(
+    judge: Path, wide: Path, tmp_path: Path
+) -> None:
+    loaded = load_model(wide)
+    assert isinstance(loaded.model, SequenceClassifier)
+    save_model(loaded.model, tmp_path / "small", loaded.tokenizer, dtype="int8")
+    again = load_model(tmp_path / "small").model
+    assert isinstance(again, SequenceClassifier)
+    assert again.wide is not None
+    assert again.wide.ngrams.ngrams == ("sublime", "tedious")
+    other = load_model(judge)
+    save_model(other.model, wide, other.tokenizer)
+    assert not (wide / WIDE).exists()
+    assert not (wide / WIDE_WEIGHTS).exists()
+
+
+def test_damaged_files_are_named(wide: Path) -> None:
+    fields = json.loads((wide / WIDE).read_text(encoding="utf-8"))
+    (wide / WIDE).write_text(json.dumps({**fields, "ngrams": ["sublime"]}), encoding="utf-8")
+    with pytest.raises(InputError, match=rf"{WIDE}.*(bytes|checksum)"):
+        load_model(wide)
+    with pytest.raises(InputError, match="weighs 1 n-grams"):
+        load_model(wide, verify=False)
+    (wide / WIDE_WEIGHTS).write_bytes(b"nothing")
+    with pytest.raises(InputError, match="no list of n-grams"):
+        load_model(wide, verify=False)
+
+
+def test_other_software_has_no_place_for_it(judge: Path, wide: Path, tmp_path: Path) -> None:
+    loaded = load_model(wide)
+    with pytest.raises(InputError, match=r"counts n-grams beside its Transformer.*--deep-only"):
+        export_model(loaded, "onnx", tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
+    assert isinstance(loaded.model, SequenceClassifier)
+    seen: list[WideBranch | None] = []
+    with pytest.MonkeyPatch.context() as patch:
+        model = loaded.model
+        patch.setattr("lucidlm.interop.hf.export_hf", lambda loaded, out, dtype: seen.append(model.wide))
+        export_model(loaded, "hf", tmp_path / "hf", deep_only=True)
+    assert seen == [None]
+    assert loaded.model.wide is not None
+
+
+def test_it_is_explained_by_occlusion(wide: Path) -> None:
+    loaded = load_model(wide)
+    found = explain(loaded, "a sublime film", target=TextClassifier(wide).labels[1])
+    assert found.method == "occlusion"
+    word = "".join(text for text, _ in found.pieces).index("sublime")
+    pieces, place = {}, 0
+    for text, value in found.pieces:
+        pieces[place, place + len(text)] = value
+        place += len(text)
+    inside = [value for (start, end), value in pieces.items() if start < word + 7 and end > word]
+    assert max(inside) == max(pieces.values()) > 0.5
+    with pytest.raises(InputError, match="gradients do not reach"):
+        explain(loaded, "a sublime film", method="integrated-gradients")
