@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
@@ -21,7 +22,8 @@ from lucidlm.inference.decode import suppressed_tokens
 from lucidlm.inference.end_of_text import ends_of
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel, SequenceClassifier
-from lucidlm.predict.classifier import TextClassifier
+from lucidlm.predict.classifier import BaseTextClassifier, TextClassifier
+from lucidlm.predict.multi_label_classifier import MultiLabelClassifier
 from lucidlm.tokenize.embedding_rows import refuse_beyond
 from lucidlm.tokenize.tokenizer import Tokenizer, TokenizerKind
 
@@ -109,7 +111,8 @@ def predict(
         raise InputError("the model has no tokenizer.json", where="MODEL", fix="Restore it beside the weights.")
     loaded.model.to(device or torch.device("cpu"))
     if isinstance(loaded.model, SequenceClassifier):
-        return _label(TextClassifier.of(loaded), text, target)
+        several = loaded.model.problem_type == "multi_label_classification"
+        return _label((MultiLabelClassifier if several else TextClassifier).of(loaded), text, target)
     if isinstance(loaded.model, LanguageModel) and loaded.model.config.causal:
         return _next_token(loaded.model, loaded.tokenizer, text, target)
     raise InputError(
@@ -151,7 +154,7 @@ def _behind(tokenizer: Tokenizer, text: str, ids: list[int], target: str) -> lis
     return whole[len(ids) :] if whole[: len(ids)] == ids else tokenizer.encode(target)
 
 
-def _label(classifier: TextClassifier, text: str, target: str | None) -> Prediction:
+def _label(classifier: BaseTextClassifier[Any], text: str, target: str | None) -> Prediction:
     model, tokenizer = classifier.model, classifier.tokenizer
     if target is not None and target not in model.labels:
         raise InputError(
@@ -164,7 +167,9 @@ def _label(classifier: TextClassifier, text: str, target: str | None) -> Predict
 
     def logprobs(tokens: Tensor) -> Tensor:
         lengths = torch.full((len(tokens),), tokens.shape[1], device=tokens.device)
-        return model(tokens, lengths).log_softmax(-1)
+        logits = model(tokens, lengths)
+        several = classifier.problem_type == "multi_label_classification"
+        return functional.logsigmoid(logits) if several else logits.log_softmax(-1)
 
     if target is None:
         with torch.inference_mode():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Self, overload
+from typing import ClassVar, Generic, Protocol, Self, TypeVar, overload
 
 import numpy as np
 import torch
@@ -14,20 +15,32 @@ from lucidlm.core.arguments import require_texts
 from lucidlm.core.devices import tokens_at_once
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import track
-from lucidlm.data.examples.records import ClassPrediction, LabelledText
+from lucidlm.data.examples.records import ClassPrediction
+from lucidlm.model.config import ProblemType
 from lucidlm.model.heads import SequenceClassifier
 from lucidlm.predict.batching import TOKENS_PER_BATCH, bucket_by_length, pad
 from lucidlm.predict.text_model import TextModel
 from lucidlm.tokenize.embedding_rows import padding, refuse_beyond
 from lucidlm.tokenize.tokenizer import Tokenizer
 
+A = TypeVar("A")
 
-class TextClassifier(TextModel[SequenceClassifier]):
-    """A classifier of texts.
+OPENED_BY: dict[ProblemType, str] = {
+    "single_label_classification": "TextClassifier",
+    "multi_label_classification": "MultiLabelClassifier",
+}
+"""The class for each kind of classifier."""
 
-    >>> judge = TextClassifier("judge")
-    >>> judge("good film").label
-    'positive'
+
+class HasText(Protocol):
+    """An example with one text to classify."""
+
+    @property
+    def text(self) -> str: ...
+
+
+class BaseTextClassifier(TextModel[SequenceClassifier], ABC, Generic[A]):
+    """What all classifiers of texts share; a subclass says what the logits of a text mean.
 
     A text longer than `max_length` tokens is read in windows of that length, all of it, and the windows vote: their
     logits are averaged, each weighing as much as it has tokens.
@@ -39,8 +52,18 @@ class TextClassifier(TextModel[SequenceClassifier]):
 
     Raises
     ------
-    InputError: there is no such model, or it is no classifier.
+    InputError: there is no such model, or it is no classifier of this kind.
     """
+
+    problem_type: ClassVar[ProblemType]
+
+    @abstractmethod
+    def _probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probabilities of logits, both (texts, labels) float64."""
+
+    @abstractmethod
+    def answer(self, probabilities: list[float]) -> A:
+        """Return the answer to a text with these probabilities, one for each label."""
 
     @classmethod
     def from_model(cls, model: SequenceClassifier, tokenizer: Tokenizer, max_length: int) -> Self:
@@ -61,6 +84,9 @@ class TextClassifier(TextModel[SequenceClassifier]):
                 where=loaded.source,
                 fix="Fine-tune it first: lucidlm finetune TASK --model … --data … --out ….",
             )
+        if (found := loaded.model.problem_type) != self.problem_type:
+            what = f"holds a model for {found.replace('_', ' ')}, not for {self.problem_type.replace('_', ' ')}"
+            raise InputError(what, where=loaded.source, fix=f"Open it with {OPENED_BY[found]}.")
         provenance = loaded.record["provenance"]
         length = provenance.get("config", {}).get("max_length") or loaded.model.config.context_length
         # Those tuned here read an end of text, those tuned elsewhere what their own tokenizer puts there.
@@ -80,13 +106,13 @@ class TextClassifier(TextModel[SequenceClassifier]):
             raise InputError(f"{max_length} tokens have no room for a text", where="max_length", fix="Pass 16, say.")
 
     @overload
-    def __call__(self, texts: str) -> ClassPrediction: ...
+    def __call__(self, texts: str) -> A: ...
 
     @overload
-    def __call__(self, texts: Sequence[str]) -> list[ClassPrediction]: ...
+    def __call__(self, texts: Sequence[str]) -> list[A]: ...
 
-    def __call__(self, texts: str | Sequence[str]) -> ClassPrediction | list[ClassPrediction]:
-        """Return the label of a text and the probabilities of all labels, or those of each of several texts.
+    def __call__(self, texts: str | Sequence[str]) -> A | list[A]:
+        """Return the label of a text, or its labels, and the probabilities of all labels, or those of each of several texts.
 
         Raises
         ------
@@ -126,13 +152,12 @@ class TextClassifier(TextModel[SequenceClassifier]):
         """Return a window as the model reads it: between what begins and what ends a text, where its class may be read."""
         return np.array(self.tokenizer.whole(ids), dtype=np.int32)
 
-    def predict(self, examples: Sequence[LabelledText], label: str | None = None) -> list[ClassPrediction]:
+    def predict(self, examples: Sequence[HasText], label: str | None = None) -> list[A]:
         """Classify the text of each example; shows progress if given a `label` for it."""
         return self._predictions([example.text for example in examples], label)
 
-    def _predictions(self, texts: Sequence[str], label: str | None = None) -> list[ClassPrediction]:
-        rows = self.predict_encoded(self.encode(texts), label)
-        return [ClassPrediction(tuple(self.labels), tuple(row)) for row in rows.tolist()]
+    def _predictions(self, texts: Sequence[str], label: str | None = None) -> list[A]:
+        return [self.answer(row) for row in self.predict_encoded(self.encode(texts), label).tolist()]
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the probabilities (texts, labels), float64, of each label for each text."""
@@ -158,9 +183,9 @@ class TextClassifier(TextModel[SequenceClassifier]):
                 np.add.at(totals, of, sizes * self._logits([windows[row] for row in rows]))
                 np.add.at(weights, of, sizes)
         self.model.train(was_training)
-        return torch.from_numpy(totals / weights).softmax(-1).numpy()
+        return self._probabilities(totals / weights)
 
-    def long_inputs(self, examples: Sequence[LabelledText]) -> dict[str, int]:
+    def long_inputs(self, examples: Sequence[HasText]) -> dict[str, int]:
         """Return how many texts are longer than a window, by what is done with them."""
         encoded = self.encode([example.text for example in examples])
         return {"inputs read in windows": sum(len(ids) > self.max_tokens for ids in encoded)}
@@ -174,3 +199,20 @@ class TextClassifier(TextModel[SequenceClassifier]):
         tokens, lengths = pad(windows, padding(self.tokenizer, self.model.config.vocab_size))
         device = self.model.model.embed_tokens.weight.device
         return self.model(tokens.to(device), lengths.to(device)).double().cpu().numpy()
+
+
+class TextClassifier(BaseTextClassifier[ClassPrediction]):
+    """A classifier that gives a text one of its labels.
+
+    >>> judge = TextClassifier("judge")
+    >>> judge("good film").label
+    'positive'
+    """
+
+    problem_type = "single_label_classification"
+
+    def _probabilities(self, logits: np.ndarray) -> np.ndarray:
+        return torch.from_numpy(logits).softmax(-1).numpy()
+
+    def answer(self, probabilities: list[float]) -> ClassPrediction:
+        return ClassPrediction(tuple(self.labels), tuple(probabilities))

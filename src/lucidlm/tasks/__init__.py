@@ -5,6 +5,7 @@ from lucidlm.tasks import (  # noqa: F401  (they register themselves)
     generation,
     generative_qa,
     minimal_pairs,
+    multi_label,
     perplexity,
     question_answering,
     recommendation,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lucidlm.checkpoint.loaded import LoadedModel
-from lucidlm.data.examples.records import LabelledText
 from lucidlm.data.split import Split
 from lucidlm.model.heads import SequenceClassifier
 from lucidlm.predict.batching import pad
-from lucidlm.predict.classifier import TextClassifier
+from lucidlm.predict.classifier import BaseTextClassifier, TextClassifier
 from lucidlm.tasks.text_classification import TextClassification
 from lucidlm.train.finetune.backbone import backbone_config, pretrained_backbone
 from lucidlm.train.finetune.config import ClassificationConfig
@@ -28,14 +27,17 @@ OUT_OF_BALANCE = 0.25
 
 @dataclass
 class TextBatch:
-    """Token ids (B, T) int64 padded on the right, their lengths (B,), and label numbers (B,)."""
+    """Token ids (B, T) int64 padded on the right, their lengths (B,), and label numbers (B,) int64.
+
+    Of several labels a text, `labels` says which there are, float32 (B, labels).
+    """
 
     tokens: Tensor
     lengths: Tensor
     labels: Tensor
 
 
-class ClassificationObjective(TaskObjective[ClassificationConfig, LabelledText, TextBatch]):
+class ClassificationObjective(TaskObjective[ClassificationConfig, Any, TextBatch]):
     """Cross-entropy of labelled texts.
 
     Training reads a random window of a text that is longer than the model's context; prediction reads all its windows.
@@ -44,14 +46,15 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, LabelledText, 
 
     head: ClassVar[tuple[str, ...]] = ("score", "dense", "classifier")
     measures_loss: ClassVar[bool] = True
+    classifier_type: ClassVar[type[BaseTextClassifier[Any]]] = TextClassifier
 
     @classmethod
     def build(
         cls,
         config: ClassificationConfig,
-        task: TextClassification,
+        task: Any,
         loaded: LoadedModel,
-        examples: dict[Split, list[LabelledText]],
+        examples: dict[Split, list[Any]],
         device: torch.device,
     ) -> Self:
         """Put a new classification head on the pretrained backbone.
@@ -60,29 +63,44 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, LabelledText, 
         ------
         InputError: the training texts have one label only, or a label of the validation texts is not among theirs.
         """
-        labels = task.discover_labels(examples["train"])
+        labels = cls.discover_labels(config, task, examples)
         backbone, tokenizer = pretrained_backbone(loaded, config.model)
         shape = backbone_config(backbone.config, config)
         tokenizer = tokenizer.with_end()
         model = SequenceClassifier(
-            shape, labels, config.pooling or "mean", seed=config.loop.seed, pad_id=tokenizer.pad_id
+            shape,
+            labels,
+            config.pooling or "mean",
+            seed=config.loop.seed,
+            pad_id=tokenizer.pad_id,
+            problem_type=cls.classifier_type.problem_type,
         )
         model.model.load_state_dict(backbone.state_dict())
-        classifier = TextClassifier.from_model(model.to(device), tokenizer, config.max_length or shape.context_length)
+        length = config.max_length or shape.context_length
+        classifier = cls.classifier_type.from_model(model.to(device), tokenizer, length)
         task.label_ids(examples["validation"], labels)
         return cls(config, task, examples, model, tokenizer, classifier)
 
-    def encode(self, examples: Sequence[LabelledText]) -> list[int]:
-        assert isinstance(self.predictor, TextClassifier)
-        assert isinstance(self.task, TextClassification)
+    @classmethod
+    def discover_labels(cls, config: ClassificationConfig, task: Any, examples: dict[Split, list[Any]]) -> list[str]:
+        """Return the names of the labels to learn."""
+        return task.discover_labels(examples["train"])
+
+    def encode(self, examples: Sequence[Any]) -> list[int]:
+        assert isinstance(self.predictor, BaseTextClassifier)
         self.classifier = self.predictor
         self.ids = self.classifier.encode([example.text for example in examples])
+        self.encode_labels(examples)
+        return [min(len(ids), self.classifier.max_tokens) + 1 for ids in self.ids]
+
+    def encode_labels(self, examples: Sequence[Any]) -> None:
+        """Keep what the texts' labels are, and how they weigh."""
+        assert isinstance(self.task, TextClassification)
         self.labels = self.task.label_ids(examples, self.classifier.labels)
         counts = np.bincount(self.labels, minlength=len(self.classifier.labels))
         self.balance = counts.min() / counts.max()
         weights = len(self.labels) / (len(counts) * counts) if self.config.class_weights == "balanced" else counts**0.0
         self.weights = torch.tensor(weights, dtype=torch.float32)
-        return [min(len(ids), self.classifier.max_tokens) + 1 for ids in self.ids]
 
     def usual_monitor(self, first: str) -> str:
         """Return macro-F1 for weighted or imbalanced labels, since accuracy hardly depends on rare ones."""
@@ -101,7 +119,7 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, LabelledText, 
         return ids
 
     def counted(self, batch: TextBatch) -> int:
-        return len(batch.labels)
+        return batch.labels.numel()
 
     def tokens(self, batch: TextBatch) -> int:
         return int(batch.lengths.sum())
@@ -129,7 +147,11 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, LabelledText, 
                 f"the commonest label has {1 / self.balance:,.0f} times the examples of the rarest: "
                 f"the best weights are chosen by {self.monitor.replace('_', ' ')} (--monitor)"
             )
+        return [*lines, *self.report_long()]
+
+    def report_long(self) -> list[str]:
+        """Return a line on the texts that are longer than a window, if there are any."""
         max_tokens = self.classifier.max_tokens
         if long := sum(len(ids) > max_tokens for ids in self.ids):
-            lines.append(f"{long:,} texts are longer than {max_tokens:,} tokens: read in stretches of that length")
-        return lines
+            return [f"{long:,} texts are longer than {max_tokens:,} tokens: read in stretches of that length"]
+        return []

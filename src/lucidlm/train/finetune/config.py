@@ -209,10 +209,12 @@ def config_class(task: str) -> type[FinetuneConfig]:
     from lucidlm.tasks import tasks
     from lucidlm.tasks.base.retrieval import Retrieval
     from lucidlm.tasks.base.text_generation import TextGeneration
+    from lucidlm.tasks.multi_label import MultiLabelClassification
     from lucidlm.tasks.question_answering import QuestionAnswering
     from lucidlm.tasks.text_classification import TextClassification
 
-    found, kinds = tasks.get(task), (TextClassification, TextGeneration, QuestionAnswering, Retrieval)
+    classification = (TextClassification, MultiLabelClassification)
+    found, kinds = tasks.get(task), (classification, TextGeneration, QuestionAnswering, Retrieval)
     return next((config for config, kind in zip(KINDS, kinds, strict=True) if isinstance(found, kind)), FinetuneConfig)
 
 

@@ -22,12 +22,14 @@ from lucidlm.tasks.base.retrieval import Retrieval
 from lucidlm.tasks.base.shots import draw_shots, labels_of
 from lucidlm.tasks.base.task import Task, tasks, unknown_to
 from lucidlm.tasks.base.text_generation import TextGeneration
+from lucidlm.tasks.multi_label import MultiLabelClassification
 from lucidlm.tasks.question_answering import QuestionAnswering
 from lucidlm.tasks.text_classification import TextClassification
 from lucidlm.train.config import LoopConfig
 from lucidlm.train.finetune.classification_objective import ClassificationObjective
 from lucidlm.train.finetune.config import FinetuneConfig, pretrained_here
 from lucidlm.train.finetune.contrastive_objective import ContrastiveObjective
+from lucidlm.train.finetune.multi_label_objective import MultiLabelObjective
 from lucidlm.train.finetune.objective import TaskObjective
 from lucidlm.train.finetune.span_objective import SpanObjective
 from lucidlm.train.finetune.text_objective import SequenceObjective
@@ -36,6 +38,7 @@ from lucidlm.train.loop import Loop, Outcome, describe_outcome
 
 OBJECTIVES: dict[type[Task[Any, Any]], type[TaskObjective[Any, Any, Any]]] = {
     TextClassification: ClassificationObjective,
+    MultiLabelClassification: MultiLabelObjective,
     TextGeneration: SequenceObjective,
     QuestionAnswering: SpanObjective,
     Retrieval: ContrastiveObjective,
