@@ -42,7 +42,7 @@ def read_hf_config(fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
         log(f"{where}: a Transformer without a head; until one is trained, every token has the same chance")
     if kind == "classifier":
         problem_type = _problem_type(fields, family, where)
-        labels = _labels(fields, where, several=problem_type == "single_label_classification")
+        labels = _labels(fields, where, problem_type)
         record |= {"labels": labels, "pooling": family.classifier_pooling, "problem_type": problem_type}
     return record
 
@@ -63,22 +63,22 @@ def _kind(architectures: object, family: Family, where: str) -> ModelKind:
 
 
 def _problem_type(fields: Mapping[str, Any], family: Family, where: str) -> ProblemType:
-    """Return what a classifier's logits mean; refuse regressors and other poolings: they would be misread."""
+    """Return what a classifier's logits mean; refuse other poolings: they would be misread."""
     pooling = fields.get("classifier_pooling", family.defaults.get("classifier_pooling", family.classifier_pooling))
     if pooling != family.classifier_pooling:
         raise InputError(f"classifier_pooling {pooling!r} is not supported", where=where)
     problem = fields.get("problem_type") or "single_label_classification"
     if problem not in get_args(ProblemType):
         raise InputError(
-            f"problem_type is {problem!r}; only classifiers are supported",
+            f"problem_type is {problem!r}, which is not supported",
             where=where,
             fix="Choose another model.",
         )
     return problem
 
 
-def _labels(fields: Mapping[str, Any], where: str, *, several: bool) -> list[str]:
-    """Return the class names in the order of their ids; there have to be two at least if `several`."""
+def _labels(fields: Mapping[str, Any], where: str, problem_type: ProblemType) -> list[str]:
+    """Return the class names in the order of their ids: two at least to choose one of, and one for a number."""
     count = fields.get("num_labels")
     if count is not None and (type(count) is not int or not 0 < count <= MOST_CLASSES):
         raise InputError(f"num_labels is {count!r}, not a number of classes", where=where)
@@ -93,7 +93,9 @@ def _labels(fields: Mapping[str, Any], where: str, *, several: bool) -> list[str
         raise InputError(
             f"id2label names {len(names)} classes, num_labels says {count}", where=where, fix="Correct either."
         )
-    if len(names) == 1 and several:
+    if len(names) > 1 and problem_type == "regression":
+        raise InputError(f"gives {len(names)} numbers; one is supported", where=where, fix="Choose another model.")
+    if len(names) == 1 and problem_type == "single_label_classification":
         raise InputError(
             "has a single class: it gives texts a figure, not a class", where=where, fix="Choose another model."
         )

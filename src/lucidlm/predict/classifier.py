@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Generic, Protocol, Self, TypeVar, overload
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, overload
 
 import numpy as np
 import torch
@@ -25,11 +25,13 @@ from lucidlm.tokenize.tokenizer import Tokenizer
 
 A = TypeVar("A")
 
-OPENED_BY: dict[ProblemType, str] = {
-    "single_label_classification": "TextClassifier",
-    "multi_label_classification": "MultiLabelClassifier",
+OPENED_BY: dict[tuple[ProblemType, bool], str] = {
+    ("single_label_classification", False): "TextClassifier",
+    ("single_label_classification", True): "PairClassifier",
+    ("multi_label_classification", False): "MultiLabelClassifier",
+    ("regression", True): "PairScorer",
 }
-"""The class for each kind of classifier."""
+"""The class for each kind of classifier, by what its logits mean and whether it reads pairs of texts."""
 
 
 class HasText(Protocol):
@@ -39,11 +41,8 @@ class HasText(Protocol):
     def text(self) -> str: ...
 
 
-class BaseTextClassifier(TextModel[SequenceClassifier], ABC, Generic[A]):
-    """What all classifiers of texts share; a subclass says what the logits of a text mean.
-
-    A text longer than `max_length` tokens is read in windows of that length, all of it, and the windows vote: their
-    logits are averaged, each weighing as much as it has tokens.
+class BaseClassifier(TextModel[SequenceClassifier], ABC, Generic[A]):
+    """What all classifiers share; a subclass says what they read and what the logits mean.
 
     Parameters
     ----------
@@ -56,14 +55,20 @@ class BaseTextClassifier(TextModel[SequenceClassifier], ABC, Generic[A]):
     """
 
     problem_type: ClassVar[ProblemType]
+    pairs: ClassVar[bool] = False
+    """Whether it reads two texts together."""
 
     @abstractmethod
-    def _probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Return the probabilities of logits, both (texts, labels) float64."""
+    def activate(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probabilities of logits, or what else they stand for, both (texts, labels) float64."""
 
     @abstractmethod
-    def answer(self, probabilities: list[float]) -> A:
-        """Return the answer to a text with these probabilities, one for each label."""
+    def answer(self, activated: list[float]) -> A:
+        """Return the answer to a text, given what is `activated` for it, a number for each label."""
+
+    @abstractmethod
+    def predict(self, examples: Sequence[Any], label: str | None = None) -> list[A]:
+        """Return the answer to each example; shows progress if given a `label` for it."""
 
     @classmethod
     def from_model(cls, model: SequenceClassifier, tokenizer: Tokenizer, max_length: int) -> Self:
@@ -84,10 +89,16 @@ class BaseTextClassifier(TextModel[SequenceClassifier], ABC, Generic[A]):
                 where=loaded.source,
                 fix="Fine-tune it first: lucidlm finetune TASK --model … --data … --out ….",
             )
-        if (found := loaded.model.problem_type) != self.problem_type:
-            what = f"holds a model for {found.replace('_', ' ')}, not for {self.problem_type.replace('_', ' ')}"
-            raise InputError(what, where=loaded.source, fix=f"Open it with {OPENED_BY[found]}.")
         provenance = loaded.record["provenance"]
+        # What others tuned does not say whether it reads pairs.
+        found = loaded.model.problem_type, provenance.get("pairs", self.pairs and "task" not in provenance)
+        if found != (self.problem_type, self.pairs):
+            kinds = [
+                f"{problem_type.replace('_', ' ')} of {'pairs' if pairs else 'single texts'}"
+                for problem_type, pairs in (found, (self.problem_type, self.pairs))
+            ]
+            fix = f"Open it with {OPENED_BY[found]}." if found in OPENED_BY else "Choose another model."
+            raise InputError(f"holds a model for {kinds[0]}, not for {kinds[1]}", where=loaded.source, fix=fix)
         length = provenance.get("config", {}).get("max_length") or loaded.model.config.context_length
         # Those tuned here read an end of text, those tuned elsewhere what their own tokenizer puts there.
         tokenizer = loaded.require_tokenizer()
@@ -105,6 +116,32 @@ class BaseTextClassifier(TextModel[SequenceClassifier], ABC, Generic[A]):
         if self.max_tokens < 1:
             raise InputError(f"{max_length} tokens have no room for a text", where="max_length", fix="Pass 16, say.")
 
+    def __repr__(self) -> str:
+        return self._shown(f"labels: {', '.join(self.labels)}")
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the classes, in the order of the probabilities' columns."""
+        return self.model.labels
+
+    @property
+    @abstractmethod
+    def max_tokens(self) -> int:
+        """How many tokens are read at once, beside those that the tokenizer puts around them."""
+
+    def _tokens_at_once(self) -> int:
+        config = self.model.config
+        widths = 8 * config.embedding_dim + 3 * config.ff_dim + config.num_heads * self.max_length
+        return tokens_at_once(self.model.model.embed_tokens.weight.device, 4 * widths, TOKENS_PER_BATCH)
+
+
+class BaseTextClassifier(BaseClassifier[A]):
+    """What classifiers of single texts share.
+
+    A text longer than `max_length` tokens is read in windows of that length, all of it, and the windows vote: their
+    logits are averaged, each weighing as much as it has tokens.
+    """
+
     @overload
     def __call__(self, texts: str) -> A: ...
 
@@ -121,14 +158,6 @@ class BaseTextClassifier(TextModel[SequenceClassifier], ABC, Generic[A]):
         if isinstance(texts, str):
             return self([texts])[0]
         return self._predictions(require_texts(texts, "texts"))
-
-    def __repr__(self) -> str:
-        return self._shown(f"labels: {', '.join(self.labels)}")
-
-    @property
-    def labels(self) -> list[str]:
-        """The names of the classes, in the order of the probabilities' columns."""
-        return self.model.labels
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Return each text's token ids (int32), whole.
@@ -183,17 +212,12 @@ class BaseTextClassifier(TextModel[SequenceClassifier], ABC, Generic[A]):
                 np.add.at(totals, of, sizes * self._logits([windows[row] for row in rows]))
                 np.add.at(weights, of, sizes)
         self.model.train(was_training)
-        return self._probabilities(totals / weights)
+        return self.activate(totals / weights)
 
     def long_inputs(self, examples: Sequence[HasText]) -> dict[str, int]:
         """Return how many texts are longer than a window, by what is done with them."""
         encoded = self.encode([example.text for example in examples])
         return {"inputs read in windows": sum(len(ids) > self.max_tokens for ids in encoded)}
-
-    def _tokens_at_once(self) -> int:
-        config = self.model.config
-        widths = 8 * config.embedding_dim + 3 * config.ff_dim + config.num_heads * self.max_length
-        return tokens_at_once(self.model.model.embed_tokens.weight.device, 4 * widths, TOKENS_PER_BATCH)
 
     def _logits(self, windows: Sequence[np.ndarray]) -> np.ndarray:
         tokens, lengths = pad(windows, padding(self.tokenizer, self.model.config.vocab_size))
@@ -211,8 +235,8 @@ class TextClassifier(BaseTextClassifier[ClassPrediction]):
 
     problem_type = "single_label_classification"
 
-    def _probabilities(self, logits: np.ndarray) -> np.ndarray:
+    def activate(self, logits: np.ndarray) -> np.ndarray:
         return torch.from_numpy(logits).softmax(-1).numpy()
 
-    def answer(self, probabilities: list[float]) -> ClassPrediction:
-        return ClassPrediction(tuple(self.labels), tuple(probabilities))
+    def answer(self, activated: list[float]) -> ClassPrediction:
+        return ClassPrediction(tuple(self.labels), tuple(activated))

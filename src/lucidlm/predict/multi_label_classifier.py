@@ -37,8 +37,8 @@ class MultiLabelClassifier(BaseTextClassifier[MultiLabelPrediction]):
         super()._set(model, tokenizer, max_length)
         self.thresholds = (UNTUNED,) * len(self.labels)
 
-    def _probabilities(self, logits: np.ndarray) -> np.ndarray:
+    def activate(self, logits: np.ndarray) -> np.ndarray:
         return torch.from_numpy(logits).sigmoid().numpy()
 
-    def answer(self, probabilities: list[float]) -> MultiLabelPrediction:
-        return MultiLabelPrediction(tuple(self.labels), tuple(probabilities), self.thresholds)
+    def answer(self, activated: list[float]) -> MultiLabelPrediction:
+        return MultiLabelPrediction(tuple(self.labels), tuple(activated), self.thresholds)

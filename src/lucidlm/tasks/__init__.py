@@ -10,6 +10,7 @@ from lucidlm.tasks import (  # noqa: F401  (they register themselves)
     question_answering,
     recommendation,
     search,
+    sentence_pairs,
     sentiment,
     summarization,
     text_classification,

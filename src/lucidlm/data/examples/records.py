@@ -109,6 +109,23 @@ class LabelledText:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelledPair(LabelledText):
+    """Likewise two texts, `text` and `other`, whose relation the label names."""
+
+    other: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPair:
+    """Two texts and how similar they are, on the data's own scale."""
+
+    text: str
+    other: str
+    score: float
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
 class MultiLabelText:
     """A text and its labels, none or several, as the data writes them; no two are equal."""
 
@@ -190,6 +207,13 @@ class ClassPrediction:
     def label(self) -> str:
         """The most probable label; the first of several."""
         return self.labels[self.probabilities.index(max(self.probabilities))]
+
+
+@dataclass(frozen=True, slots=True)
+class NumberPrediction:
+    """The number that a regressor gives."""
+
+    value: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,11 @@ from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.data.split import Split
 from lucidlm.model.heads import SequenceClassifier
 from lucidlm.predict.batching import pad
-from lucidlm.predict.classifier import BaseTextClassifier, TextClassifier
+from lucidlm.predict.classifier import BaseClassifier, BaseTextClassifier, TextClassifier
 from lucidlm.tasks.text_classification import TextClassification
+from lucidlm.tokenize.tokenizer import Tokenizer
 from lucidlm.train.finetune.backbone import backbone_config, pretrained_backbone
-from lucidlm.train.finetune.config import ClassificationConfig
+from lucidlm.train.finetune.config import ClassificationConfig, RegressionConfig
 from lucidlm.train.finetune.objective import TaskObjective, random_window
 
 OUT_OF_BALANCE = 0.25
@@ -29,12 +30,14 @@ OUT_OF_BALANCE = 0.25
 class TextBatch:
     """Token ids (B, T) int64 padded on the right, their lengths (B,), and label numbers (B,) int64.
 
-    Of several labels a text, `labels` says which there are, float32 (B, labels).
+    Of several labels a text, `labels` says which there are, float32 (B, labels); of pairs they may be numbers, float32
+    (B,), and `token_type_ids` (B, T) int64 are the segments of the tokens.
     """
 
     tokens: Tensor
     lengths: Tensor
     labels: Tensor
+    token_type_ids: Tensor | None = None
 
 
 class ClassificationObjective(TaskObjective[ClassificationConfig, Any, TextBatch]):
@@ -46,7 +49,10 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, Any, TextBatch
 
     head: ClassVar[tuple[str, ...]] = ("score", "dense", "classifier")
     measures_loss: ClassVar[bool] = True
-    classifier_type: ClassVar[type[BaseTextClassifier[Any]]] = TextClassifier
+    classifier_type: ClassVar[type[BaseClassifier[Any]]] = TextClassifier
+
+    classifier: Any
+    """The predictor, which is of that type."""
 
     @classmethod
     def build(
@@ -66,7 +72,7 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, Any, TextBatch
         labels = cls.discover_labels(config, task, examples)
         backbone, tokenizer = pretrained_backbone(loaded, config.model)
         shape = backbone_config(backbone.config, config)
-        tokenizer = tokenizer.with_end()
+        tokenizer = cls.prepare_tokenizer(tokenizer)
         model = SequenceClassifier(
             shape,
             labels,
@@ -78,13 +84,24 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, Any, TextBatch
         model.model.load_state_dict(backbone.state_dict())
         length = config.max_length or shape.context_length
         classifier = cls.classifier_type.from_model(model.to(device), tokenizer, length)
-        task.label_ids(examples["validation"], labels)
         return cls(config, task, examples, model, tokenizer, classifier)
 
     @classmethod
-    def discover_labels(cls, config: ClassificationConfig, task: Any, examples: dict[Split, list[Any]]) -> list[str]:
-        """Return the names of the labels to learn."""
-        return task.discover_labels(examples["train"])
+    def prepare_tokenizer(cls, tokenizer: Tokenizer) -> Tokenizer:
+        """Return the tokenizer with what ends a text, where its class may be read."""
+        return tokenizer.with_end()
+
+    @classmethod
+    def discover_labels(cls, config: RegressionConfig, task: Any, examples: dict[Split, list[Any]]) -> list[str]:
+        """Return the names of the labels to learn.
+
+        Raises
+        ------
+        InputError: there are too few, or a label of the validation examples is not among them.
+        """
+        labels = task.discover_labels(examples["train"])
+        task.label_ids(examples["validation"], labels)
+        return labels
 
     def encode(self, examples: Sequence[Any]) -> list[int]:
         assert isinstance(self.predictor, BaseTextClassifier)
@@ -113,10 +130,7 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, Any, TextBatch
 
     def _window(self, ids: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Return a random window of a text that fits, after token dropout."""
-        ids = random_window(ids, self.classifier.max_tokens, generator)
-        if self.config.token_dropout:
-            ids = ids[generator.random(len(ids)) >= self.config.token_dropout]
-        return ids
+        return drop_tokens(random_window(ids, self.classifier.max_tokens, generator), self.config, generator)
 
     def counted(self, batch: TextBatch) -> int:
         return batch.labels.numel()
@@ -125,7 +139,7 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, Any, TextBatch
         return int(batch.lengths.sum())
 
     def loss(self, model: nn.Module, batch: TextBatch) -> Tensor:
-        logits = model(batch.tokens, batch.lengths).float()
+        logits = model(batch.tokens, batch.lengths, batch.token_type_ids).float()
         smoothing, weights = self.config.label_smoothing, self.weights.to(logits.device)
         return functional.cross_entropy(logits, batch.labels, weights, reduction="sum", label_smoothing=smoothing)
 
@@ -155,3 +169,8 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, Any, TextBatch
         if long := sum(len(ids) > max_tokens for ids in self.ids):
             return [f"{long:,} texts are longer than {max_tokens:,} tokens: read in stretches of that length"]
         return []
+
+
+def drop_tokens(ids: np.ndarray, config: RegressionConfig, generator: np.random.Generator) -> np.ndarray:
+    """Return `ids` (n,) without the share of them that token dropout leaves out."""
+    return ids[generator.random(len(ids)) >= config.token_dropout] if config.token_dropout else ids

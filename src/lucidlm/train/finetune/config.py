@@ -31,7 +31,7 @@ LabelSmoothing = Annotated[
 
 TextPooling = Annotated[
     Pooling | None,
-    Field(description="Read a text from its last, its first or its mean state (labels and embeddings only)."),
+    Field(description="Read a text from its last, first or mean state (labels, similarity, embeddings only)."),
 ]
 """None: the first state of a model that has segments (BERT), which was pretrained for that, else the mean; embeddings of
 a model that sentence-transformers made: the model's own way."""
@@ -131,25 +131,20 @@ class FinetuneConfig(PartsConfig):
         return min(whole, self.loop.max_steps or whole)
 
 
-class ClassificationConfig(FinetuneConfig):
-    """Fine-tuning of a classifier of texts.
+class RegressionConfig(FinetuneConfig):
+    """Fine-tuning of what gives texts a number.
 
     Parameters
     ----------
     token_dropout: drawn anew each time, so that the model cannot lean on single words (Iyyer et al. 2015, "Deep
         Unordered Composition Rivals Syntactic Methods"). None: 0.2 for what was pretrained here, none for others.
-    class_weights: "balanced" weighs each label by the inverse of its share, for data where labels are unequal.
     """
 
-    kind: ClassVar[str] = "text classification"
+    kind: ClassVar[str] = "similarity"
 
     pooling: TextPooling = None
     token_dropout: float | None = Field(
-        default=None, ge=0, lt=1, description="Share of a text's tokens left out in training (labels only)."
-    )
-    label_smoothing: LabelSmoothing = 0.0
-    class_weights: Literal["none", "balanced"] = Field(
-        default="none", description="balanced: rare labels weigh more (labels only)."
+        default=None, ge=0, lt=1, description="Share of a text's tokens left out in training (labels, similarity only)."
     )
 
     def for_model(self, loaded: LoadedModel) -> Self:
@@ -162,6 +157,22 @@ class ClassificationConfig(FinetuneConfig):
                 token_dropout=usual if self.token_dropout is None else self.token_dropout,
             )
         )
+
+
+class ClassificationConfig(RegressionConfig):
+    """Fine-tuning of a classifier of texts.
+
+    Parameters
+    ----------
+    class_weights: "balanced" weighs each label by the inverse of its share, for data where labels are unequal.
+    """
+
+    kind: ClassVar[str] = "text classification"
+
+    label_smoothing: LabelSmoothing = 0.0
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none", description="balanced: rare labels weigh more (labels only)."
+    )
 
 
 class TextGenerationConfig(FinetuneConfig):
@@ -195,7 +206,7 @@ class RetrievalConfig(FinetuneConfig):
         return super().for_model(loaded).changed(pooling=pooling)
 
 
-KINDS = (ClassificationConfig, TextGenerationConfig, QuestionAnsweringConfig, RetrievalConfig)
+KINDS = (ClassificationConfig, RegressionConfig, TextGenerationConfig, QuestionAnsweringConfig, RetrievalConfig)
 
 
 def config_class(task: str) -> type[FinetuneConfig]:
@@ -211,10 +222,11 @@ def config_class(task: str) -> type[FinetuneConfig]:
     from lucidlm.tasks.base.text_generation import TextGeneration
     from lucidlm.tasks.multi_label import MultiLabelClassification
     from lucidlm.tasks.question_answering import QuestionAnswering
+    from lucidlm.tasks.sentence_pairs import Similarity
     from lucidlm.tasks.text_classification import TextClassification
 
     classification = (TextClassification, MultiLabelClassification)
-    found, kinds = tasks.get(task), (classification, TextGeneration, QuestionAnswering, Retrieval)
+    found, kinds = tasks.get(task), (classification, Similarity, TextGeneration, QuestionAnswering, Retrieval)
     return next((config for config, kind in zip(KINDS, kinds, strict=True) if isinstance(found, kind)), FinetuneConfig)
 
 

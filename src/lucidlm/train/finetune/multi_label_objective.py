@@ -13,11 +13,11 @@ from torch.nn import functional
 from lucidlm.data.examples.records import MultiLabelText
 from lucidlm.data.split import Split
 from lucidlm.metrics.multi_label_metrics import f1_thresholds
-from lucidlm.predict.classifier import BaseTextClassifier
+from lucidlm.predict.classifier import BaseClassifier
 from lucidlm.predict.multi_label_classifier import MultiLabelClassifier
 from lucidlm.tasks.multi_label import MultiLabelClassification
 from lucidlm.train.finetune.classification_objective import ClassificationObjective, TextBatch
-from lucidlm.train.finetune.config import ClassificationConfig
+from lucidlm.train.finetune.config import RegressionConfig
 
 
 class MultiLabelObjective(ClassificationObjective):
@@ -26,15 +26,17 @@ class MultiLabelObjective(ClassificationObjective):
     Label weights, if any, make the texts that have a label weigh as much as those that have it not.
     """
 
-    classifier_type: ClassVar[type[BaseTextClassifier[Any]]] = MultiLabelClassifier
+    classifier_type: ClassVar[type[BaseClassifier[Any]]] = MultiLabelClassifier
 
     @classmethod
     def discover_labels(
-        cls, config: ClassificationConfig, task: MultiLabelClassification, examples: dict[Split, list[MultiLabelText]]
+        cls, config: RegressionConfig, task: MultiLabelClassification, examples: dict[Split, list[MultiLabelText]]
     ) -> list[str]:
         """Return the labels of all the data: where chance holds out a rare label's every text, it is still one to know."""
         own = examples["train"] + examples["test"]
-        return task.discover_labels(own if config.validation_data else own + examples["validation"])
+        labels = task.discover_labels(own if config.validation_data else own + examples["validation"])
+        task.label_ids(examples["validation"], labels)
+        return labels
 
     def encode_labels(self, examples: Sequence[MultiLabelText]) -> None:
         assert isinstance(self.task, MultiLabelClassification)
@@ -64,7 +66,6 @@ class MultiLabelObjective(ClassificationObjective):
         if not self.validation:
             return {}
         assert isinstance(self.task, MultiLabelClassification)
-        assert isinstance(self.classifier, MultiLabelClassifier)
         truth = self.task.label_ids(self.validation, self.classifier.labels)
         found = np.array([answer.probabilities for answer in self.classifier.predict(self.validation)])
         self.classifier.thresholds = tuple(f1_thresholds(truth, found).tolist())
@@ -80,5 +81,4 @@ class MultiLabelObjective(ClassificationObjective):
 
     def provenance(self) -> dict[str, Any]:
         """Return the threshold of each label."""
-        assert isinstance(self.classifier, MultiLabelClassifier)
         return {"thresholds": dict(zip(self.classifier.labels, self.classifier.thresholds, strict=True))}
