@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from tests.parity.tiny_models import BERT, ROTARY, close, ids, their, transforme
 
 from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.save import save_model
-from lucidlm.core.errors import InputError
 from lucidlm.model.heads import SequenceClassifier
 
 FAMILIES: dict[str, dict[str, Any]] = {"Bert": BERT, "Qwen3": {**ROTARY, "head_dim": 8}}
@@ -49,11 +47,3 @@ def test_one_label_is_enough_where_labels_stand_by_themselves(tmp_path: Path) ->
     model = load_model(tmp_path).model
     assert isinstance(model, SequenceClassifier)
     assert model.labels == ["spam"]
-
-
-def test_a_regressor_is_refused(tmp_path: Path) -> None:
-    their("Bert", "ForSequenceClassification", {**BERT, **NAMES}, tmp_path)
-    fields = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(fields | {"problem_type": "regression"}))
-    with pytest.raises(InputError, match="problem_type is 'regression'"):
-        load_model(tmp_path)
