@@ -124,14 +124,14 @@ def test_long_pairs_are_cut_and_counted(tiny_model: Path, nli: Path) -> None:
 
 
 def test_a_number_for_each_pair(tiny_model: Path, tmp_path: Path) -> None:
+    # How many of the two sentences praise: learned in seconds, which whether both are alike is not.
     rows = [
-        {"a": row["premise"], "b": row["hypothesis"], "gold": 5 if row["label"] in ("goodgood", "badbad") else 1}
-        for row in pairs(400, seed=1)
+        {"a": row["premise"], "b": row["hypothesis"], "gold": row["label"].count("good")} for row in pairs(400, seed=1)
     ]
     data, out = write(tmp_path / "sts.jsonl", rows), tmp_path / "scorer"
     fields = {"sentence1": "a", "sentence2": "b", "score": "gold"}
     config = configured(
-        "similarity", tiny_model, data, fields=fields, test=0.2, validation=0.1, loop={"max_steps": 250}, epochs=40
+        "similarity", tiny_model, data, fields=fields, test=0.2, validation=0.1, loop={"max_steps": 150}, epochs=20
     )
     assert type(config) is RegressionConfig
     finetune(config, out)
@@ -147,8 +147,11 @@ def test_a_number_for_each_pair(tiny_model: Path, tmp_path: Path) -> None:
     assert isinstance(model, SequenceClassifier)
     assert (model.problem_type, model.labels) == ("regression", ["score"])
     score = PairScorer(out, device="cpu")
-    same, apart = score(["awful plot boring 5678"] * 2, ["dreadful story awful 1234", "superb story superb 1234"])
-    assert same.value > apart.value
+    both, none = score(
+        ["wonderful plot superb 5678", "awful plot boring 5678"],
+        ["superb story brilliant 1234", "boring story awful 1"],
+    )
+    assert both.value > none.value + 0.5
 
 
 def test_settings_of_labels_are_refused_for_numbers() -> None:
