@@ -111,7 +111,9 @@ def test_thresholds_and_labels_are_saved_and_used(tagger: Path) -> None:
 
 
 def test_a_model_for_one_label_is_another_kind(tagger: Path) -> None:
-    with pytest.raises(InputError, match=r"multi label classification, not for single.*MultiLabelClassifier"):
+    with pytest.raises(
+        InputError, match=r"multi label classification of single texts, not for single.*MultiLabelClassifier"
+    ):
         TextClassifier(tagger)
 
 

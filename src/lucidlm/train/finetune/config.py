@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Tuning = Literal["full", "lora", "head"]
 
 LabelSmoothing = Annotated[
-    float, Field(ge=0, lt=1, description="Share of a target spread over the others (not for embeddings).")
+    float, Field(ge=0, lt=1, description="Share of a target spread over the others (not for embeddings, similarity).")
 ]
 """Szegedy et al. 2015, arXiv:1512.00567: over the other labels, tokens, or positions."""
 
