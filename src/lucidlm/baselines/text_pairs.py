@@ -6,7 +6,7 @@ How much two texts overlap says something of whether they mean the same, and les
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -15,18 +15,8 @@ from sklearn.preprocessing import StandardScaler
 
 from lucidlm.baselines.classifiers import ngram_vectorizer
 from lucidlm.core.errors import InputError
-from lucidlm.data.examples.records import ClassPrediction, LabelledPair, NumberPrediction, ScoredPair
+from lucidlm.data.examples.records import ClassPrediction, LabelledPair, NumberPrediction, ScoredPair, TwoTexts
 from lucidlm.data.scripts import words
-
-
-class HasTwoTexts(Protocol):
-    """An example with two texts."""
-
-    @property
-    def text(self) -> str: ...
-
-    @property
-    def other(self) -> str: ...
 
 
 class Overlap:
@@ -36,7 +26,7 @@ class Overlap:
     one's words that the other has; and how much longer the first is. A character of a script without spaces is a word.
     """
 
-    def fit(self, examples: Sequence[HasTwoTexts]) -> Self:
+    def fit(self, examples: Sequence[TwoTexts]) -> Self:
         """Learn the weights of words.
 
         Raises
@@ -52,7 +42,7 @@ class Overlap:
             raise InputError(what, fix="Pass more of it.") from None
         return self
 
-    def __call__(self, examples: Sequence[HasTwoTexts]) -> np.ndarray:
+    def __call__(self, examples: Sequence[TwoTexts]) -> np.ndarray:
         """Return the figures, float64 (n, 5)."""
         first: Any = self.vectorizer.transform([example.text for example in examples])
         second = self.vectorizer.transform([example.other for example in examples])

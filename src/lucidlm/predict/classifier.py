@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, overload
+from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from lucidlm.core.arguments import require_texts
 from lucidlm.core.devices import tokens_at_once
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import track
-from lucidlm.data.examples.records import ClassPrediction
+from lucidlm.data.examples.records import ClassPrediction, LabelledText, MultiLabelText
 from lucidlm.model.config import ProblemType
 from lucidlm.model.heads import SequenceClassifier
 from lucidlm.predict.batching import TOKENS_PER_BATCH, bucket_by_length, pad
@@ -32,13 +32,6 @@ OPENED_BY: dict[tuple[ProblemType, bool], str] = {
     ("regression", True): "PairScorer",
 }
 """The class for each kind of classifier, by what its logits mean and whether it reads pairs of texts."""
-
-
-class HasText(Protocol):
-    """An example with one text to classify."""
-
-    @property
-    def text(self) -> str: ...
 
 
 class BaseClassifier(TextModel[SequenceClassifier], ABC, Generic[A]):
@@ -181,7 +174,7 @@ class BaseTextClassifier(BaseClassifier[A]):
         """Return a window as the model reads it: between what begins and what ends a text, where its class may be read."""
         return np.array(self.tokenizer.whole(ids), dtype=np.int32)
 
-    def predict(self, examples: Sequence[HasText], label: str | None = None) -> list[A]:
+    def predict(self, examples: Sequence[LabelledText | MultiLabelText], label: str | None = None) -> list[A]:
         """Classify the text of each example; shows progress if given a `label` for it."""
         return self._predictions([example.text for example in examples], label)
 
@@ -214,7 +207,7 @@ class BaseTextClassifier(BaseClassifier[A]):
         self.model.train(was_training)
         return self.activate(totals / weights)
 
-    def long_inputs(self, examples: Sequence[HasText]) -> dict[str, int]:
+    def long_inputs(self, examples: Sequence[LabelledText | MultiLabelText]) -> dict[str, int]:
         """Return how many texts are longer than a window, by what is done with them."""
         encoded = self.encode([example.text for example in examples])
         return {"inputs read in windows": sum(len(ids) > self.max_tokens for ids in encoded)}

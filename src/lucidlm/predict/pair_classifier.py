@@ -7,7 +7,7 @@ around pairs, and those tuned here, where it puts nothing between two texts, an 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Generic, Protocol, TypeVar, overload
+from typing import Generic, TypeVar, overload
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ import torch
 from lucidlm.core.arguments import require_text, require_texts
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import track
-from lucidlm.data.examples.records import ClassPrediction, NumberPrediction
+from lucidlm.data.examples.records import ClassPrediction, NumberPrediction, TwoTexts
 from lucidlm.model.heads import SequenceClassifier
 from lucidlm.predict.batching import bucket_by_length, pad
 from lucidlm.predict.classifier import BaseClassifier
@@ -30,16 +30,6 @@ Encoded = tuple[np.ndarray, np.ndarray]
 
 Window = tuple[np.ndarray, int]
 """The ids that are read, int32 (T,), and where in them the second text begins."""
-
-
-class HasTwoTexts(Protocol):
-    """An example with two texts."""
-
-    @property
-    def text(self) -> str: ...
-
-    @property
-    def other(self) -> str: ...
 
 
 class BasePairClassifier(BaseClassifier[A], Generic[A]):
@@ -98,7 +88,7 @@ class BasePairClassifier(BaseClassifier[A], Generic[A]):
         ids = self.frame.joined(first[:kept], second[:other])
         return ids, len(ids) - len(self.frame.after) - other
 
-    def predict(self, examples: Sequence[HasTwoTexts], label: str | None = None) -> list[A]:
+    def predict(self, examples: Sequence[TwoTexts], label: str | None = None) -> list[A]:
         """Return the answer to each example; shows progress if given a `label` for it."""
         return self._predictions([example.text for example in examples], [example.other for example in examples], label)
 
@@ -118,7 +108,7 @@ class BasePairClassifier(BaseClassifier[A], Generic[A]):
         self.model.train(was_training)
         return [self.answer(row) for row in self.activate(logits).tolist()]
 
-    def long_inputs(self, examples: Sequence[HasTwoTexts]) -> dict[str, int]:
+    def long_inputs(self, examples: Sequence[TwoTexts]) -> dict[str, int]:
         """Return how many pairs do not fit, by what is done with them."""
         encoded = self.encode([example.text for example in examples], [example.other for example in examples])
         return {"inputs cut": sum(len(first) + len(second) > self.max_tokens for first, second in encoded)}

@@ -15,7 +15,7 @@ from lucidlm.baselines.classifiers import MajorityClass
 from lucidlm.baselines.text_pairs import MeanScore, OverlapClassifier, OverlapRegression
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
-from lucidlm.data.examples.records import ClassPrediction, LabelledPair, NumberPrediction, Row, ScoredPair
+from lucidlm.data.examples.records import ClassPrediction, LabelledPair, NumberPrediction, Row, ScoredPair, TwoTexts
 from lucidlm.metrics.label_metrics import positive_f1
 from lucidlm.metrics.similarity_metrics import similarity_metrics
 from lucidlm.metrics.statistics import Metric
@@ -119,7 +119,7 @@ class Similarity(Task[ScoredPair, NumberPrediction]):
         return {**texts, "similarity": example.score, "predicted": round(prediction.value, 4)}
 
 
-def _both(example: LabelledPair | ScoredPair) -> str:
+def _both(example: TwoTexts) -> str:
     return f"{example.text}\n{example.other}"
 
 

@@ -125,6 +125,9 @@ class ScoredPair:
     where: str
 
 
+TwoTexts = LabelledPair | ScoredPair
+
+
 @dataclass(frozen=True, slots=True)
 class MultiLabelText:
     """A text and its labels, none or several, as the data writes them; no two are equal."""
