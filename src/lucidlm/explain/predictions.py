@@ -110,15 +110,15 @@ def predict(
     if loaded.tokenizer is None:
         raise InputError("the model has no tokenizer.json", where="MODEL", fix="Restore it beside the weights.")
     loaded.model.to(device or torch.device("cpu"))
-    if isinstance(loaded.model, SequenceClassifier):
+    if isinstance(loaded.model, SequenceClassifier) and not loaded.record["provenance"].get("pairs"):
         several = loaded.model.problem_type == "multi_label_classification"
         return _label((MultiLabelClassifier if several else TextClassifier).of(loaded), text, target)
     if isinstance(loaded.model, LanguageModel) and loaded.model.config.causal:
         return _next_token(loaded.model, loaded.tokenizer, text, target)
     raise InputError(
-        "holds a model that finds spans or fills gaps, which is not explained yet",
+        "holds a model that finds spans, fills gaps or reads pairs, which is not explained yet",
         where="MODEL",
-        fix="Pass a causal language model or a classifier.",
+        fix="Pass a causal language model or a classifier of texts.",
     )
 
 

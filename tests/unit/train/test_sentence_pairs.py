@@ -16,6 +16,7 @@ from lucidlm.core.errors import InputError
 from lucidlm.evaluate.config import EvaluateConfig
 from lucidlm.evaluate.directory import evaluate_directory
 from lucidlm.evaluate.record import PREDICTIONS
+from lucidlm.explain.predictions import predict
 from lucidlm.model.heads import SequenceClassifier
 from lucidlm.predict.classifier import TextClassifier
 from lucidlm.predict.pair_classifier import PairClassifier, PairScorer
@@ -99,6 +100,8 @@ def test_a_model_of_pairs_is_no_model_of_single_texts(judge: Path) -> None:
         TextClassifier(judge)
     with pytest.raises(InputError, match="not for regression of pairs"):
         PairScorer(judge)
+    with pytest.raises(InputError, match="reads pairs, which is not explained yet"):
+        predict(load_model(judge), "a film")
 
 
 def test_an_unknown_label_is_named(judge: Path, tmp_path: Path) -> None:
