@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from lucidlm.model.config import ModelConfig
     from lucidlm.predict.classifier import TextClassifier
     from lucidlm.predict.embedder import TextEmbedder
+    from lucidlm.predict.multi_label_classifier import MultiLabelClassifier
+    from lucidlm.predict.pair_classifier import PairClassifier, PairScorer
     from lucidlm.predict.span_reader import SpanReader
     from lucidlm.predict.text_generator import TextGenerator
     from lucidlm.tokenize.tokenizer import Tokenizer
@@ -35,6 +37,9 @@ __all__ = [
     "InputTypeError",
     "LucidError",
     "ModelConfig",
+    "MultiLabelClassifier",
+    "PairClassifier",
+    "PairScorer",
     "SpanReader",
     "TextClassifier",
     "TextEmbedder",
@@ -55,6 +60,9 @@ __all__ = [
 _HOMES = {
     "BigLanguageModel": ("lucidlm.big_language_model", "BigLanguageModel"),
     "ModelConfig": ("lucidlm.model.config", "ModelConfig"),
+    "MultiLabelClassifier": ("lucidlm.predict.multi_label_classifier", "MultiLabelClassifier"),
+    "PairClassifier": ("lucidlm.predict.pair_classifier", "PairClassifier"),
+    "PairScorer": ("lucidlm.predict.pair_classifier", "PairScorer"),
     "SpanReader": ("lucidlm.predict.span_reader", "SpanReader"),
     "TextClassifier": ("lucidlm.predict.classifier", "TextClassifier"),
     "TextEmbedder": ("lucidlm.predict.embedder", "TextEmbedder"),

@@ -42,6 +42,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory, reviews_csv: Path, tiny_data
     for name in ("model", "assistant"):
         shutil.copytree(tiny_model, path / name)
     lucidlm.finetune("sentiment", model=tiny_model, data=reviews_csv, out=path / "judge", max_steps=2)
+    labels = {"labels": "label"}
+    lucidlm.finetune("multi-label", model=tiny_model, data=reviews_csv, fields=labels, out=path / "tagger", max_steps=2)
     return path
 
 

@@ -58,6 +58,8 @@ LAZY = {
     "lucidlm.checkpoint.load",
     "lucidlm.predict.classifier",
     "lucidlm.predict.embedder",
+    "lucidlm.predict.multi_label_classifier",
+    "lucidlm.predict.pair_classifier",
     "lucidlm.predict.span_reader",
     "lucidlm.predict.text_generator",
 }

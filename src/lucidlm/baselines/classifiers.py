@@ -52,17 +52,8 @@ class TfidfLogisticRegression:
         InputError: all of the data has one label, or there is no n-gram in it.
         """
         texts, labels = [example.text for example in training], [example.label for example in training]
-        by_character = separates_no_words(texts)
-        self.name = f"TF-IDF ({'character 1–3' if by_character else 'word 1–2'}-grams) + logistic regression"
-        self.model: Pipeline = make_pipeline(
-            TfidfVectorizer(
-                analyzer="char" if by_character else "word",
-                ngram_range=(1, 3) if by_character else (1, 2),
-                sublinear_tf=True,
-                min_df=2 if len(texts) > FEW else 1,  # few texts repeat hardly any n-gram
-            ),
-            LogisticRegression(C=10, max_iter=1000),
-        )
+        vectorizer, self.name = ngram_vectorizer(texts)
+        self.model: Pipeline = make_pipeline(vectorizer, LogisticRegression(C=10, max_iter=1000))
         try:
             self.model.fit(texts, labels)
         except ValueError as error:  # one class, or no n-gram at all
@@ -77,3 +68,15 @@ class TfidfLogisticRegression:
         rows = self.model.predict_proba([example.text for example in examples])
         labels = tuple(map(str, self.model.classes_))
         return [ClassPrediction(labels, tuple(row)) for row in rows.tolist()]
+
+
+def ngram_vectorizer(texts: Sequence[str]) -> tuple[TfidfVectorizer, str]:
+    """Return a vectorizer for texts like these, not yet fitted, and the name of a linear model over its n-grams."""
+    by_character = separates_no_words(texts)
+    vectorizer = TfidfVectorizer(
+        analyzer="char" if by_character else "word",
+        ngram_range=(1, 3) if by_character else (1, 2),
+        sublinear_tf=True,
+        min_df=2 if len(texts) > FEW else 1,  # few texts repeat hardly any n-gram
+    )
+    return vectorizer, f"TF-IDF ({'character 1–3' if by_character else 'word 1–2'}-grams) + logistic regression"

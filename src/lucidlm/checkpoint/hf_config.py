@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lucidlm.checkpoint.families import family_named
 from lucidlm.checkpoint.family import Family, ModelKind
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log
+from lucidlm.model.config import ProblemType
 
 ENDINGS: dict[str, ModelKind] = {
     "ForCausalLM": "language",
@@ -40,8 +41,9 @@ def read_hf_config(fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if fields.get("architectures") == [family.backbone] and (config.head_transform or not config.tied_embeddings):
         log(f"{where}: a Transformer without a head; until one is trained, every token has the same chance")
     if kind == "classifier":
-        _require_classes(fields, family, where)
-        record |= {"labels": _labels(fields, where), "pooling": family.classifier_pooling}
+        problem_type = _problem_type(fields, family, where)
+        labels = _labels(fields, where, problem_type)
+        record |= {"labels": labels, "pooling": family.classifier_pooling, "problem_type": problem_type}
     return record
 
 
@@ -60,22 +62,23 @@ def _kind(architectures: object, family: Family, where: str) -> ModelKind:
     )
 
 
-def _require_classes(fields: Mapping[str, Any], family: Family, where: str) -> None:
-    """Refuse regressors, multi-label classifiers and other poolings: their outputs would be misread as probabilities."""
+def _problem_type(fields: Mapping[str, Any], family: Family, where: str) -> ProblemType:
+    """Return what a classifier's logits mean; refuse other poolings: they would be misread."""
     pooling = fields.get("classifier_pooling", family.defaults.get("classifier_pooling", family.classifier_pooling))
     if pooling != family.classifier_pooling:
         raise InputError(f"classifier_pooling {pooling!r} is not supported", where=where)
-    problem = fields.get("problem_type")
-    if problem not in (None, "single_label_classification"):
+    problem = fields.get("problem_type") or "single_label_classification"
+    if problem not in get_args(ProblemType):
         raise InputError(
-            f"problem_type is {problem!r}; only classifiers that choose one class are supported",
+            f"problem_type is {problem!r}, which is not supported",
             where=where,
             fix="Choose another model.",
         )
+    return problem
 
 
-def _labels(fields: Mapping[str, Any], where: str) -> list[str]:
-    """Return the class names in the order of their ids."""
+def _labels(fields: Mapping[str, Any], where: str, problem_type: ProblemType) -> list[str]:
+    """Return the class names in the order of their ids: two at least to choose one of, and one for a number."""
     count = fields.get("num_labels")
     if count is not None and (type(count) is not int or not 0 < count <= MOST_CLASSES):
         raise InputError(f"num_labels is {count!r}, not a number of classes", where=where)
@@ -90,7 +93,9 @@ def _labels(fields: Mapping[str, Any], where: str) -> list[str]:
         raise InputError(
             f"id2label names {len(names)} classes, num_labels says {count}", where=where, fix="Correct either."
         )
-    if len(names) == 1:
+    if len(names) > 1 and problem_type == "regression":
+        raise InputError(f"gives {len(names)} numbers; one is supported", where=where, fix="Choose another model.")
+    if len(names) == 1 and problem_type == "single_label_classification":
         raise InputError(
             "has a single class: it gives texts a figure, not a class", where=where, fix="Choose another model."
         )

@@ -165,7 +165,8 @@ def _empty(record: dict[str, Any], config: ModelConfig) -> Model:
     """Build the model on the meta device: its weights are loaded later and need no memory before."""
     with torch.device("meta"):
         if record["kind"] == "classifier":
-            return SequenceClassifier(config, record["labels"], record["pooling"], seed=None)
+            problem_type = record.get("problem_type", "single_label_classification")  # as earlier versions had no other
+            return SequenceClassifier(config, record["labels"], record["pooling"], seed=None, problem_type=problem_type)
         return (LanguageModel if record["kind"] == "language" else SpanExtractor)(config, seed=None)
 
 

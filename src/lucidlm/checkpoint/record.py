@@ -11,7 +11,7 @@ from lucidlm.checkpoint.family import ModelKind
 from lucidlm.checkpoint.weights import own_file
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import check_file, listed_files, read_json
-from lucidlm.model.config import Pooling
+from lucidlm.model.config import Pooling, ProblemType
 from lucidlm.tokenize.files import RECORD
 from lucidlm.version import __version__
 
@@ -60,6 +60,7 @@ def _files(record: dict[str, Any], where: Path) -> dict[str, tuple[int, str]]:
             kind not in get_args(ModelKind)
             or not all(isinstance(record[part], dict) for part in ("model", "provenance"))
             or (kind == "classifier" and not (labelled and record["pooling"] in get_args(Pooling)))
+            or record.get("problem_type") not in (None, *get_args(ProblemType))
         ):
             raise ValueError
         return {own_file(name, where): kept for name, kept in listed_files(record.get("files")).items()}

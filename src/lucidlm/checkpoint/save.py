@@ -82,7 +82,7 @@ def save_model(
         "files": describe_files(directory, names),
     }
     if isinstance(model, SequenceClassifier):
-        record |= {"labels": model.labels, "pooling": model.pooling}
+        record |= {"labels": model.labels, "pooling": model.pooling, "problem_type": model.problem_type}
     write_json(directory / RECORD, with_checksum(record))
 
 
@@ -152,6 +152,7 @@ def _config_json(family: Family | None, model: Model, tokenizer: Tokenizer | Non
         fields["id2label"] = {str(index): label for index, label in enumerate(model.labels)}
         fields["label2id"] = {label: index for index, label in enumerate(model.labels)}
         fields["classifier_pooling"] = model.pooling
+        fields["problem_type"] = model.problem_type
         if model.pad_id is not None or (tokenizer is not None and _may_end_text(tokenizer.pad_id, tokenizer)):
             known = model.pad_id is not None and model.pad_id < model.config.vocab_size
             fields["pad_token_id"] = model.pad_id if known else None

@@ -19,13 +19,14 @@ import numpy as np
 from lucidlm.core.devices import describe_machine
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.progress import log
-from lucidlm.data.examples.records import ClassPrediction
+from lucidlm.data.examples.records import ClassPrediction, MultiLabelPrediction
 from lucidlm.evaluate.answers import PARTIAL, answer_all
 from lucidlm.evaluate.leakage import Leak
 from lucidlm.evaluate.record import Evaluation, Measure, Score, digest, write_evaluation
 from lucidlm.metrics.statistics import Metric, compare, estimate
 from lucidlm.predict.classifier import TextClassifier
 from lucidlm.tasks.base.task import Predictor, Task, unknown_to
+from lucidlm.tasks.multi_label import MultiLabelClassification
 from lucidlm.tasks.text_classification import TextClassification
 
 
@@ -75,8 +76,9 @@ def evaluate_task(
     if not examples:
         raise InputError("there are no examples to evaluate on", where=data, fix="Pass data that has some.")
     data_sha256 = digest(examples)
-    labels: list[str] = list(getattr(predictor, "labels", ())) if isinstance(task, TextClassification) else []
-    if isinstance(task, TextClassification):
+    labels: list[str] = []
+    if isinstance(task, TextClassification | MultiLabelClassification):
+        labels += getattr(predictor, "labels", ())
         task.label_ids([*examples, *training], labels)
     partial = None if out is None else Path(out) / PARTIAL
     if partial is not None and not resume:
@@ -94,10 +96,10 @@ def evaluate_task(
     rivals = [_judge(part, metrics, examples, found, start, seed) for part, found in branches.items()]
     for baseline in task.baselines() if training else ():
         start = time.perf_counter()
-        found = baseline.fit(training).predict(examples)
+        given: list[Any] = baseline.fit(training).predict(examples)
         if isinstance(task, TextClassification):
-            found = [_aligned(answer, labels, task) for answer in found]
-        rivals.append(_judge(baseline.name, metrics, examples, found, start, seed))
+            given = [_aligned(answer, labels, task) for answer in given]
+        rivals.append(_judge(baseline.name, metrics, examples, given, start, seed))
     # Models are compared on the first metric, so it should be one that the baselines have too.
     metrics.sort(key=lambda metric: any(metric.name not in rival.score.metrics for rival in rivals))
     decisive, first = metrics[0].value, metrics[0].name
@@ -151,7 +153,7 @@ def _judge(
 ) -> _Judged:
     seconds = time.perf_counter() - start
     for example, answer in zip(examples, answers, strict=True):
-        if isinstance(answer, ClassPrediction) and not np.isfinite(answer.probabilities).all():
+        if isinstance(answer, ClassPrediction | MultiLabelPrediction) and not np.isfinite(answer.probabilities).all():
             raise LucidError(
                 f"{name} gives probabilities that are not finite",
                 where=example.where,

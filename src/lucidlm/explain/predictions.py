@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
@@ -21,7 +22,8 @@ from lucidlm.inference.decode import suppressed_tokens
 from lucidlm.inference.end_of_text import ends_of
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel, SequenceClassifier
-from lucidlm.predict.classifier import TextClassifier
+from lucidlm.predict.classifier import BaseTextClassifier, TextClassifier
+from lucidlm.predict.multi_label_classifier import MultiLabelClassifier
 from lucidlm.tokenize.embedding_rows import refuse_beyond
 from lucidlm.tokenize.tokenizer import Tokenizer, TokenizerKind
 
@@ -110,14 +112,15 @@ def predict(
     if loaded.tokenizer is None:
         raise InputError("the model has no tokenizer.json", where="MODEL", fix="Restore it beside the weights.")
     loaded.model.to(device or torch.device("cpu"))
-    if isinstance(loaded.model, SequenceClassifier):
-        return _label(TextClassifier.of(loaded), text, target)
+    if isinstance(loaded.model, SequenceClassifier) and not loaded.record["provenance"].get("pairs"):
+        several = loaded.model.problem_type == "multi_label_classification"
+        return _label((MultiLabelClassifier if several else TextClassifier).of(loaded), text, target)
     if isinstance(loaded.model, LanguageModel) and loaded.model.config.causal:
         return _next_token(loaded.model, loaded.tokenizer, text, target)
     raise InputError(
-        "holds a model that finds spans or fills gaps, which is not explained yet",
+        "holds a model that finds spans, fills gaps or reads pairs, which is not explained yet",
         where="MODEL",
-        fix="Pass a causal language model or a classifier.",
+        fix="Pass a causal language model or a classifier of texts.",
     )
 
 
@@ -153,7 +156,7 @@ def _behind(tokenizer: Tokenizer, text: str, ids: list[int], target: str) -> lis
     return whole[len(ids) :] if whole[: len(ids)] == ids else tokenizer.encode(target)
 
 
-def _label(classifier: TextClassifier, text: str, target: str | None) -> Prediction:
+def _label(classifier: BaseTextClassifier[Any], text: str, target: str | None) -> Prediction:
     model, tokenizer = classifier.model, classifier.tokenizer
     if target is not None and target not in model.labels:
         raise InputError(
@@ -170,7 +173,8 @@ def _label(classifier: TextClassifier, text: str, target: str | None) -> Predict
         if model.wide is not None:
             texts = [tokenizer.decode(row) for row in tokens.tolist()]
             logits = torch.from_numpy(model.wide.add(logits.double().cpu().numpy(), texts))
-        return logits.log_softmax(-1)
+        several = classifier.problem_type == "multi_label_classification"
+        return functional.logsigmoid(logits) if several else logits.log_softmax(-1)
 
     if target is None:
         with torch.inference_mode():

@@ -33,6 +33,19 @@ def classification_metrics(truth: Truth) -> list[Metric]:
     ]
 
 
+def positive_f1(truth: Truth, positive: str) -> Metric:
+    """Return the F1 of one label, as GLUE has it for paraphrases (Wang et al. 2018, arXiv:1804.07461)."""
+
+    def counts(examples: Sequence[LabelledText], predictions: Sequence[ClassPrediction]) -> np.ndarray:
+        labels = predictions[0].labels
+        place = labels.index(positive) if positive in labels else -1
+        right = truth(examples, labels) == place
+        chosen = np.array([prediction.label == positive for prediction in predictions])
+        return np.stack([right & chosen, right.astype(np.float64) + chosen], axis=1)
+
+    return Metric("f1", counts, lambda sums: 2 * sums[..., 0] / np.maximum(sums[..., 1], 1))
+
+
 def confusion_cells(truth: np.ndarray, predictions: Sequence[ClassPrediction]) -> np.ndarray:
     """Return (n, k * k), for each example a 1 in the cell (true class, predicted class) of the confusion matrix."""
     classes = len(predictions[0].labels)

@@ -12,6 +12,10 @@ from lucidlm.core.config import Config
 Pooling = Literal["last", "mean", "first"]
 """What of a text's states stands for the text."""
 
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+"""What a classifier's logits mean, in transformers' words: one label of all (softmax), each label by itself (sigmoid), or
+a number as it is."""
+
 
 class RopeScaling(Config):
     """How rotary positions are stretched for contexts longer than those a model was first trained on.

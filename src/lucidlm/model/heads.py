@@ -11,7 +11,7 @@ from torch.nn import functional
 from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import torch_generator
 from lucidlm.model.attention import LayerCache
-from lucidlm.model.config import ModelConfig, Pooling
+from lucidlm.model.config import ModelConfig, Pooling, ProblemType
 from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.loss import chunk_rows, token_losses
 from lucidlm.model.ngrams import WideBranch
@@ -167,7 +167,7 @@ def text_states(
 
 
 class SequenceClassifier(nn.Module):
-    """One class for a whole text.
+    """Logits of the labels of a whole text.
 
     Causal backbones have a linear `score`, as transformers' Qwen3ForSequenceClassification; bidirectional ones a dense
     layer and `classifier`: with GELU between as EuroBertForSequenceClassification, or, if a text is read from its first
@@ -182,6 +182,7 @@ class SequenceClassifier(nn.Module):
         the "first" token's (BERT's way; a causal model's first token has seen nothing else).
     pad_id: the token that texts are padded with. Where a text itself ends with it, the last token is the one before,
         since that is what transformers reads: its classifiers know padding by this token, and by nothing else.
+    problem_type: what the logits mean.
 
     Raises
     ------
@@ -195,6 +196,7 @@ class SequenceClassifier(nn.Module):
         pooling: Pooling,
         seed: int | None = 0,
         pad_id: int | None = None,
+        problem_type: ProblemType = "single_label_classification",
     ) -> None:
         super().__init__()
         if config.causal and pooling == "first":
@@ -207,6 +209,7 @@ class SequenceClassifier(nn.Module):
         self.pooling: Pooling = pooling
         self.pad_id = pad_id
         self.wide: WideBranch | None = None
+        self.problem_type: ProblemType = problem_type
         self.model = Transformer(config)
         self.dropout = nn.Dropout(config.dropout)
         width = config.embedding_dim

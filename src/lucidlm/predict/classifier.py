@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Self, overload
+from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 import numpy as np
 import torch
@@ -14,24 +15,27 @@ from lucidlm.core.arguments import require_texts
 from lucidlm.core.devices import tokens_at_once
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import track
-from lucidlm.data.examples.records import ClassPrediction, LabelledText
+from lucidlm.data.examples.records import ClassPrediction, LabelledText, MultiLabelText
+from lucidlm.model.config import ProblemType
 from lucidlm.model.heads import SequenceClassifier
 from lucidlm.predict.batching import TOKENS_PER_BATCH, bucket_by_length, pad
 from lucidlm.predict.text_model import TextModel
 from lucidlm.tokenize.embedding_rows import padding, refuse_beyond
 from lucidlm.tokenize.tokenizer import Tokenizer
 
+A = TypeVar("A")
 
-class TextClassifier(TextModel[SequenceClassifier]):
-    """A classifier of texts.
+OPENED_BY: dict[tuple[ProblemType, bool], str] = {
+    ("single_label_classification", False): "TextClassifier",
+    ("single_label_classification", True): "PairClassifier",
+    ("multi_label_classification", False): "MultiLabelClassifier",
+    ("regression", True): "PairScorer",
+}
+"""The class for each kind of classifier, by what its logits mean and whether it reads pairs of texts."""
 
-    >>> judge = TextClassifier("judge")
-    >>> judge("good film").label
-    'positive'
 
-    A text longer than `max_length` tokens is read in windows of that length, all of it, and the windows vote: their
-    logits are averaged, each weighing as much as it has tokens. Where counted n-grams stand beside the Transformer, their
-    logits are added.
+class BaseClassifier(TextModel[SequenceClassifier], ABC, Generic[A]):
+    """What all classifiers share; a subclass says what they read and what the logits mean.
 
     Parameters
     ----------
@@ -40,8 +44,24 @@ class TextClassifier(TextModel[SequenceClassifier]):
 
     Raises
     ------
-    InputError: there is no such model, or it is no classifier.
+    InputError: there is no such model, or it is no classifier of this kind.
     """
+
+    problem_type: ClassVar[ProblemType]
+    pairs: ClassVar[bool] = False
+    """Whether it reads two texts together."""
+
+    @abstractmethod
+    def activate(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probabilities of logits, or what else they stand for, both (texts, labels) float64."""
+
+    @abstractmethod
+    def answer(self, activated: list[float]) -> A:
+        """Return the answer to a text, given what is `activated` for it, a number for each label."""
+
+    @abstractmethod
+    def predict(self, examples: Sequence[Any], label: str | None = None) -> list[A]:
+        """Return the answer to each example; shows progress if given a `label` for it."""
 
     @classmethod
     def from_model(cls, model: SequenceClassifier, tokenizer: Tokenizer, max_length: int) -> Self:
@@ -63,6 +83,15 @@ class TextClassifier(TextModel[SequenceClassifier]):
                 fix="Fine-tune it first: lucidlm finetune TASK --model … --data … --out ….",
             )
         provenance = loaded.record["provenance"]
+        # What others tuned does not say whether it reads pairs.
+        found = loaded.model.problem_type, provenance.get("pairs", self.pairs and "task" not in provenance)
+        if found != (self.problem_type, self.pairs):
+            kinds = [
+                f"{problem_type.replace('_', ' ')} of {'pairs' if pairs else 'single texts'}"
+                for problem_type, pairs in (found, (self.problem_type, self.pairs))
+            ]
+            fix = f"Open it with {OPENED_BY[found]}." if found in OPENED_BY else "Choose another model."
+            raise InputError(f"holds a model for {kinds[0]}, not for {kinds[1]}", where=loaded.source, fix=fix)
         length = provenance.get("config", {}).get("max_length") or loaded.model.config.context_length
         # Those tuned here read an end of text, those tuned elsewhere what their own tokenizer puts there.
         tokenizer = loaded.require_tokenizer()
@@ -80,14 +109,40 @@ class TextClassifier(TextModel[SequenceClassifier]):
         if self.max_tokens < 1:
             raise InputError(f"{max_length} tokens have no room for a text", where="max_length", fix="Pass 16, say.")
 
-    @overload
-    def __call__(self, texts: str) -> ClassPrediction: ...
+    def __repr__(self) -> str:
+        return self._shown(f"labels: {', '.join(self.labels)}")
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the classes, in the order of the probabilities' columns."""
+        return self.model.labels
+
+    @property
+    @abstractmethod
+    def max_tokens(self) -> int:
+        """How many tokens are read at once, beside those that the tokenizer puts around them."""
+
+    def _tokens_at_once(self) -> int:
+        config = self.model.config
+        widths = 8 * config.embedding_dim + 3 * config.ff_dim + config.num_heads * self.max_length
+        return tokens_at_once(self.model.model.embed_tokens.weight.device, 4 * widths, TOKENS_PER_BATCH)
+
+
+class BaseTextClassifier(BaseClassifier[A]):
+    """What classifiers of single texts share.
+
+    A text longer than `max_length` tokens is read in windows of that length, all of it, and the windows vote: their
+    logits are averaged, each weighing as much as it has tokens.
+    """
 
     @overload
-    def __call__(self, texts: Sequence[str]) -> list[ClassPrediction]: ...
+    def __call__(self, texts: str) -> A: ...
 
-    def __call__(self, texts: str | Sequence[str]) -> ClassPrediction | list[ClassPrediction]:
-        """Return the label of a text and the probabilities of all labels, or those of each of several texts.
+    @overload
+    def __call__(self, texts: Sequence[str]) -> list[A]: ...
+
+    def __call__(self, texts: str | Sequence[str]) -> A | list[A]:
+        """Return the label of a text, or its labels, and the probabilities of all labels, or those of each of several texts.
 
         Raises
         ------
@@ -96,14 +151,6 @@ class TextClassifier(TextModel[SequenceClassifier]):
         if isinstance(texts, str):
             return self([texts])[0]
         return self._predictions(require_texts(texts, "texts"))
-
-    def __repr__(self) -> str:
-        return self._shown(f"labels: {', '.join(self.labels)}")
-
-    @property
-    def labels(self) -> list[str]:
-        """The names of the classes, in the order of the probabilities' columns."""
-        return self.model.labels
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Return each text's token ids (int32), whole.
@@ -127,31 +174,23 @@ class TextClassifier(TextModel[SequenceClassifier]):
         """Return a window as the model reads it: between what begins and what ends a text, where its class may be read."""
         return np.array(self.tokenizer.whole(ids), dtype=np.int32)
 
-    def predict(self, examples: Sequence[LabelledText], label: str | None = None) -> list[ClassPrediction]:
+    def predict(self, examples: Sequence[LabelledText | MultiLabelText], label: str | None = None) -> list[A]:
         """Classify the text of each example; shows progress if given a `label` for it."""
         return self._predictions([example.text for example in examples], label)
 
-    def _predictions(self, texts: Sequence[str], label: str | None = None) -> list[ClassPrediction]:
-        return self._named(self._logits(texts, label))
+    def _predictions(self, texts: Sequence[str], label: str | None = None) -> list[A]:
+        return self._answers(self._logits(texts, label))
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the probabilities (texts, labels), float64, of each label for each text."""
-        return _probabilities(self._logits(texts, label="classifying"))
+        return self.activate(self._logits(texts, label="classifying"))
 
-    def branches(self, examples: Sequence[LabelledText]) -> dict[str, list[ClassPrediction]]:
-        """Return what each branch by itself predicts, by its name; nothing where the Transformer has none beside it."""
-        if self.model.wide is None:
-            return {}
-        texts = [example.text for example in examples]
-        logits = {"Transformer alone": self.deep_logits(texts), "n-grams alone": self.model.wide.ngrams.logits(texts)}
-        return {name: self._named(found) for name, found in logits.items()}
-
-    def _named(self, logits: np.ndarray) -> list[ClassPrediction]:
-        return [ClassPrediction(tuple(self.labels), tuple(row)) for row in _probabilities(logits).tolist()]
+    def _answers(self, logits: np.ndarray) -> list[A]:
+        return [self.answer(row) for row in self.activate(logits).tolist()]
 
     def _logits(self, texts: Sequence[str], label: str | None) -> np.ndarray:
-        deep = self.deep_logits(texts, label)
-        return deep if self.model.wide is None else self.model.wide.add(deep, texts)
+        """Return the logits (texts, labels) that answers are read off, float64."""
+        return self.deep_logits(texts, label)
 
     def deep_logits(self, texts: Sequence[str], label: str | None = None) -> np.ndarray:
         """Return the Transformer's logits (texts, labels), float64; shows progress if given a `label` for it."""
@@ -175,15 +214,10 @@ class TextClassifier(TextModel[SequenceClassifier]):
         self.model.train(was_training)
         return totals / weights
 
-    def long_inputs(self, examples: Sequence[LabelledText]) -> dict[str, int]:
+    def long_inputs(self, examples: Sequence[LabelledText | MultiLabelText]) -> dict[str, int]:
         """Return how many texts are longer than a window, by what is done with them."""
         encoded = self.encode([example.text for example in examples])
         return {"inputs read in windows": sum(len(ids) > self.max_tokens for ids in encoded)}
-
-    def _tokens_at_once(self) -> int:
-        config = self.model.config
-        widths = 8 * config.embedding_dim + 3 * config.ff_dim + config.num_heads * self.max_length
-        return tokens_at_once(self.model.model.embed_tokens.weight.device, 4 * widths, TOKENS_PER_BATCH)
 
     def _read(self, windows: Sequence[np.ndarray]) -> np.ndarray:
         tokens, lengths = pad(windows, padding(self.tokenizer, self.model.config.vocab_size))
@@ -191,5 +225,32 @@ class TextClassifier(TextModel[SequenceClassifier]):
         return self.model(tokens.to(device), lengths.to(device)).double().cpu().numpy()
 
 
-def _probabilities(logits: np.ndarray) -> np.ndarray:
-    return torch.from_numpy(logits).softmax(-1).numpy()
+class TextClassifier(BaseTextClassifier[ClassPrediction]):
+    """A classifier that gives a text one of its labels.
+
+    >>> judge = TextClassifier("judge")
+    >>> judge("good film").label
+    'positive'
+
+    Where counted n-grams stand beside the Transformer, their logits are added to its own.
+    """
+
+    problem_type = "single_label_classification"
+
+    def branches(self, examples: Sequence[LabelledText]) -> dict[str, list[ClassPrediction]]:
+        """Return what each branch by itself predicts, by its name; nothing where the Transformer has none beside it."""
+        if self.model.wide is None:
+            return {}
+        texts = [example.text for example in examples]
+        logits = {"Transformer alone": self.deep_logits(texts), "n-grams alone": self.model.wide.ngrams.logits(texts)}
+        return {name: self._answers(found) for name, found in logits.items()}
+
+    def _logits(self, texts: Sequence[str], label: str | None) -> np.ndarray:
+        deep = self.deep_logits(texts, label)
+        return deep if self.model.wide is None else self.model.wide.add(deep, texts)
+
+    def activate(self, logits: np.ndarray) -> np.ndarray:
+        return torch.from_numpy(logits).softmax(-1).numpy()
+
+    def answer(self, activated: list[float]) -> ClassPrediction:
+        return ClassPrediction(tuple(self.labels), tuple(activated))

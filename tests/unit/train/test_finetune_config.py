@@ -15,6 +15,7 @@ from lucidlm.train.finetune.config import (
     FinetuneConfig,
     QuestionAnsweringConfig,
     RetrievalConfig,
+    TextClassificationConfig,
     TextGenerationConfig,
 )
 
@@ -28,8 +29,10 @@ def of(task: str, **fields: Any) -> FinetuneConfig:
 @pytest.mark.parametrize(
     ("task", "kind"),
     [
-        ("sentiment", ClassificationConfig),
-        ("text-classification", ClassificationConfig),
+        ("sentiment", TextClassificationConfig),
+        ("text-classification", TextClassificationConfig),
+        ("entailment", ClassificationConfig),
+        ("multi-label", ClassificationConfig),
         ("translation", TextGenerationConfig),
         ("dialogue", TextGenerationConfig),
         ("question-answering", QuestionAnsweringConfig),
@@ -53,10 +56,10 @@ def test_the_task_chooses_the_settings(task: str, kind: type[FinetuneConfig], tm
         ("sentiment", "temperature", 0.1, "search and recommendation"),
         ("sentiment", "synthetic", "a.txt", "question answering"),
         ("translation", "class_weights", "balanced", "text classification"),
-        ("translation", "pooling", "mean", "text classification and search and recommendation"),
+        ("translation", "pooling", "mean", "text classification and similarity and search and recommendation"),
         ("translation", "on_conflict", "first", "text classification"),
         ("semantic-search", "label_smoothing", 0.1, "text classification and text generation and question answering"),
-        ("question-answering", "token_dropout", 0.1, "text classification"),
+        ("question-answering", "token_dropout", 0.1, "text classification and similarity"),
         ("perplexity", "temperature", 0.1, "search and recommendation"),
     ],
 )

@@ -109,6 +109,35 @@ class LabelledText:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelledPair(LabelledText):
+    """Likewise two texts, `text` and `other`, whose relation the label names."""
+
+    other: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPair:
+    """Two texts and how similar they are, on the data's own scale."""
+
+    text: str
+    other: str
+    score: float
+    where: str
+
+
+TwoTexts = LabelledPair | ScoredPair
+
+
+@dataclass(frozen=True, slots=True)
+class MultiLabelText:
+    """A text and its labels, none or several, as the data writes them; no two are equal."""
+
+    text: str
+    labels: tuple[str, ...]
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A stretch of a context: `context[start : start + len(text)] == text`, counted in characters."""
 
@@ -181,6 +210,28 @@ class ClassPrediction:
     def label(self) -> str:
         """The most probable label; the first of several."""
         return self.labels[self.probabilities.index(max(self.probabilities))]
+
+
+@dataclass(frozen=True, slots=True)
+class NumberPrediction:
+    """The number that a regressor gives."""
+
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class MultiLabelPrediction:
+    """A multi-label classifier's answer: for each of `labels` its probability, and from which one on it is chosen."""
+
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    thresholds: tuple[float, ...]
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The labels whose probability reaches their threshold; there may be none."""
+        each = zip(self.labels, self.probabilities, self.thresholds, strict=True)
+        return tuple(label for label, probability, threshold in each if probability >= threshold)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from lucidlm.core.progress import log
 from lucidlm.data.examples.config import OnConflict, PartsConfig
 from lucidlm.data.split import Bounds, Split, place_of, split_at, stratified_bounds
 from lucidlm.tasks.base.task import Task, read_examples
+from lucidlm.tasks.multi_label import MultiLabelClassification
 from lucidlm.tasks.text_classification import TextClassification
 
 NAMED = 5
@@ -68,7 +69,8 @@ def read_parts(config: PartsConfig, task: Task[Any, Any], bounds: Bounds | None 
     left = [group for text, group in groups.items() if text not in shared]
     held_out = 0.0 if config.validation_data else config.validation
     parts = Parts({"train": [], "validation": [], "test": []})
-    parts.bounds = bounds if bounds is not None else _stratified(left, held_out, config.test) if name else {}
+    stratify = bounds is None and isinstance(task, TextClassification)  # a text with several labels has no stratum
+    parts.bounds = _stratified(left, held_out, config.test) if stratify else bounds or {}
     parts["validation"] = [one for group in chosen.values() for one in task.together(group.examples)]
     for group in left:
         cuts = parts.bounds.get(group.label, (config.test, config.test + held_out))
@@ -80,7 +82,7 @@ def read_parts(config: PartsConfig, task: Task[Any, Any], bounds: Bounds | None 
             where=config.data,
             fix="Hold out less (--validation, --test) or pass more data.",
         )
-    if name is not None and bounds is None:
+    if name is not None and stratify:
         _require_labels(parts, name, config.data)
     return parts
 
@@ -139,7 +141,9 @@ def _grouped(task: Task[Any, Any], examples: Iterable[Any]) -> dict[str, _Group]
 
 
 def _names(task: Task[Any, Any], groups: Iterable[_Group]) -> Callable[[Any], str] | None:
-    """Return what the label of an example is called; None where examples have none."""
+    """Return what the label of an example is called, or its set of labels; None where examples have none."""
+    if isinstance(task, MultiLabelClassification):
+        return lambda example: f"the set {{{', '.join(sorted(example.labels))}}}"
     if not isinstance(task, TextClassification):
         return None
     names = task.names(example.label for group in groups for example in group.examples)

@@ -67,7 +67,7 @@ def refuse_form(wanted: str, labelled: bool, row: Row) -> None:
     called = next((name for name in (*map(row.names.get, LABELS), *LABELS) if name in lists), None)
     if called is not None and labelled:
         what = f'field "{called}" holds a list of labels, and a text has one here'
-        raise InputError(what, where=row.where, fix=f"Join several into one name, or make a task of each: {wanted}")
+        raise InputError(what, where=row.where, fix=f"The task multi-label reads several labels a text; {wanted}")
 
 
 def _lists(fields: Any) -> dict[str, list[Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lucidlm.checkpoint.loaded import LoadedModel
-from lucidlm.data.examples.records import LabelledText
 from lucidlm.data.split import Split
 from lucidlm.model.heads import SequenceClassifier
 from lucidlm.predict.batching import pad
-from lucidlm.predict.classifier import TextClassifier
+from lucidlm.predict.classifier import BaseClassifier, BaseTextClassifier, TextClassifier
 from lucidlm.tasks.text_classification import TextClassification
+from lucidlm.tokenize.tokenizer import Tokenizer
 from lucidlm.train.finetune.backbone import backbone_config, pretrained_backbone
-from lucidlm.train.finetune.config import ClassificationConfig
+from lucidlm.train.finetune.config import ClassificationConfig, RegressionConfig, TextClassificationConfig
 from lucidlm.train.finetune.objective import TaskObjective, random_window
 from lucidlm.train.finetune.wide_branch import fit_wide_branch
 
@@ -29,14 +29,19 @@ OUT_OF_BALANCE = 0.25
 
 @dataclass
 class TextBatch:
-    """Token ids (B, T) int64 padded on the right, their lengths (B,), and label numbers (B,)."""
+    """Token ids (B, T) int64 padded on the right, their lengths (B,), and label numbers (B,) int64.
+
+    Of several labels a text, `labels` says which there are, float32 (B, labels); of pairs they may be numbers, float32
+    (B,), and `token_type_ids` (B, T) int64 are the segments of the tokens.
+    """
 
     tokens: Tensor
     lengths: Tensor
     labels: Tensor
+    token_type_ids: Tensor | None = None
 
 
-class ClassificationObjective(TaskObjective[ClassificationConfig, LabelledText, TextBatch]):
+class ClassificationObjective(TaskObjective[ClassificationConfig, Any, TextBatch]):
     """Cross-entropy of labelled texts.
 
     Training reads a random window of a text that is longer than the model's context; prediction reads all its windows.
@@ -45,14 +50,18 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, LabelledText, 
 
     head: ClassVar[tuple[str, ...]] = ("score", "dense", "classifier")
     measures_loss: ClassVar[bool] = True
+    classifier_type: ClassVar[type[BaseClassifier[Any]]] = TextClassifier
+
+    classifier: Any
+    """The predictor, which is of that type."""
 
     @classmethod
     def build(
         cls,
         config: ClassificationConfig,
-        task: TextClassification,
+        task: Any,
         loaded: LoadedModel,
-        examples: dict[Split, list[LabelledText]],
+        examples: dict[Split, list[Any]],
         device: torch.device,
     ) -> Self:
         """Put a new classification head on the pretrained backbone.
@@ -61,29 +70,55 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, LabelledText, 
         ------
         InputError: the training texts have one label only, or a label of the validation texts is not among theirs.
         """
-        labels = task.discover_labels(examples["train"])
+        labels = cls.discover_labels(config, task, examples)
         backbone, tokenizer = pretrained_backbone(loaded, config.model)
         shape = backbone_config(backbone.config, config)
-        tokenizer = tokenizer.with_end()
+        tokenizer = cls.prepare_tokenizer(tokenizer)
         model = SequenceClassifier(
-            shape, labels, config.pooling or "mean", seed=config.loop.seed, pad_id=tokenizer.pad_id
+            shape,
+            labels,
+            config.pooling or "mean",
+            seed=config.loop.seed,
+            pad_id=tokenizer.pad_id,
+            problem_type=cls.classifier_type.problem_type,
         )
         model.model.load_state_dict(backbone.state_dict())
-        classifier = TextClassifier.from_model(model.to(device), tokenizer, config.max_length or shape.context_length)
-        task.label_ids(examples["validation"], labels)
+        length = config.max_length or shape.context_length
+        classifier = cls.classifier_type.from_model(model.to(device), tokenizer, length)
         return cls(config, task, examples, model, tokenizer, classifier)
 
-    def encode(self, examples: Sequence[LabelledText]) -> list[int]:
-        assert isinstance(self.predictor, TextClassifier)
-        assert isinstance(self.task, TextClassification)
+    @classmethod
+    def prepare_tokenizer(cls, tokenizer: Tokenizer) -> Tokenizer:
+        """Return the tokenizer with what ends a text, where its class may be read."""
+        return tokenizer.with_end()
+
+    @classmethod
+    def discover_labels(cls, config: RegressionConfig, task: Any, examples: dict[Split, list[Any]]) -> list[str]:
+        """Return the names of the labels to learn.
+
+        Raises
+        ------
+        InputError: there are too few, or a label of the validation examples is not among them.
+        """
+        labels = task.discover_labels(examples["train"])
+        task.label_ids(examples["validation"], labels)
+        return labels
+
+    def encode(self, examples: Sequence[Any]) -> list[int]:
+        assert isinstance(self.predictor, BaseTextClassifier)
         self.classifier = self.predictor
         self.ids = self.classifier.encode([example.text for example in examples])
+        self.encode_labels(examples)
+        return [min(len(ids), self.classifier.max_tokens) + 1 for ids in self.ids]
+
+    def encode_labels(self, examples: Sequence[Any]) -> None:
+        """Keep what the texts' labels are, and how they weigh."""
+        assert isinstance(self.task, TextClassification)
         self.labels = self.task.label_ids(examples, self.classifier.labels)
         counts = np.bincount(self.labels, minlength=len(self.classifier.labels))
         self.balance = counts.min() / counts.max()
         weights = len(self.labels) / (len(counts) * counts) if self.config.class_weights == "balanced" else counts**0.0
         self.weights = torch.tensor(weights, dtype=torch.float32)
-        return [min(len(ids), self.classifier.max_tokens) + 1 for ids in self.ids]
 
     def usual_monitor(self, first: str) -> str:
         """Return macro-F1 for weighted or imbalanced labels, since accuracy hardly depends on rare ones."""
@@ -96,19 +131,16 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, LabelledText, 
 
     def _window(self, ids: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Return a random window of a text that fits, after token dropout."""
-        ids = random_window(ids, self.classifier.max_tokens, generator)
-        if self.config.token_dropout:
-            ids = ids[generator.random(len(ids)) >= self.config.token_dropout]
-        return ids
+        return drop_tokens(random_window(ids, self.classifier.max_tokens, generator), self.config, generator)
 
     def counted(self, batch: TextBatch) -> int:
-        return len(batch.labels)
+        return batch.labels.numel()
 
     def tokens(self, batch: TextBatch) -> int:
         return int(batch.lengths.sum())
 
     def loss(self, model: nn.Module, batch: TextBatch) -> Tensor:
-        logits = model(batch.tokens, batch.lengths).float()
+        logits = model(batch.tokens, batch.lengths, batch.token_type_ids).float()
         smoothing, weights = self.config.label_smoothing, self.weights.to(logits.device)
         return functional.cross_entropy(logits, batch.labels, weights, reduction="sum", label_smoothing=smoothing)
 
@@ -125,7 +157,7 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, LabelledText, 
 
     def finish(self) -> list[str]:
         """Put counted n-grams beside the Transformer, if the settings ask for them."""
-        if not self.config.wide:
+        if not (isinstance(self.config, TextClassificationConfig) and self.config.wide):
             return []
         assert isinstance(self.task, TextClassification)
         labels = self.classifier.labels
@@ -144,7 +176,16 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, LabelledText, 
                 f"the commonest label has {1 / self.balance:,.0f} times the examples of the rarest: "
                 f"the best weights are chosen by {self.monitor.replace('_', ' ')} (--monitor)"
             )
+        return [*lines, *self.report_long()]
+
+    def report_long(self) -> list[str]:
+        """Return a line on the texts that are longer than a window, if there are any."""
         max_tokens = self.classifier.max_tokens
         if long := sum(len(ids) > max_tokens for ids in self.ids):
-            lines.append(f"{long:,} texts are longer than {max_tokens:,} tokens: read in stretches of that length")
-        return lines
+            return [f"{long:,} texts are longer than {max_tokens:,} tokens: read in stretches of that length"]
+        return []
+
+
+def drop_tokens(ids: np.ndarray, config: RegressionConfig, generator: np.random.Generator) -> np.ndarray:
+    """Return `ids` (n,) without the share of them that token dropout leaves out."""
+    return ids[generator.random(len(ids)) >= config.token_dropout] if config.token_dropout else ids

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 Tuning = Literal["full", "lora", "head"]
 
 LabelSmoothing = Annotated[
-    float, Field(ge=0, lt=1, description="Share of a target spread over the others (not for embeddings).")
+    float, Field(ge=0, lt=1, description="Share of a target spread over the others (not for embeddings, similarity).")
 ]
 """Szegedy et al. 2015, arXiv:1512.00567: over the other labels, tokens, or positions."""
 
 TextPooling = Annotated[
     Pooling | None,
-    Field(description="Read a text from its last, its first or its mean state (labels and embeddings only)."),
+    Field(description="Read a text from its last, first or mean state (labels, similarity, embeddings only)."),
 ]
 """None: the first state of a model that has segments (BERT), which was pretrained for that, else the mean; embeddings of
 a model that sentence-transformers made: the model's own way."""
@@ -99,7 +99,8 @@ class FinetuneConfig(PartsConfig):
     def _are_of_this_kind(cls, fields: Any) -> Any:
         """Refuse settings of other kinds by name."""
         for name, value in fields.items() if "task" in fields else ():
-            owners = [other.kind for other in KINDS if name in other.model_fields.keys() - cls.model_fields.keys()]
+            having = (other.kind for other in KINDS if name in other.model_fields.keys() - cls.model_fields.keys())
+            owners = list(dict.fromkeys(having))
             # Texts without labels have none that could disagree.
             if name == "on_conflict" and value != "drop" and not issubclass(cls, ClassificationConfig):
                 owners = [ClassificationConfig.kind]
@@ -131,42 +132,65 @@ class FinetuneConfig(PartsConfig):
         return min(whole, self.loop.max_steps or whole)
 
 
-class ClassificationConfig(FinetuneConfig):
-    """Fine-tuning of a classifier of texts.
+class RegressionConfig(FinetuneConfig):
+    """Fine-tuning of what gives texts a number.
 
     Parameters
     ----------
     token_dropout: drawn anew each time, so that the model cannot lean on single words (Iyyer et al. 2015, "Deep
         Unordered Composition Rivals Syntactic Methods"). None: 0.2 for what was pretrained here, none for others.
-    wide: a linear model over counted n-grams beside the Transformer, fitted after it (see `lucidlm.model.ngrams`). None:
-        beside what was pretrained here.
-    class_weights: "balanced" weighs each label by the inverse of its share, for data where labels are unequal.
     """
 
-    kind: ClassVar[str] = "text classification"
+    kind: ClassVar[str] = "similarity"
 
     pooling: TextPooling = None
     token_dropout: float | None = Field(
-        default=None, ge=0, lt=1, description="Share of a text's tokens left out in training (labels only)."
-    )
-    label_smoothing: LabelSmoothing = 0.0
-    wide: bool | None = Field(default=None, description="Add a linear model over counted n-grams (labels only).")
-    class_weights: Literal["none", "balanced"] = Field(
-        default="none", description="balanced: rare labels weigh more (labels only)."
+        default=None, ge=0, lt=1, description="Share of a text's tokens left out in training (labels, similarity only)."
     )
 
     def for_model(self, loaded: LoadedModel) -> Self:
-        here = pretrained_here(loaded)
-        usual = 0.2 if here else 0.0
+        usual = 0.2 if pretrained_here(loaded) else 0.0
         return (
             super()
             .for_model(loaded)
             .changed(
                 pooling=self.pooling or usual_pooling(loaded.model.config),
                 token_dropout=usual if self.token_dropout is None else self.token_dropout,
-                wide=here if self.wide is None else self.wide,
             )
         )
+
+
+class ClassificationConfig(RegressionConfig):
+    """Fine-tuning of a classifier of texts.
+
+    Parameters
+    ----------
+    class_weights: "balanced" weighs each label by the inverse of its share, for data where labels are unequal.
+    """
+
+    kind: ClassVar[str] = "text classification"
+
+    label_smoothing: LabelSmoothing = 0.0
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none", description="balanced: rare labels weigh more (labels only)."
+    )
+
+
+class TextClassificationConfig(ClassificationConfig):
+    """Fine-tuning of a classifier that gives a single text one label.
+
+    Parameters
+    ----------
+    wide: a linear model over counted n-grams beside the Transformer, fitted after it (see `lucidlm.model.ngrams`). None:
+        beside what was pretrained here.
+    """
+
+    wide: bool | None = Field(
+        default=None, description="Add a linear model over counted n-grams (one label a text only)."
+    )
+
+    def for_model(self, loaded: LoadedModel) -> Self:
+        return super().for_model(loaded).changed(wide=pretrained_here(loaded) if self.wide is None else self.wide)
 
 
 class TextGenerationConfig(FinetuneConfig):
@@ -200,7 +224,14 @@ class RetrievalConfig(FinetuneConfig):
         return super().for_model(loaded).changed(pooling=pooling)
 
 
-KINDS = (ClassificationConfig, TextGenerationConfig, QuestionAnsweringConfig, RetrievalConfig)
+KINDS = (
+    ClassificationConfig,
+    TextClassificationConfig,
+    RegressionConfig,
+    TextGenerationConfig,
+    QuestionAnsweringConfig,
+    RetrievalConfig,
+)
 
 
 def config_class(task: str) -> type[FinetuneConfig]:
@@ -214,10 +245,14 @@ def config_class(task: str) -> type[FinetuneConfig]:
     from lucidlm.tasks import tasks
     from lucidlm.tasks.base.retrieval import Retrieval
     from lucidlm.tasks.base.text_generation import TextGeneration
+    from lucidlm.tasks.multi_label import MultiLabelClassification
     from lucidlm.tasks.question_answering import QuestionAnswering
+    from lucidlm.tasks.sentence_pairs import PairClassification, Similarity
     from lucidlm.tasks.text_classification import TextClassification
 
-    found, kinds = tasks.get(task), (TextClassification, TextGeneration, QuestionAnswering, Retrieval)
+    pairs_or_several = (PairClassification, MultiLabelClassification)
+    kinds = (pairs_or_several, TextClassification, Similarity, TextGeneration, QuestionAnswering, Retrieval)
+    found = tasks.get(task)
     return next((config for config, kind in zip(KINDS, kinds, strict=True) if isinstance(found, kind)), FinetuneConfig)
 
 

@@ -22,20 +22,27 @@ from lucidlm.tasks.base.retrieval import Retrieval
 from lucidlm.tasks.base.shots import draw_shots, labels_of
 from lucidlm.tasks.base.task import Task, tasks, unknown_to
 from lucidlm.tasks.base.text_generation import TextGeneration
+from lucidlm.tasks.multi_label import MultiLabelClassification
 from lucidlm.tasks.question_answering import QuestionAnswering
+from lucidlm.tasks.sentence_pairs import PairClassification, Similarity
 from lucidlm.tasks.text_classification import TextClassification
 from lucidlm.train.config import LoopConfig
 from lucidlm.train.finetune.classification_objective import ClassificationObjective
 from lucidlm.train.finetune.config import FinetuneConfig, pretrained_here
 from lucidlm.train.finetune.contrastive_objective import ContrastiveObjective
+from lucidlm.train.finetune.multi_label_objective import MultiLabelObjective
 from lucidlm.train.finetune.objective import TaskObjective
+from lucidlm.train.finetune.pair_objective import PairObjective, PairScoreObjective
 from lucidlm.train.finetune.span_objective import SpanObjective
 from lucidlm.train.finetune.text_objective import SequenceObjective
 from lucidlm.train.finetune.tuning import apply_tuning, finish_tuning
 from lucidlm.train.loop import Loop, Outcome, describe_outcome
 
 OBJECTIVES: dict[type[Task[Any, Any]], type[TaskObjective[Any, Any, Any]]] = {
+    PairClassification: PairObjective,  # before what it is a kind of
     TextClassification: ClassificationObjective,
+    MultiLabelClassification: MultiLabelObjective,
+    Similarity: PairScoreObjective,
     TextGeneration: SequenceObjective,
     QuestionAnswering: SpanObjective,
     Retrieval: ContrastiveObjective,
