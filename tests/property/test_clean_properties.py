@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import ftfy
+from ftfy.badness import is_bad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lucidlm.data.cleaning.clean import CONTROL, CleanConfig, Cleaner, _repair
+from lucidlm.data.cleaning.clean import CONTROL, SUSPECT, CleanConfig, Cleaner, _repair, may_be_mojibake
 from lucidlm.data.cleaning.pii import Masker
 
 ODD = st.sampled_from(
@@ -100,6 +103,15 @@ def test_cleaning_twice_is_cleaning_once(text):
 @settings(max_examples=400, deadline=None)
 def test_the_quick_way_past_ftfy_changes_nothing(text):
     assert _repair(text) == "\n".join(ftfy.fix_encoding(line) for line in text.split("\n"))
+
+
+def test_a_suspect_character_by_itself_is_no_mojibake_unless_it_is_said_to_be():
+    ascii_characters = ["", *"aeiosuzAEZ019 \t.,;:!?'\"()-<&|_~"]
+    suspects = [character for character in map(chr, range(0x80, 0x10000)) if SUSPECT.match(character)]
+    assert len(suspects) > 200
+    for before, suspect, after in product(ascii_characters, suspects, ascii_characters):
+        line = before + suspect + after
+        assert may_be_mojibake(line) or not is_bad(line)
 
 
 @given(st.text())

@@ -38,21 +38,22 @@ def is_repetitive(text: str) -> bool:
     lines = text.split("\n")
     if len(lines) > 2 and sum(map(len, lines)) - sum(map(len, set(lines))) > DUPLICATE_LINES * len(text):
         return True
-    repeats, known = 0, {1: units}
+    known, grams = {1: units}, units
     for n, limit in TOP_NGRAM.items():
         grams = np.sort(_ngrams(known, n * size))
-        new = grams[1:] != grams[:-1]
-        repeats = len(new) - np.count_nonzero(new)
-        if (repeats + 1) * n * size > limit * len(units):  # else the commonest is not met as often, either
-            starts = np.flatnonzero(np.concatenate(([True], new, [True])))
-            if np.diff(starts).max() * n * size > limit * len(units):
-                return True
+        most = int(limit * len(units)) // (n * size)  # times that an n-gram may be met
+        if (grams[most:] == grams[:-most]).any():
+            return True
     n, limit = DUPLICATE_NGRAMS
     most = limit * (len(units) - n * size + 1)
-    if repeats <= most:  # a long n-gram that is met again begins with a short one that is
+    if _repeats(grams) <= most:  # a long n-gram that is met again begins with a short one that is
         return False
-    grams = np.sort(_ngrams(known, n * size))
-    return int(np.count_nonzero(grams[1:] == grams[:-1])) > most
+    return _repeats(np.sort(_ngrams(known, n * size))) > most
+
+
+def _repeats(grams: np.ndarray) -> int:
+    """Return how many of the sorted n-grams stand earlier in the text."""
+    return int(np.count_nonzero(grams[1:] == grams[:-1]))
 
 
 def _ngrams(known: dict[int, np.ndarray], n: int) -> np.ndarray:
