@@ -26,7 +26,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 FEW = 8
-"""Items that are done before a process has started: so many or fewer are not worth one."""
+"""Items that are done sooner than a process starts: where there are no more, none is started."""
 AHEAD = 2
 """Items in flight for each process, which bounds the memory: one that it works on, and the next."""
 
