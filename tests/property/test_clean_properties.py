@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lucidlm.data.cleaning.clean import CONTROL, SUSPECT, CleanConfig, Cleaner, _repair, may_be_mojibake
 from lucidlm.data.cleaning.pii import Masker
+from lucidlm.data.scripts import one_line
 
 ODD = st.sampled_from(
     [
@@ -120,6 +121,12 @@ def test_every_text_is_either_kept_or_counted(text):
     cleaner = Cleaner(CleanConfig(min_characters=5, max_characters=50))
     left_out = cleaner(text) is None
     assert left_out == bool(cleaner.counts["too short"] + cleaner.counts["too long"] + cleaner.counts["too repetitive"])
+
+
+@given(st.one_of(st.text(), st.lists(st.sampled_from([" ", "\n", "\t", "\xa0", "\u3000", "a", "中"])).map("".join)))
+@settings(max_examples=400, deadline=None)
+def test_one_line_has_single_spaces(text):
+    assert one_line(text) == " ".join(text.split())
 
 
 @given(texts)

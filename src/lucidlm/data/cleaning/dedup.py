@@ -24,7 +24,7 @@ from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
 
 from lucidlm.core.errors import LucidError
 from lucidlm.core.io import disk_errors
-from lucidlm.data.scripts import is_unspaced
+from lucidlm.data.scripts import is_unspaced, one_line
 
 PERMUTATIONS = 128
 """Values in a signature: the standard error of a similarity of 0.8 is 0.035."""
@@ -59,9 +59,7 @@ def fingerprints(texts: Sequence[str], near: float | None = None) -> list[Finger
 
     They depend on nothing but the text: other processes can make them.
     """
-    digests = [
-        blake2b(" ".join(text.split()).encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts
-    ]
+    digests = [blake2b(one_line(text).encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts]
     if near is None or not texts:
         return [Fingerprint(digest, b"", []) for digest in digests]
     signatures = np.stack([minhash(text) for text in texts])
