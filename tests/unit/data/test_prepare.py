@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lucidlm.core.errors import InputError, LucidError
+from lucidlm.data.cleaning import overlap
 from lucidlm.data.cleaning.clean import CleanConfig
+from lucidlm.data.corpus import collect
+from lucidlm.data.corpus import prepare as module
 from lucidlm.data.corpus.cards import CARD, DataCard
 from lucidlm.data.corpus.loader import TokenCorpus
 from lucidlm.data.corpus.prepare import PrepareConfig, choose_vocab_size, prepare
@@ -91,6 +95,60 @@ def test_the_same_corpus_gives_the_same_files(corpus: str, tmp_path: Path) -> No
     assert cards[0].files == cards[1].files
 
 
+def test_several_processes_give_the_same_files_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = sentences(400)
+    texts[50] = texts[10].replace("the", "The", 1)  # nearly a copy of one in another chunk
+    texts[390] = texts[20]
+    texts[30] = f"<p>{texts[30]}</p>"
+    texts[40] = "cafÃ© " + texts[40]
+    texts[60] = "我们在北京的一家小饭馆里吃了一顿晚饭，味道很好。" + str(texts[60])
+    texts[70:80] = [f"{text} Write to me@example.com" for text in texts[70:80]]
+    source, excluded = rows(tmp_path / "a.jsonl", texts), rows(tmp_path / "b.jsonl", texts[100:110])
+    config = PrepareConfig(sources=[source], exclude={excluded: "text"}, pii=True, tokenizer="bpe", vocab_size=300)
+    monkeypatch.setattr(collect, "CHUNK_CHARACTERS", 2000)
+    monkeypatch.setattr(overlap, "CHUNK_CHARACTERS", 2000)
+    started = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **b: started.append(a) or popen(*a, **b))
+    prepare(config, tmp_path / "one" / "out", processes=1)
+    assert not started
+    prepare(config, tmp_path / "two" / "out", processes=2)
+    assert len(started) == 4  # two for the documents, two for the n-grams
+    one, two = (DataCard.load(tmp_path / name / "out", verify=True) for name in ("one", "two"))
+    assert [step.counts for step in one.steps][1:] == [
+        {"html": 1, "repaired": 1},
+        {"share wording with excluded data": 10},
+        {"exact duplicates": 1, "near duplicates": 1},
+        {"EMAIL": 10},
+    ]
+    assert one.model_dump(exclude={"created"}) == two.model_dump(exclude={"created"})  # with every file's checksum
+
+
+def test_a_row_that_cannot_be_read_is_named_whatever_the_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = rows(tmp_path / "a.jsonl", sentences(400))
+    with open(source, "a") as file:
+        file.write("not json\n")
+    monkeypatch.setattr(collect, "CHUNK_CHARACTERS", 2000)
+    with pytest.raises(InputError, match=r"a\.jsonl:401: is not valid JSON"):
+        prepare(PrepareConfig(sources=[source]), tmp_path / "out", processes=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def test_a_tokenizer_learns_from_a_sample_of_a_large_corpus(corpus: str, tmp_path: Path, monkeypatch) -> None:
+    config = PrepareConfig(sources=[corpus], tokenizer="bpe", vocab_size=300)
+    whole = prepare(config, tmp_path / "whole")
+    assert whole.tokenizer.trained_on == whole.splits["train"].bytes
+    assert "trained on" in whole.summary()
+    monkeypatch.setattr(module, "TOKENIZER_SAMPLE", sum(split.bytes for split in whole.splits.values()) // 4)
+    part, again = (prepare(config, tmp_path / name) for name in ("part", "again"))
+    assert 0.15 < part.tokenizer.trained_on / whole.tokenizer.trained_on < 0.35
+    assert part.files == again.files
+    other = prepare(config.model_copy(update={"seed": 1}), tmp_path / "other")
+    assert other.tokenizer.fingerprint != part.tokenizer.fingerprint
+
+
 def test_several_sources_and_formats_make_one_corpus(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     for i, text in enumerate(sentences(100)):
@@ -135,7 +193,9 @@ def test_an_existing_tokenizer_is_taken_over(corpus: str, tmp_path: Path) -> Non
     config = PrepareConfig(
         sources=[rows(tmp_path / "b.jsonl", sentences(100, 7))], tokenizer_from=str(tmp_path / "first")
     )
-    assert prepare(config, tmp_path / "second").tokenizer.fingerprint == first.tokenizer.fingerprint
+    second = prepare(config, tmp_path / "second")
+    assert second.tokenizer.fingerprint == first.tokenizer.fingerprint
+    assert (first.tokenizer.trained_on, second.tokenizer.trained_on) == (first.splits["train"].bytes, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """Cleaning: turn HTML into text, repair what was decoded wrongly, normalise, and leave out what is no use.
 
 Repair is ftfy's (Speer 2019), of mojibake alone: quotes stay curled and full-width punctuation stays wide, as Chinese
-needs it. ftfy looks at 7 MB of English a second, so only lines that hold a character which mojibake cannot do without
-(`SUSPECT`) are shown to it; the result is the same, at hundreds of MB a second. HTML becomes text once, as text may
-speak of HTML; the other steps are repeated until none changes the text, so cleaning twice is cleaning once.
+needs it. ftfy looks at 2 to 7 MB of text a second, so only lines that hold what mojibake cannot do without are shown to
+it (`may_be_mojibake`); the result is the same, at hundreds of MB a second. HTML becomes text once, as text may speak of
+HTML; the other steps are repeated until none changes the text, so cleaning twice is cleaning once.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from lucidlm.data.cleaning.repetition import is_repetitive
 # One character at least of each pattern by which ftfy.badness knows mojibake.
 _CATEGORIES = ("c1", "bad", "law", "currency", "numeric", "upper_accented", "lower_accented", "box")
 SUSPECT = re.compile(f"[{''.join(MOJIBAKE_CATEGORIES[name] for name in _CATEGORIES)}ŒœÙ‚ΒΓΞΟВГРСЂ]")
+ALONE = re.compile(f"[{MOJIBAKE_CATEGORIES['c1']}ŒœÃÂ]")
+"""Those of them that a pattern takes for mojibake between two ASCII characters; the others stand beside another one."""
 CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]")
 LINE_END = re.compile("[\r\x0b\x0c\u2028\u2029]")
 
@@ -48,7 +50,7 @@ class Cleaner:
         if reason := self._reason_against(text):
             self.counts[reason] += 1
             return None
-        self.counts.update(steps)
+        self.counts.update(sorted(steps))
         return text
 
     def _pass(self, text: str, steps: set[str]) -> str:
@@ -57,10 +59,12 @@ class Cleaner:
         if self.config.repair and not text.isascii() and SUSPECT.search(text) and (sound := _repair(text)) != text:
             steps.add("repaired")
             text = sound
-        lines = LINE_END.sub("\n", text.replace("\r\n", "\n"))
-        if CONTROL.search(lines):
-            steps.add("control characters")
-            lines = CONTROL.sub("", lines)
+        lines = text
+        if not text.replace("\n", "").isprintable():  # no line end and no control character is, and most texts are
+            lines = LINE_END.sub("\n", lines.replace("\r\n", "\n"))
+            if CONTROL.search(lines):
+                steps.add("control characters")
+                lines = CONTROL.sub("", lines)
         lines = unicodedata.normalize("NFC", lines)
         if "\n" in lines:
             lines = "\n".join(map(str.rstrip, lines.split("\n")))
@@ -81,10 +85,20 @@ class Cleaner:
         return None
 
 
+def may_be_mojibake(line: str) -> bool:
+    """Return whether ftfy might repair the line: a suspect character is in it, and not one by itself, as é in "café"."""
+    if line.isascii():
+        return False
+    found = (match.start() for match in SUSPECT.finditer(line))
+    return any(
+        ALONE.match(line, at) or not (line[max(0, at - 1) : at] + line[at + 1 : at + 2]).isascii() for at in found
+    )
+
+
 def _repair(text: str) -> str:
     """Undo mojibake, line by line as ftfy advises: a line comes from one place, a document perhaps from several."""
     lines = text.split("\n")
     for number, line in enumerate(lines):
-        if not line.isascii() and SUSPECT.search(line):
+        if may_be_mojibake(line):
             lines[number] = ftfy.fix_encoding(line)
     return "\n".join(lines)

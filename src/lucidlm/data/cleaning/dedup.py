@@ -9,19 +9,22 @@ each of five similarities from 0.5 to 0.95 the mean error of both is below 0.015
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 import tempfile
+from array import array
 from collections import Counter
+from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple, cast
 
 import numpy as np
 from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
 
 from lucidlm.core.errors import LucidError
 from lucidlm.core.io import disk_errors
-from lucidlm.data.scripts import is_unspaced
+from lucidlm.data.scripts import is_unspaced, one_line
 
 PERMUTATIONS = 128
 """Values in a signature: the standard error of a similarity of 0.8 is 0.035."""
@@ -30,6 +33,41 @@ WORDS, CHARACTERS = 5, 8
 RECALL = 0.99
 """Least probability that a pair at the threshold shares a band."""
 CACHE_BYTES = 256 << 20
+RECENT_KEYS = 1_000_000
+"""Keys of bands that are kept in memory, some 100 bytes each, before they go to the table in one sorted batch."""
+
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Fingerprint(NamedTuple):
+    """What a text is known again by.
+
+    Parameters
+    ----------
+    digest: of the text, any white space as one space; 16 bytes.
+    signature: MinHash, PERMUTATIONS values of uint32; empty if near copies are not looked for.
+    keys: of the signature's bands: texts that share one may be near copies.
+    """
+
+    digest: bytes
+    signature: bytes
+    keys: list[int]
+
+
+def fingerprints(texts: Sequence[str], near: float | None = None) -> list[Fingerprint]:
+    """Return the fingerprints by which `Deduplicator` finds copies, from the similarity `near` on if it is given.
+
+    They depend on nothing but the text: other processes can make them.
+    """
+    digests = [blake2b(one_line(text).encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts]
+    if near is None or not texts:
+        return [Fingerprint(digest, b"", []) for digest in digests]
+    signatures = np.stack([minhash(text) for text in texts])
+    keys = _band_keys(signatures, *bands_and_rows(near)).tolist()
+    return [
+        Fingerprint(digest, signature.tobytes(), list(set(own)))
+        for digest, signature, own in zip(digests, signatures, keys, strict=True)
+    ]
 
 
 class Deduplicator:
@@ -61,10 +99,10 @@ class Deduplicator:
             CREATE TABLE bands (key INTEGER, text INTEGER, PRIMARY KEY (key, text)) WITHOUT ROWID;
             BEGIN;
         """)
+        self._recent: dict[int, tuple[int, ...]] = {}  # the texts of each key that is not in the table yet
+        self._stored = False
         if near is not None:
             self.counts["near duplicates"] = 0
-            self._bands, self._rows = bands_and_rows(near)
-            self._candidates = f"SELECT DISTINCT text FROM bands WHERE key IN ({','.join('?' * self._bands)})"
 
     def __enter__(self) -> Deduplicator:
         return self
@@ -75,18 +113,18 @@ class Deduplicator:
         self._seen.close()
         self._folder.cleanup()
 
-    def is_new(self, text: str) -> bool:
-        """Return whether no copy of `text` has been passed before, and remember it.
+    def is_new(self, text: Fingerprint) -> bool:
+        """Return whether no copy of the text with this fingerprint has been passed before, and remember it.
 
         Raises
         ------
         LucidError: no space is left for what has to be remembered.
         """
         try:
-            if self.exact and not self._is_new_exactly(text):
+            if self.exact and not self._is_new_exactly(text.digest):
                 self.counts["exact duplicates"] += 1
                 return False
-            if self.near is not None and not self._is_new_nearly(text):
+            if self.near is not None and not self._is_new_nearly(text, self.near):
                 self.counts["near duplicates"] += 1
                 return False
         except sqlite3.OperationalError as error:
@@ -99,26 +137,34 @@ class Deduplicator:
             raise
         return True
 
-    def _is_new_exactly(self, text: str) -> bool:
-        digest = hashlib.blake2b(" ".join(text.split()).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    def _is_new_exactly(self, digest: bytes) -> bool:
         return self._seen.execute("INSERT OR IGNORE INTO digests VALUES (?)", (digest,)).rowcount == 1
 
-    def _is_new_nearly(self, text: str) -> bool:
-        signature = minhash(text)
-        grouped = signature[: self._bands * self._rows].reshape(self._bands, self._rows)
-        keys = [
-            int.from_bytes(
-                hashlib.blake2b(band.tobytes(), digest_size=8, salt=number.to_bytes(8)).digest(), signed=True
-            )
-            for number, band in enumerate(grouped)
-        ]
-        for (text_id,) in self._seen.execute(self._candidates, keys).fetchall():
-            [(other,)] = self._seen.execute("SELECT signature FROM signatures WHERE text = ?", (text_id,))
-            if np.mean(np.frombuffer(other, np.uint32) == signature) >= self.near:
+    def _is_new_nearly(self, text: Fingerprint, near: float) -> bool:
+        candidates = {other for key in text.keys if key in self._recent for other in self._recent[key]}
+        if self._stored:
+            marks = ",".join("?" * len(text.keys))
+            found = self._seen.execute(f"SELECT DISTINCT text FROM bands WHERE key IN ({marks})", text.keys)
+            candidates.update(other for (other,) in found.fetchall())
+        signature = np.frombuffer(text.signature, np.uint32)
+        for candidate in candidates:
+            [(other,)] = self._seen.execute("SELECT signature FROM signatures WHERE text = ?", (candidate,))
+            if np.mean(np.frombuffer(other, np.uint32) == signature) >= near:
                 return False
-        row = self._seen.execute("INSERT INTO signatures (signature) VALUES (?)", (signature.tobytes(),)).lastrowid
-        self._seen.executemany("INSERT INTO bands VALUES (?, ?)", [(key, row) for key in set(keys)])
+        row = self._seen.execute("INSERT INTO signatures (signature) VALUES (?)", (text.signature,)).lastrowid
+        own = (cast(int, row),)
+        for key in text.keys:
+            self._recent[key] = self._recent.get(key, ()) + own
+        if len(self._recent) > RECENT_KEYS:
+            self._store_keys()
         return True
+
+    def _store_keys(self) -> None:
+        """Move the recent keys to the table, in order of the table, which is many times faster than as they come."""
+        rows = ((key, row) for key in sorted(self._recent) for row in self._recent[key])
+        self._seen.executemany("INSERT INTO bands VALUES (?, ?)", rows)
+        self._recent.clear()
+        self._stored = True
 
 
 def minhash(text: str) -> np.ndarray:
@@ -129,10 +175,21 @@ def minhash(text: str) -> np.ndarray:
         shingles = [characters[i : i + CHARACTERS] for i in range(max(1, len(characters) - CHARACTERS + 1))]
     else:
         words = text.split()
-        shingles = [" ".join(words[i : i + WORDS]) for i in range(max(1, len(words) - WORDS + 1))]
+        runs = zip(*(words[i:] for i in range(WORDS)), strict=False)  # faster than a slice for each
+        shingles = list(map(" ".join, runs)) or [" ".join(words)]
     sketch = RMinHash(num_perm=PERMUTATIONS, seed=1)
     sketch.update(shingles)
-    return np.array(sketch.digest(), np.uint32)
+    return np.frombuffer(array("I", sketch.digest()), np.uint32)
+
+
+def _band_keys(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
+    """Return a hash of each band of each signature, and of its number, (N, bands) int64, of signatures (N, PERMUTATIONS)."""
+    grouped = signatures[:, : bands * rows].reshape(len(signatures), bands, rows).astype(np.uint64)
+    keys = np.broadcast_to(np.arange(bands, dtype=np.uint64), grouped.shape[:2])
+    for row in range(rows):
+        keys = (keys ^ grouped[:, :, row]) * _MULTIPLIER
+        keys = keys ^ keys >> np.uint64(32)
+    return keys.view(np.int64)
 
 
 def bands_and_rows(threshold: float) -> tuple[int, int]:

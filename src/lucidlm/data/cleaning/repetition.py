@@ -38,21 +38,28 @@ def is_repetitive(text: str) -> bool:
     lines = text.split("\n")
     if len(lines) > 2 and sum(map(len, lines)) - sum(map(len, set(lines))) > DUPLICATE_LINES * len(text):
         return True
+    known, grams = {1: units}, units
     for n, limit in TOP_NGRAM.items():
-        grams = np.sort(_ngrams(units, n * size))
-        starts = np.flatnonzero(np.concatenate(([True], grams[1:] != grams[:-1], [True])))
-        if np.diff(starts).max() * n * size > limit * len(units):
+        grams = np.sort(_ngrams(known, n * size))
+        most = int(limit * len(units)) // (n * size)  # times that an n-gram may be met
+        if (grams[most:] == grams[:-most]).any():
             return True
     n, limit = DUPLICATE_NGRAMS
-    grams = np.sort(_ngrams(units, n * size))
-    return int((grams[1:] == grams[:-1]).sum()) > limit * len(grams)
+    most = limit * (len(units) - n * size + 1)
+    if _repeats(grams) <= most:  # a long n-gram that is met again begins with a short one that is
+        return False
+    return _repeats(np.sort(_ngrams(known, n * size))) > most
 
 
-def _ngrams(units: np.ndarray, n: int) -> np.ndarray:
-    """Return a hash of each run of `n` units, (N - n + 1,) int64, built from runs of half the length."""
-    if n == 1:
-        return units
-    half, rest = _ngrams(units, n // 2), n - n // 2
-    other = half if rest == n // 2 else _ngrams(units, rest)
-    count = len(units) - n + 1
-    return half[:count] * _MULTIPLIER ^ other[n // 2 : n // 2 + count] * np.int64(2 * n + 1)
+def _repeats(grams: np.ndarray) -> int:
+    """Return how many of the sorted n-grams stand earlier in the text."""
+    return int(np.count_nonzero(grams[1:] == grams[:-1]))
+
+
+def _ngrams(known: dict[int, np.ndarray], n: int) -> np.ndarray:
+    """Return a hash of each run of `n` units, (N - n + 1,) int64, from runs of half the length; `known` are those by n."""
+    if n not in known:
+        half, rest = _ngrams(known, n // 2), _ngrams(known, n - n // 2)
+        count = len(known[1]) - n + 1
+        known[n] = half[:count] * _MULTIPLIER ^ rest[n // 2 : n // 2 + count] * np.int64(2 * n + 1)
+    return known[n]

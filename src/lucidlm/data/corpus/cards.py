@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lucidlm.core.amounts import size
 from lucidlm.core.config import describe
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import check_file, read_json, sha256, write_json
@@ -54,12 +55,16 @@ class StepRecord(Record):
 
 
 class TokenizerRecord(Record):
-    """The tokenizer, and how many of the corpus's characters it has no token for: never any with bytes."""
+    """The tokenizer, and how many of the corpus's characters it has no token for: never any with bytes.
+
+    `trained_on` is how many UTF-8 bytes of the corpus it learned from: a sample of a large one, none if it was there before.
+    """
 
     kind: TokenizerKind
     vocab_size: int
     fingerprint: str
     bytes_per_token: float
+    trained_on: int = 0
     unknown: int = 0
     characters: int = 0
     first_unknown: str = ""
@@ -115,6 +120,7 @@ class DataCard(Record):
         tokenizer = self.tokenizer
         lines.append(
             f"tokenizer: {tokenizer.kind}, {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} bytes each"
+            + (f", trained on {size(tokenizer.trained_on)}" if tokenizer.trained_on else "")
         )
         if tokenizer.unknown:
             lines.append(

@@ -48,3 +48,8 @@ class PrepareConfig(Config):
         if self.tokenizer == "characters" and self.vocab_size != "auto":
             raise ValueError("a tokenizer of characters has as many tokens as there are: leave vocab_size out")
         return self
+
+    @property
+    def near_threshold(self) -> float | None:
+        """The similarity from which on documents are near copies; None if none are looked for."""
+        return None if self.near == "off" else float(self.near)

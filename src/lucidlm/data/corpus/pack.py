@@ -19,6 +19,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from lucidlm.core.io import atomic_path
+from lucidlm.core.parallel import in_chunks
 from lucidlm.core.progress import ProgressBar
 from lucidlm.data.corpus.cards import SplitRecord
 from lucidlm.data.split import Split
@@ -121,7 +122,8 @@ def pack(
         writers: dict[Split, ShardWriter] = {
             split: stack.enter_context(ShardWriter(directory, split, dtype)) for split in splits
         }
-        for batch, encoded in _encode_ahead(_batches(documents), tokenizer, dtype):
+        batches = in_chunks(documents, lambda document: len(document[1]), BATCH_CHARACTERS)
+        for batch, encoded in _encode_ahead(batches, tokenizer, dtype):
             for (split, text), ids in zip(batch, encoded, strict=True):
                 size = len(text) if text.isascii() else len(text.encode())
                 writers[split].append(ids, size)
@@ -146,19 +148,6 @@ def _encode_ahead(
             previous = current
         if previous is not None:
             yield previous[0], previous[1].result()
-
-
-def _batches(documents: Iterable[tuple[Split, str]]) -> Iterator[Batch]:
-    batch: Batch = []
-    characters = 0
-    for split, text in documents:
-        batch.append((split, text))
-        characters += len(text)
-        if characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
 
 
 def encode_documents(tokenizer: Tokenizer, texts: Sequence[str], dtype: np.dtype) -> list[np.ndarray]:
