@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lucidlm.predict.embedder import TextEmbedder
     from lucidlm.predict.span_reader import SpanReader
     from lucidlm.predict.text_generator import TextGenerator
+    from lucidlm.predict.token_tagger import TokenTagger
     from lucidlm.tokenize.tokenizer import Tokenizer
 
     load_tokenizer = Tokenizer.load
@@ -39,6 +40,7 @@ __all__ = [
     "TextClassifier",
     "TextEmbedder",
     "TextGenerator",
+    "TokenTagger",
     "__version__",
     "compare",
     "evaluate",
@@ -59,6 +61,7 @@ _HOMES = {
     "TextClassifier": ("lucidlm.predict.classifier", "TextClassifier"),
     "TextEmbedder": ("lucidlm.predict.embedder", "TextEmbedder"),
     "TextGenerator": ("lucidlm.predict.text_generator", "TextGenerator"),
+    "TokenTagger": ("lucidlm.predict.token_tagger", "TokenTagger"),
     "compare": ("lucidlm.api.judging", "compare"),
     "evaluate": ("lucidlm.api.judging", "evaluate"),
     "explain": ("lucidlm.api.judging", "explain"),

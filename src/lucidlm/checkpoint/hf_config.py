@@ -17,6 +17,7 @@ ENDINGS: dict[str, ModelKind] = {
     "ForMaskedLM": "language",
     "ForPreTraining": "language",
     "ForSequenceClassification": "classifier",
+    "ForTokenClassification": "tagger",
     "ForQuestionAnswering": "span",
 }
 """Suffixes of transformers' class names, and the kind of model of each."""
@@ -42,6 +43,8 @@ def read_hf_config(fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if kind == "classifier":
         _require_classes(fields, family, where)
         record |= {"labels": _labels(fields, where), "pooling": family.classifier_pooling}
+    if kind == "tagger":
+        record["labels"] = _labels(fields, where)
     return record
 
 

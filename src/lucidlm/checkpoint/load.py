@@ -27,7 +27,7 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json
 from lucidlm.core.registry import Registry
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
+from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor, TokenClassifier
 from lucidlm.tokenize.files import VOCABULARIES
 from lucidlm.tokenize.tokenizer import Tokenizer
 
@@ -164,6 +164,8 @@ def _empty(record: dict[str, Any], config: ModelConfig) -> Model:
     with torch.device("meta"):
         if record["kind"] == "classifier":
             return SequenceClassifier(config, record["labels"], record["pooling"], seed=None)
+        if record["kind"] == "tagger":
+            return TokenClassifier(config, record["labels"], seed=None)
         return (LanguageModel if record["kind"] == "language" else SpanExtractor)(config, seed=None)
 
 

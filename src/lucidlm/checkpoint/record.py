@@ -59,7 +59,8 @@ def _files(record: dict[str, Any], where: Path) -> dict[str, tuple[int, str]]:
         if (
             kind not in get_args(ModelKind)
             or not all(isinstance(record[part], dict) for part in ("model", "provenance"))
-            or (kind == "classifier" and not (labelled and record["pooling"] in get_args(Pooling)))
+            or (kind in ("classifier", "tagger") and not labelled)
+            or (kind == "classifier" and record["pooling"] not in get_args(Pooling))
         ):
             raise ValueError
         return {own_file(name, where): kept for name, kept in listed_files(record.get("files")).items()}

@@ -27,7 +27,7 @@ from lucidlm.checkpoint.shards import save_weights
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import describe_files, disk_errors, require_free_space, write_json
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier
+from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, TokenClassifier
 from lucidlm.tokenize.tokenizer import Tokenizer
 
 
@@ -80,6 +80,8 @@ def save_model(
     }
     if isinstance(model, SequenceClassifier):
         record |= {"labels": model.labels, "pooling": model.pooling}
+    if isinstance(model, TokenClassifier):
+        record["labels"] = model.labels
     write_json(directory / RECORD, with_checksum(record))
 
 
@@ -145,9 +147,10 @@ def _config_json(family: Family | None, model: Model, tokenizer: Tokenizer | Non
     fields |= token_ids(tokenizer, model.config.vocab_size)
     if tokenizer is not None and "mask_token_id" in fields:
         fields["mask_token_id"] = tokenizer.find("mask_token") or 0
-    if isinstance(model, SequenceClassifier):
+    if isinstance(model, SequenceClassifier | TokenClassifier):
         fields["id2label"] = {str(index): label for index, label in enumerate(model.labels)}
         fields["label2id"] = {label: index for index, label in enumerate(model.labels)}
+    if isinstance(model, SequenceClassifier):
         fields["classifier_pooling"] = model.pooling
         if model.pad_id is not None or (tokenizer is not None and _may_end_text(tokenizer.pad_id, tokenizer)):
             known = model.pad_id is not None and model.pad_id < model.config.vocab_size

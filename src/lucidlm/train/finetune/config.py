@@ -181,6 +181,14 @@ class QuestionAnsweringConfig(FinetuneConfig):
     synthetic: str | None = Field(default=None, description="Plain text to make questions from first (questions only).")
 
 
+class TokenTaggingConfig(FinetuneConfig):
+    """Fine-tuning of a tagger of words, which marks named entities."""
+
+    kind: ClassVar[str] = "token tagging"
+
+    label_smoothing: LabelSmoothing = 0.0
+
+
 class RetrievalConfig(FinetuneConfig):
     """Fine-tuning of embeddings: search and recommendation."""
 
@@ -195,7 +203,7 @@ class RetrievalConfig(FinetuneConfig):
         return super().for_model(loaded).changed(pooling=pooling)
 
 
-KINDS = (ClassificationConfig, TextGenerationConfig, QuestionAnsweringConfig, RetrievalConfig)
+KINDS = (ClassificationConfig, TextGenerationConfig, QuestionAnsweringConfig, TokenTaggingConfig, RetrievalConfig)
 
 
 def config_class(task: str) -> type[FinetuneConfig]:
@@ -211,8 +219,9 @@ def config_class(task: str) -> type[FinetuneConfig]:
     from lucidlm.tasks.base.text_generation import TextGeneration
     from lucidlm.tasks.question_answering import QuestionAnswering
     from lucidlm.tasks.text_classification import TextClassification
+    from lucidlm.tasks.token_tagging import TokenTagging
 
-    found, kinds = tasks.get(task), (TextClassification, TextGeneration, QuestionAnswering, Retrieval)
+    found, kinds = tasks.get(task), (TextClassification, TextGeneration, QuestionAnswering, TokenTagging, Retrieval)
     return next((config for config, kind in zip(KINDS, kinds, strict=True) if isinstance(found, kind)), FinetuneConfig)
 
 

@@ -24,12 +24,14 @@ from lucidlm.tasks.base.task import Task, tasks, unknown_to
 from lucidlm.tasks.base.text_generation import TextGeneration
 from lucidlm.tasks.question_answering import QuestionAnswering
 from lucidlm.tasks.text_classification import TextClassification
+from lucidlm.tasks.token_tagging import TokenTagging
 from lucidlm.train.config import LoopConfig
 from lucidlm.train.finetune.classification_objective import ClassificationObjective
 from lucidlm.train.finetune.config import FinetuneConfig, pretrained_here
 from lucidlm.train.finetune.contrastive_objective import ContrastiveObjective
 from lucidlm.train.finetune.objective import TaskObjective
 from lucidlm.train.finetune.span_objective import SpanObjective
+from lucidlm.train.finetune.tagging_objective import TaggingObjective
 from lucidlm.train.finetune.text_objective import SequenceObjective
 from lucidlm.train.finetune.tuning import apply_tuning, finish_tuning
 from lucidlm.train.loop import Loop, Outcome, describe_outcome
@@ -38,6 +40,7 @@ OBJECTIVES: dict[type[Task[Any, Any]], type[TaskObjective[Any, Any, Any]]] = {
     TextClassification: ClassificationObjective,
     TextGeneration: SequenceObjective,
     QuestionAnswering: SpanObjective,
+    TokenTagging: TaggingObjective,
     Retrieval: ContrastiveObjective,
 }
 """How each kind of task is learned."""
