@@ -42,6 +42,10 @@ def shelf(tmp_path_factory: pytest.TempPathFactory, reviews_csv: Path, tiny_data
     for name in ("model", "assistant"):
         shutil.copytree(tiny_model, path / name)
     lucidlm.finetune("sentiment", model=tiny_model, data=reviews_csv, out=path / "judge", max_steps=2)
+    (path / "train.conll").write_text("Ada B-PER\nwrote O\n\nBob B-PER\nleft O\n", encoding="utf-8")
+    lucidlm.finetune(
+        "token-tagging", model=tiny_model, data=path / "train.conll", test=0, out=path / "tagger", max_steps=2
+    )
     return path
 
 

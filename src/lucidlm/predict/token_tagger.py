@@ -160,13 +160,18 @@ class TokenTagger(TextModel[TokenClassifier]):
         InputError: one holds a token that the model has no row for.
         """
         encoded = []
-        found = self.tokenizer.encodings_of_words([self._spaced(words) for words in sentences])
-        for number, (words, encoding) in enumerate(zip(sentences, found, strict=True), 1):
+        spaced = [self._spaced(words) for words in sentences]
+        encodings = self.tokenizer.encodings_of_words(spaced)
+        for number, (words, given, found) in enumerate(zip(sentences, spaced, encodings, strict=True), 1):
             where = f"sentence {number:,} of {len(sentences):,}"
-            refuse_beyond(self.tokenizer.whole(encoding.ids), self.model.config.vocab_size, self.tokenizer, where)
-            owners, firsts = np.array(encoding.word_ids, dtype=np.int64), np.full(len(words), -1)
-            firsts[owners[::-1]] = np.arange(len(owners))[::-1]  # of several, the one that is written last stays
-            encoded.append(EncodedWords(np.array(encoding.ids, dtype=np.int32), firsts))
+            refuse_beyond(self.tokenizer.whole(found.ids), self.model.config.vocab_size, self.tokenizer, where)
+            firsts = np.full(len(words), -1)
+            pairs = zip(found.word_ids, found.offsets, strict=True)
+            for place, (word, (_, end)) in enumerate(pairs):
+                # A token of the space alone is not the word's first.
+                if word is not None and firsts[word] < 0 and end > len(given[word]) - len(words[word]):
+                    firsts[word] = place
+            encoded.append(EncodedWords(np.array(found.ids, dtype=np.int32), firsts))
         return encoded
 
     def _spaced(self, words: Sequence[str]) -> list[str]:

@@ -58,7 +58,7 @@ def test_a_tag_that_is_wrong_is_found(tags: str, place: int, what: str) -> None:
 
 
 def test_sound_tags_have_no_fault() -> None:
-    assert first_fault("B-PER I-PER I-PER B-PER O B-LOC B-LOC I-LOC".split()) is None
+    assert first_fault(["B-PER", "I-PER", "I-PER", "B-PER", "O", "B-LOC", "B-LOC", "I-LOC"]) is None
 
 
 def test_figures_are_those_of_seqeval() -> None:
