@@ -73,8 +73,8 @@ class TokenTagging(Task[TaggedSentence, Tags]):
         return entity_metrics()
 
     def baselines(self) -> list[Baseline[TaggedSentence, Tags]]:
-        """Return each word's most frequent tag, and no entity at all."""
-        return [MostFrequentTag(), NoEntity()]
+        """Return no entity at all, and each word's most frequent tag."""
+        return [NoEntity(), MostFrequentTag()]
 
     def predictor(self, loaded: LoadedModel) -> Predictor[TaggedSentence, Tags]:
         """Return a tagger."""
