@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lucidlm.predict.pair_classifier import PairClassifier, PairScorer
     from lucidlm.predict.span_reader import SpanReader
     from lucidlm.predict.text_generator import TextGenerator
+    from lucidlm.predict.token_tagger import TokenTagger
     from lucidlm.tokenize.tokenizer import Tokenizer
 
     load_tokenizer = Tokenizer.load
@@ -44,6 +45,7 @@ __all__ = [
     "TextClassifier",
     "TextEmbedder",
     "TextGenerator",
+    "TokenTagger",
     "__version__",
     "compare",
     "evaluate",
@@ -67,6 +69,7 @@ _HOMES = {
     "TextClassifier": ("lucidlm.predict.classifier", "TextClassifier"),
     "TextEmbedder": ("lucidlm.predict.embedder", "TextEmbedder"),
     "TextGenerator": ("lucidlm.predict.text_generator", "TextGenerator"),
+    "TokenTagger": ("lucidlm.predict.token_tagger", "TokenTagger"),
     "compare": ("lucidlm.api.judging", "compare"),
     "evaluate": ("lucidlm.api.judging", "evaluate"),
     "explain": ("lucidlm.api.judging", "explain"),

@@ -43,7 +43,11 @@ def shelf(tmp_path_factory: pytest.TempPathFactory, reviews_csv: Path, tiny_data
         shutil.copytree(tiny_model, path / name)
     lucidlm.finetune("sentiment", model=tiny_model, data=reviews_csv, out=path / "judge", max_steps=2)
     labels = {"labels": "label"}
-    lucidlm.finetune("multi-label", model=tiny_model, data=reviews_csv, fields=labels, out=path / "tagger", max_steps=2)
+    lucidlm.finetune("multi-label", model=tiny_model, data=reviews_csv, fields=labels, out=path / "sorter", max_steps=2)
+    (path / "train.conll").write_text("Ada B-PER\nwrote O\n\nBob B-PER\nleft O\n", encoding="utf-8")
+    lucidlm.finetune(
+        "token-tagging", model=tiny_model, data=path / "train.conll", test=0, out=path / "tagger", max_steps=2
+    )
     return path
 
 

@@ -14,7 +14,7 @@ from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.peft import save_adapter
 from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
-from lucidlm.model.heads import LanguageModel, SequenceClassifier, SpanExtractor
+from lucidlm.model.heads import LanguageModel, SequenceClassifier, SpanExtractor, TokenClassifier
 from lucidlm.model.lora import LoraConfig, add_adapters
 from lucidlm.tokenize.tokenizer import Tokenizer
 
@@ -131,6 +131,21 @@ def test_extractors_of_answers(tmp_path: Path) -> None:
     close(end, theirs(ids()).end_logits)
 
 
+@pytest.mark.parametrize("name", ["Llama", "GPT2", "Bert"])
+@torch.no_grad()
+def test_token_classifiers(name: str, tmp_path: Path) -> None:
+    fields = {"Llama": ROTARY, "GPT2": GPT2, "Bert": BERT}[name]
+    their(name, "ForTokenClassification", fields | {"num_labels": 3}, tmp_path / "base")
+    base = getattr(transformers, f"{name}ForTokenClassification").from_pretrained(tmp_path / "base")
+    targets = {"Llama": ["q_proj"], "GPT2": ["c_attn"], "Bert": ["query"]}[name]
+    options = {"fan_in_fan_out": True} if name == "GPT2" else {}
+    theirs = adapted(base, tmp_path / "adapter", "TOKEN_CLS", target_modules=targets, **options)
+    ours = load_model(tmp_path / "adapter").model
+    assert isinstance(ours, TokenClassifier)
+    assert ours.labels == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    close(ours(ids(), torch.full((len(ids()),), ids().shape[1])), theirs(ids()).logits)
+
+
 @pytest.fixture
 def llama(tmp_path: Path) -> Path:
     """A base with a tokenizer, and adapters beside it that name it by a relative path."""
@@ -170,7 +185,7 @@ def test_the_base_may_lie_beside_and_the_tokenizer_comes_from_either(
             r"holds adapters for the model '/nowhere/llama', which cannot be opened \(/nowhere/llama: there is no such",
         ),
         ({"base_model_name_or_path": "adapter"}, "holds adapters, not a model that others could belong to"),
-        ({"task_type": "TOKEN_CLS"}, "is for the task TOKEN_CLS, which there is no model for"),
+        ({"task_type": "SEQ_2_SEQ_LM"}, "is for the task SEQ_2_SEQ_LM, which there is no model for"),
         ({"task_type": "SEQ_CLS"}, "holds no score or classifier, which the model that it belongs to has not either"),
         ({"use_dora": True}, "uses use_dora"),
         ({"r": 4}, "has shape"),

@@ -18,7 +18,7 @@ from lucidlm.inference.decode import generate
 from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.interop.hf import export_hf
 from lucidlm.model.generation import GenerationDefaults
-from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
+from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor, TokenClassifier
 from lucidlm.tokenize.tokenizer import Tokenizer
 
 LENGTHS = torch.tensor([7, 12, 1])
@@ -129,6 +129,15 @@ def same_classes(ours: Any, theirs: Any) -> None:
 
 
 @torch.no_grad()
+def same_tags(ours: Any, theirs: Any) -> None:
+    assert isinstance(ours, TokenClassifier)
+    types = segments(ours)
+    padded, real = right_padded()
+    expected = theirs(padded, attention_mask=real.long(), **types).logits
+    close(ours(padded, LENGTHS, types.get("token_type_ids"))[real], expected[real])
+
+
+@torch.no_grad()
 def same_spans(ours: Any, theirs: Any) -> None:
     assert isinstance(ours, SpanExtractor)
     types = segments(ours)
@@ -183,6 +192,20 @@ def test_classifiers(case: str, tmp_path: Path) -> None:
     assert back.config.id2label == {0: "no", 1: "yes", 2: "?"}
     back.config.pad_token_id = PAD  # which only a tokenizer would tell
     same_classes(loaded.model, back)
+
+
+@pytest.mark.usefixtures("silent")
+@pytest.mark.parametrize("case", ["gpt2", "bert", "smollm", "mistral", "qwen2", "qwen3", "eurobert"])
+def test_token_classifiers(case: str, tmp_path: Path) -> None:
+    name, fields = LANGUAGE[case]
+    labels = {"id2label": {0: "O", 1: "B-X", 2: "I-X"}, "label2id": {"O": 0, "B-X": 1, "I-X": 2}}
+    theirs = their(name, "ForTokenClassification", fields | labels, tmp_path / "theirs")
+    loaded = load_model(tmp_path / "theirs")
+    same_tags(loaded.model, theirs)
+    export_hf(loaded, tmp_path / "back", None)
+    back = open_there("AutoModelForTokenClassification", tmp_path / "back")
+    assert back.config.id2label == {0: "O", 1: "B-X", 2: "I-X"}
+    same_tags(loaded.model, back)
 
 
 @pytest.mark.usefixtures("silent")

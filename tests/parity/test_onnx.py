@@ -20,7 +20,7 @@ from lucidlm.inference.decode import generate
 from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.interop.onnx import export_onnx
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.heads import LanguageModel, Model, Pooling, SequenceClassifier, SpanExtractor
+from lucidlm.model.heads import LanguageModel, Model, Pooling, SequenceClassifier, SpanExtractor, TokenClassifier
 from lucidlm.tokenize.tokenizer import Tokenizer
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -207,6 +207,22 @@ def test_classes_of_padded_batches(name: str, side: str, tmp_path: Path) -> None
     close(logits, expected)
     config = json.loads((tmp_path / "onnx" / "config.json").read_text(encoding="utf-8"))
     assert config["id2label"] == {"0": "a", "1": "b", "2": "c"}
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("fields", [CAUSAL["qwen3"], BERT], ids=["qwen3", "bert"])
+def test_tags_of_padded_batches(fields: dict[str, Any], side: str, tmp_path: Path) -> None:
+    model = randomised(TokenClassifier(ModelConfig(**SIZE, **fields), ["O", "B-X", "I-X"], seed=None))
+    run = session(model, tmp_path / "onnx")
+    types = some_tokens() % 2 if model.config.token_types else None
+    with torch.inference_mode():
+        expected = model(padded(some_tokens(), "right"), LENGTHS, None if types is None else padded(types, "right"))
+    inputs = {"input_ids": padded(some_tokens(), side), "attention_mask": padded(torch.ones_like(some_tokens()), side)}
+    if types is not None:
+        inputs["token_type_ids"] = padded(types, side)
+    (found,) = run.run(None, {key: value.numpy() for key, value in inputs.items()})
+    for row, length in enumerate(LENGTHS.tolist()):
+        close(found[row, slice(length) if side == "right" else slice(LONGEST - length, None)], expected[row, :length])
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

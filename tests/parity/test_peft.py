@@ -16,7 +16,7 @@ from lucidlm.checkpoint.peft import CONFIG, WEIGHTS, apply_adapter, save_adapter
 from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
+from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor, TokenClassifier
 from lucidlm.model.lora import LoraConfig, add_adapters, is_adapter, merge
 
 peft = pytest.importorskip("peft", reason="the peer of these tests is not installed: pip install peft")
@@ -70,6 +70,9 @@ def tuned(path: Path, kind: str, **options: Any) -> Model:
         model: Model = language
     elif kind == "classifier":
         model = SequenceClassifier(language.config, ["a", "b", "c"], options.pop("pooling", "last"), seed=3)
+        model.model.load_state_dict(language.model.state_dict())
+    elif kind == "tagger":
+        model = TokenClassifier(language.config, ["O", "B-X", "I-X"], seed=3)
         model.model.load_state_dict(language.model.state_dict())
     else:
         model = SpanExtractor(language.config, seed=3)
@@ -131,6 +134,18 @@ def test_a_head_that_transformers_reads_otherwise_is_not_offered_as_a_classifier
     said = capsys.readouterr().err
     assert str(tmp_path / "mean") in said
     assert str(tmp_path / "last") not in said
+
+
+@torch.no_grad()
+def test_our_adapters_of_token_classifiers_open_there_with_their_head(tmp_path: Path) -> None:
+    for name, config in (("qwen3", ModelConfig(**SIZE)), ("eurobert", ModelConfig.masked(**SIZE))):
+        path = base(config, tmp_path / name)
+        model = tuned(path, "tagger")
+        save_adapter(model, tmp_path / f"{name}-adapter", base=str(path), head=("score", "classifier"))
+        their_base = transformers.AutoModelForTokenClassification.from_pretrained(path, num_labels=3)
+        theirs = peft.PeftModel.from_pretrained(their_base, tmp_path / f"{name}-adapter").eval()
+        assert type(theirs).__name__ == "PeftModelForTokenClassification"
+        close(model(ids(), LENGTHS), theirs(ids(), attention_mask=torch.ones(3, 12).long()).logits)
 
 
 @torch.no_grad()

@@ -116,6 +116,15 @@ def test_tokenizers_of_other_models_give_the_same_ids(opened) -> None:
         assert ours.pad_id == theirs.pad_token_id
 
 
+def test_texts_given_word_by_word_give_the_same_ids(opened) -> None:
+    _, theirs, ours = opened
+    words = [["Hello", ",", "world", "!"], ["it", " o'clock", "é"], list("春眠不觉晓")]
+    for given, found in zip(words, ours.encodings_of_words(words), strict=True):
+        expected = theirs(given, is_split_into_words=True, add_special_tokens=False)
+        assert found.ids == expected["input_ids"]
+        assert found.word_ids == expected.word_ids()
+
+
 def test_unknown_characters_are_those_of_transformers_unknown_tokens(opened) -> None:
     _, theirs, ours = opened
     for text in ("Hello ж world", "ж", "spaces 🧿🧿 and жж", "plain"):

@@ -14,7 +14,7 @@ from lucidlm.checkpoint.save import save_model
 from lucidlm.inference.decode import generate
 from lucidlm.inference.sampler import SamplingConfig, min_p, repetition_penalty, top_k, top_p
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
+from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor, TokenClassifier
 from lucidlm.tokenize.tokenizer import Tokenizer
 
 transformers = pytest.importorskip(
@@ -134,6 +134,23 @@ def test_our_classifiers_open_there(tmp_path: Path, tokenizer: Tokenizer) -> Non
 def test_a_classifier_they_would_misread_is_not_offered_to_them_as_one(tmp_path: Path, tokenizer: Tokenizer) -> None:
     save(SequenceClassifier(ModelConfig(**SIZE), ["bad", "good"], "mean"), tmp_path, tokenizer)
     assert transformers.AutoConfig.from_pretrained(tmp_path).architectures == ["Qwen3Model"]
+
+
+@torch.no_grad()
+def test_our_token_classifiers_open_there(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    padded, mask = right_padded()
+    for name, config in (
+        ("qwen3", ModelConfig(**SIZE)),
+        ("llama", ModelConfig(**SIZE, qk_norm=False)),
+        ("eurobert", ModelConfig.masked(**SIZE)),
+    ):
+        model = loud(TokenClassifier(config, ["O", "B-PER", "I-PER"]))
+        theirs, report = transformers.AutoModelForTokenClassification.from_pretrained(
+            save(model, tmp_path / name, tokenizer), output_loading_info=True
+        )
+        assert not any(report.values())
+        assert theirs.config.id2label == {0: "O", 1: "B-PER", 2: "I-PER"}
+        close(model(padded, LENGTHS)[mask == 1], theirs(padded, attention_mask=mask).logits[mask == 1])
 
 
 @torch.no_grad()

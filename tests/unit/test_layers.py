@@ -62,6 +62,7 @@ LAZY = {
     "lucidlm.predict.pair_classifier",
     "lucidlm.predict.span_reader",
     "lucidlm.predict.text_generator",
+    "lucidlm.predict.token_tagger",
 }
 """What `lucidlm/__init__.py` may import at once, and when it is first used."""
 LONGEST = 400

@@ -20,13 +20,22 @@ from lucidlm.model.lora import merge
 KINDS: dict[str | None, ModelKind | None] = {
     "CAUSAL_LM": "language",
     "SEQ_CLS": "classifier",
+    "TOKEN_CLS": "tagger",
     "QUESTION_ANS": "span",
     "FEATURE_EXTRACTION": None,
     None: None,
 }
 """The kind of model for each of PEFT's task types; None: the kind of the base model."""
 
-HEAD_OF: dict[ModelKind, str] = {"classifier": "score or classifier", "span": "qa_outputs", "language": "lm_head"}
+HEAD_OF: dict[ModelKind, str] = {
+    "classifier": "score or classifier",
+    "tagger": "score or classifier",
+    "span": "qa_outputs",
+    "language": "lm_head",
+}
+
+LABELLED = ("classifier", "tagger")
+"""Kinds of models whose head says how many labels there are."""
 
 TIED = {"embed_tokens", "lm_head", "wte", "word_embeddings", "decoder"}
 """Names of input and output embeddings, which tied models share."""
@@ -60,18 +69,20 @@ class AdapterChanges:
                 where=self.where,
                 fix="Merge it where it was made, and save the whole model.",
             )
-        if self.kind is None or (self.kind == record["kind"] and self.kind != "classifier"):
+        if self.kind is None or (self.kind == record["kind"] and self.kind not in LABELLED):
             return record
         head = next(
             (value for name, value in self.tensors.items() if name in ("score.weight", "classifier.weight")), None
         )
-        if self.kind == "classifier" and head is not None:
+        if self.kind in LABELLED and head is not None:
+            labels = record.get("labels") or []
+            named = labels if len(labels) == len(head) else [f"LABEL_{number}" for number in range(len(head))]
+            if self.kind == "tagger":
+                return record | {"kind": "tagger", "labels": named}
             if family is None or family.classifier_pooling is None:
                 raise InputError(
                     "says nothing of how a text's class is read", where=self.where, fix="Save the whole model instead."
                 )
-            labels = record.get("labels") or []
-            named = labels if len(labels) == len(head) else [f"LABEL_{number}" for number in range(len(head))]
             return record | {"kind": "classifier", "labels": named, "pooling": family.classifier_pooling}
         if self.kind == record["kind"] or (self.kind == "span" and "qa_outputs.weight" in self.tensors):
             return record | {"kind": self.kind}

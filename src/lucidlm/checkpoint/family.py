@@ -19,11 +19,16 @@ from torch import Tensor
 
 from lucidlm.core.errors import InputError
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor, blank_head
+from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor, TokenClassifier, blank_head
 
-ModelKind = Literal["language", "classifier", "span"]
+ModelKind = Literal["language", "classifier", "tagger", "span"]
 
-OWN_PREFIX: dict[ModelKind, str] = {"language": "model.", "classifier": "model.", "span": "transformer."}
+OWN_PREFIX: dict[ModelKind, str] = {
+    "language": "model.",
+    "classifier": "model.",
+    "tagger": "model.",
+    "span": "transformer.",
+}
 """Prefix of the Transformer's weight names in our models."""
 
 ARRANGEMENT = (
@@ -276,6 +281,7 @@ def _unsupported(name: str, found: object, supported: Iterable[object], where: s
 KINDS: dict[type[Model], ModelKind] = {
     LanguageModel: "language",
     SequenceClassifier: "classifier",
+    TokenClassifier: "tagger",
     SpanExtractor: "span",
 }
 

@@ -18,6 +18,7 @@ ENDINGS: dict[str, ModelKind] = {
     "ForMaskedLM": "language",
     "ForPreTraining": "language",
     "ForSequenceClassification": "classifier",
+    "ForTokenClassification": "tagger",
     "ForQuestionAnswering": "span",
 }
 """Suffixes of transformers' class names, and the kind of model of each."""
@@ -44,6 +45,8 @@ def read_hf_config(fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
         problem_type = _problem_type(fields, family, where)
         labels = _labels(fields, where, problem_type)
         record |= {"labels": labels, "pooling": family.classifier_pooling, "problem_type": problem_type}
+    if kind == "tagger":
+        record["labels"] = _labels(fields, where, "single_label_classification")
     return record
 
 

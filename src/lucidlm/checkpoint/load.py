@@ -28,7 +28,7 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json
 from lucidlm.core.registry import Registry
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
+from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor, TokenClassifier
 from lucidlm.tokenize.files import VOCABULARIES
 from lucidlm.tokenize.tokenizer import Tokenizer
 
@@ -167,6 +167,8 @@ def _empty(record: dict[str, Any], config: ModelConfig) -> Model:
         if record["kind"] == "classifier":
             problem_type = record.get("problem_type", "single_label_classification")  # as earlier versions had no other
             return SequenceClassifier(config, record["labels"], record["pooling"], seed=None, problem_type=problem_type)
+        if record["kind"] == "tagger":
+            return TokenClassifier(config, record["labels"], seed=None)
         return (LanguageModel if record["kind"] == "language" else SpanExtractor)(config, seed=None)
 
 

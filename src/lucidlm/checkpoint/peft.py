@@ -29,7 +29,7 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.io import atomic_path, read_json, write_json
 from lucidlm.core.progress import log
 from lucidlm.model.config import LoraConfig
-from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
+from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor, TokenClassifier
 from lucidlm.model.lora import LoraLinear, attach, is_adapter
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -246,6 +246,8 @@ def _read_settings(fields: dict[str, Any], where: Path) -> _Fields:
 def _task_type(model: nn.Module) -> str | None:
     if isinstance(model, SequenceClassifier):
         return "SEQ_CLS" if pools_as_transformers(model) else None
+    if isinstance(model, TokenClassifier):
+        return "TOKEN_CLS"
     if isinstance(model, SpanExtractor):
         return "QUESTION_ANS"
     # PEFT has no task type for masked language models; without one it leaves the model as it is.

@@ -59,7 +59,8 @@ def _files(record: dict[str, Any], where: Path) -> dict[str, tuple[int, str]]:
         if (
             kind not in get_args(ModelKind)
             or not all(isinstance(record[part], dict) for part in ("model", "provenance"))
-            or (kind == "classifier" and not (labelled and record["pooling"] in get_args(Pooling)))
+            or (kind in ("classifier", "tagger") and not labelled)
+            or (kind == "classifier" and record["pooling"] not in get_args(Pooling))
             or record.get("problem_type") not in (None, *get_args(ProblemType))
         ):
             raise ValueError

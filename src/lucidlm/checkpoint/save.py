@@ -28,7 +28,7 @@ from lucidlm.checkpoint.wide_files import WIDE, WIDE_WEIGHTS, write_wide_branch
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import describe_files, disk_errors, require_free_space, write_json
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier
+from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, TokenClassifier
 from lucidlm.tokenize.tokenizer import Tokenizer
 
 
@@ -83,6 +83,8 @@ def save_model(
     }
     if isinstance(model, SequenceClassifier):
         record |= {"labels": model.labels, "pooling": model.pooling, "problem_type": model.problem_type}
+    if isinstance(model, TokenClassifier):
+        record["labels"] = model.labels
     write_json(directory / RECORD, with_checksum(record))
 
 
@@ -148,9 +150,10 @@ def _config_json(family: Family | None, model: Model, tokenizer: Tokenizer | Non
     fields |= token_ids(tokenizer, model.config.vocab_size)
     if tokenizer is not None and "mask_token_id" in fields:
         fields["mask_token_id"] = tokenizer.find("mask_token") or 0
-    if isinstance(model, SequenceClassifier):
+    if isinstance(model, SequenceClassifier | TokenClassifier):
         fields["id2label"] = {str(index): label for index, label in enumerate(model.labels)}
         fields["label2id"] = {label: index for index, label in enumerate(model.labels)}
+    if isinstance(model, SequenceClassifier):
         fields["classifier_pooling"] = model.pooling
         fields["problem_type"] = model.problem_type
         if model.pad_id is not None or (tokenizer is not None and _may_end_text(tokenizer.pad_id, tokenizer)):

@@ -84,6 +84,11 @@ def tokens(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
+def token_spans(text: str) -> list[tuple[int, int]]:
+    """Return where each of the `tokens` begins and ends, in characters."""
+    return [match.span() for match in _TOKEN.finditer(text)]
+
+
 def joined(parts: Sequence[str]) -> str:
     """Put `tokens` together again, with spaces where the script has them."""
     if separates_no_words(parts):

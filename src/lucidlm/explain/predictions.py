@@ -118,7 +118,7 @@ def predict(
     if isinstance(loaded.model, LanguageModel) and loaded.model.config.causal:
         return _next_token(loaded.model, loaded.tokenizer, text, target)
     raise InputError(
-        "holds a model that finds spans, fills gaps or reads pairs, which is not explained yet",
+        "holds a model that finds spans, tags words, fills gaps or reads pairs, which is not explained yet",
         where="MODEL",
         fix="Pass a causal language model or a classifier of texts.",
     )

@@ -1,4 +1,4 @@
-"""The Transformer with a head: language model, sequence classifier, span extractor."""
+"""The Transformer with a head: language model, sequence classifier, token classifier, span extractor."""
 
 from __future__ import annotations
 
@@ -234,6 +234,33 @@ class SequenceClassifier(nn.Module):
         return self.classifier(functional.gelu(self.dense(self.dropout(pooled))))
 
 
+class TokenClassifier(nn.Module):
+    """A class for every token: a linear layer, `score` on causal backbones as transformers' Qwen3ForTokenClassification
+    has it, `classifier` on bidirectional ones as BertForTokenClassification."""
+
+    def __init__(self, config: ModelConfig, labels: Sequence[str], seed: int | None = 0) -> None:
+        super().__init__()
+        self.config, self.labels = config, list(labels)
+        self.model = Transformer(config)
+        self.dropout = nn.Dropout(config.dropout)
+        head = nn.Linear(config.embedding_dim, len(self.labels))
+        if config.causal:
+            self.score = head
+        else:
+            self.classifier = head
+        if seed is not None:
+            initialise(self, config, torch_generator(seed, "weights"))
+
+    def forward(self, tokens: Tensor, lengths: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Return logits (B, T, labels), without meaning past `lengths` (B,); `tokens` and `token_type_ids` (B, T) int64."""
+        within = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]  # (B, T)
+        hidden = self.model(
+            tokens, token_type_ids=token_type_ids, mask=None if self.config.causal else within[:, None]
+        )  # (B, T, D)
+        head = self.score if self.config.causal else self.classifier
+        return head(self.dropout(hidden))
+
+
 class SpanExtractor(nn.Module):
     """Where in the text an answer starts and where it ends; named as transformers' Qwen3ForQuestionAnswering."""
 
@@ -256,4 +283,4 @@ class SpanExtractor(nn.Module):
         return start, end
 
 
-Model = LanguageModel | SequenceClassifier | SpanExtractor
+Model = LanguageModel | SequenceClassifier | TokenClassifier | SpanExtractor

@@ -1,1 +1,1 @@
-"""What answers with a model: classifier, embedder, span reader, text generator, vector index."""
+"""What answers with a model: classifier, embedder, span reader, token tagger, text generator, vector index."""

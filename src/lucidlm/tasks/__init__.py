@@ -14,6 +14,7 @@ from lucidlm.tasks import (  # noqa: F401  (they register themselves)
     sentiment,
     summarization,
     text_classification,
+    token_tagging,
     translation,
 )
 from lucidlm.tasks.base.task import Task, read_examples, tasks

@@ -141,6 +141,12 @@ class Tokenizer:
         """Return the ids of each text and where in it they are; if `whole`, with what stands around a whole text."""
         return self._reader.encode_batch(texts, add_special_tokens=whole)
 
+    def encodings_of_words(self, texts: Sequence[Sequence[str]]) -> list[tokenizers.Encoding]:
+        """Return the ids of texts given word by word, no token of two words; `word_ids` says of which word each is."""
+        return self._reader.encode_batch(
+            [list(words) for words in texts], is_pretokenized=True, add_special_tokens=False
+        )
+
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """Return the text of `ids`; broken UTF-8 becomes U+FFFD, and special tokens are left out if `skip_special`."""
         text = self.read_out(ids, skip_special)

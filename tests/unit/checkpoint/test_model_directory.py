@@ -20,7 +20,7 @@ from lucidlm.checkpoint.save import save_model
 from lucidlm.checkpoint.weights import load_weights
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
+from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor, TokenClassifier
 from lucidlm.tokenize.tokenizer import Tokenizer
 
 SIZE: dict[str, Any] = {"embedding_dim": 16, "num_heads": 2, "ff_dim": 24, "num_layers": 2, "context_length": 16}
@@ -36,6 +36,8 @@ MODELS: dict[str, Callable[[], Model]] = {
     "gpt2": lambda: LanguageModel(GPT2),
     "classifier": lambda: SequenceClassifier(CAUSAL, ["bad", "good", "好"], "mean"),
     "masked classifier": lambda: SequenceClassifier(MASKED, ["bad", "good"], "mean"),
+    "tagger": lambda: TokenClassifier(CAUSAL, ["O", "B-人", "I-人"]),
+    "masked tagger": lambda: TokenClassifier(MASKED, ["O", "B-X"]),
     "span": lambda: SpanExtractor(CAUSAL),
     "masked span": lambda: SpanExtractor(MASKED),
 }
@@ -78,6 +80,8 @@ def test_what_is_saved_is_what_is_loaded(make: Callable[[], Model], tmp_path: Pa
     assert all(torch.equal(value, state[name]) for name, value in loaded.model.state_dict().items())
     if isinstance(model, SequenceClassifier) and isinstance(loaded.model, SequenceClassifier):
         assert (loaded.model.labels, loaded.model.pooling) == (model.labels, model.pooling)
+    if isinstance(model, TokenClassifier) and isinstance(loaded.model, TokenClassifier):
+        assert loaded.model.labels == model.labels
 
 
 def test_saving_twice_gives_the_same_files(saved: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -28,7 +28,7 @@ from lucidlm.checkpoint.save import save_model
 from lucidlm.cli.using import quantize
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.model.config import ModelConfig
-from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
+from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor, TokenClassifier
 
 HERE = Path("model")
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
@@ -139,6 +139,7 @@ MODELS: dict[str, Callable[[], Model]] = {
     ),
     "own": lambda: LanguageModel(ModelConfig(**SIZE, activation="relu2")),
     "classifier": lambda: SequenceClassifier(ModelConfig(**SIZE), ["bad", "good"], "last"),
+    "tagger": lambda: TokenClassifier(ModelConfig(**SIZE, **LEARNED, activation="gelu_tanh"), ["O", "B-X"]),
     "span": lambda: SpanExtractor(ModelConfig(**SIZE, qk_norm=False)),
 }
 

@@ -98,7 +98,7 @@ TAGS = "EU NNP B-NP B-ORG\nrejects VBZ B-VP O\nGerman JJ B-NP B-MISC\n\nPeter NN
             "questions nested in paragraphs, as SQuAD has them. That is for question-answering",
         ),
         ("rows.json", {"data": [{"text": "a", "label": "b"}]}, 'rows in a list, field "data". Take them out'),
-        ("a.conll", "EU B-ORG\n", "a label for each word, as CoNLL's columns do. No task here labels words"),
+        ("a.conll", "EU B-ORG\n", "a label for each word, as CoNLL's columns do. That is for token-tagging"),
         ("a.txt", TAGS, "a label for each word"),
         ("b.txt", "A\tDET\ncat\tNOUN\nsat\tVERB\n\nIt\tPRON\n", "a label for each word"),
         ("a.tsv", "EU\tB-ORG\nrejects\tO\n\nPeter\tB-PER\n", "a label for each word"),

@@ -58,7 +58,12 @@ def test_the_task_chooses_the_settings(task: str, kind: type[FinetuneConfig], tm
         ("translation", "class_weights", "balanced", "text classification"),
         ("translation", "pooling", "mean", "text classification and similarity and search and recommendation"),
         ("translation", "on_conflict", "first", "text classification"),
-        ("semantic-search", "label_smoothing", 0.1, "text classification and text generation and question answering"),
+        (
+            "semantic-search",
+            "label_smoothing",
+            0.1,
+            "text classification and text generation and question answering and token tagging",
+        ),
         ("question-answering", "token_dropout", 0.1, "text classification and similarity"),
         ("perplexity", "temperature", 0.1, "search and recommendation"),
     ],

@@ -11,6 +11,7 @@ BERT = Family(
     architectures={
         "language": "BertForMaskedLM",
         "classifier": "BertForSequenceClassification",
+        "tagger": "BertForTokenClassification",
         "span": "BertForQuestionAnswering",
     },
     backbone="BertModel",

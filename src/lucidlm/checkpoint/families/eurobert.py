@@ -7,7 +7,11 @@ from lucidlm.checkpoint.family import Family
 
 EUROBERT = Family(
     model_type="eurobert",
-    architectures={"language": "EuroBertForMaskedLM", "classifier": "EuroBertForSequenceClassification"},
+    architectures={
+        "language": "EuroBertForMaskedLM",
+        "classifier": "EuroBertForSequenceClassification",
+        "tagger": "EuroBertForTokenClassification",
+    },
     backbone="EuroBertModel",
     arrangement={"causal": False, "qk_norm": False},
     # The mask token's id must be in the vocabulary; it is set from the tokenizer.

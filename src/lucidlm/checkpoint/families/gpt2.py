@@ -23,6 +23,7 @@ GPT2 = Family(
     architectures={
         "language": "GPT2LMHeadModel",
         "classifier": "GPT2ForSequenceClassification",
+        "tagger": "GPT2ForTokenClassification",
         "span": "GPT2ForQuestionAnswering",
     },
     backbone="GPT2Model",
@@ -68,6 +69,7 @@ GPT2 = Family(
         module("h.{}.mlp.c_proj", f"{MLP}.down_proj", transposed=True),
         module("ln_f", "norm"),
     ),
+    heads={"tagger": (module("classifier", "score"),)},
     prefix="transformer.",
     ignored=r"\.attn\.(masked_)?bias$",
     equal_heads=True,

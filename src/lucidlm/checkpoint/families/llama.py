@@ -16,6 +16,7 @@ LLAMA = Family(
     architectures={
         "language": "LlamaForCausalLM",
         "classifier": "LlamaForSequenceClassification",
+        "tagger": "LlamaForTokenClassification",
         "span": "LlamaForQuestionAnswering",
     },
     backbone="LlamaModel",

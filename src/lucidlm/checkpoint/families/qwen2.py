@@ -10,6 +10,7 @@ QWEN2 = Family(
     architectures={
         "language": "Qwen2ForCausalLM",
         "classifier": "Qwen2ForSequenceClassification",
+        "tagger": "Qwen2ForTokenClassification",
         "span": "Qwen2ForQuestionAnswering",
     },
     backbone="Qwen2Model",

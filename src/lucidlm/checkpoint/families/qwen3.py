@@ -10,6 +10,7 @@ QWEN3 = Family(
     architectures={
         "language": "Qwen3ForCausalLM",
         "classifier": "Qwen3ForSequenceClassification",
+        "tagger": "Qwen3ForTokenClassification",
         "span": "Qwen3ForQuestionAnswering",
     },
     backbone="Qwen3Model",

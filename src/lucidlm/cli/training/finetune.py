@@ -83,6 +83,7 @@ def finetune(
       lucidlm finetune text-classification --model model --data news.jsonl --validation-data dev.jsonl --out judge
       lucidlm finetune translation --model model --data pairs.tsv --field source=en --field target=fr --out translator
       lucidlm finetune question-answering --model model --data squad.jsonl --tuning lora --out reader
+      lucidlm finetune token-tagging --model model --data train.conll --validation-data dev.conll --test 0 --out tagger
       lucidlm finetune --config judge/config.yaml --out again
     """
     from lucidlm.cli.options import given, renamed, required

@@ -200,6 +200,15 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class TaggedSentence:
+    """The words of a sentence and the BIO tag of each; see `lucidlm.data.examples.bio`."""
+
+    tokens: tuple[str, ...]
+    tags: tuple[str, ...]
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClassPrediction:
     """A classifier's answer: a probability for each of `labels`."""
 
@@ -241,6 +250,23 @@ class Span:
     text: str
     start: int
     score: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """A tagger's answer: a BIO tag for each word of a sentence."""
+
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A stretch of a text that a tagger takes for an entity: `text[start:end]`, in characters."""
+
+    type: str
+    text: str
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from lucidlm.core.errors import InputError
 from lucidlm.data.cleaning.html import html_to_text
 from lucidlm.data.document import Document, Reading
 from lucidlm.data.formats.compression import COMPRESSIONS, decompress
+from lucidlm.data.formats.conll import read_conll
 from lucidlm.data.formats.encoding import TextFile
 from lucidlm.data.formats.rows import repeated, row_document
 from lucidlm.data.formats.tables import read_csv, read_tsv
@@ -83,10 +84,16 @@ def read_text(file: BinaryIO, name: str, reading: Reading) -> Iterator[Document]
         while len(buffer) > PIECE:
             cut = _cut(buffer)
             if text := buffer[:cut].strip():
-                yield Document(text, f"{name}:{line}")
+                yield Document(text, f"{name}:{line + _blank_lines(buffer)}")
             line, buffer, cut_before = line + buffer.count("\n", 0, cut), buffer[cut:], True
     if text := buffer.strip():
-        yield Document(text, f"{name}:{line}" if cut_before else name)
+        line += _blank_lines(buffer)
+        yield Document(text, f"{name}:{line}" if cut_before or line > 1 else name)
+
+
+def _blank_lines(text: str) -> int:
+    """Return how many lines are empty before a text begins."""
+    return text.count("\n", 0, len(text) - len(text.lstrip()))
 
 
 def _cut(text: str) -> int:
@@ -233,4 +240,8 @@ FORMATS: dict[str, Format] = {
     ".csv": read_csv,
     ".tsv": read_tsv,
     ".parquet": read_parquet,
+    ".conll": read_conll,
+    ".bio": read_conll,
+    ".iob": read_conll,
+    ".iob2": read_conll,
 }

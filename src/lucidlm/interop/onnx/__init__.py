@@ -1,4 +1,4 @@
-"""Export to ONNX: causal models with KV cache, masked models, classifiers, span extractors.
+"""Export to ONNX: causal models with KV cache, masked models, classifiers of texts and tokens, span extractors.
 
 The graph is built here, operator by operator, so it is the same for any version of PyTorch. PyTorch's exporter was tried:
 it prints warnings, needs onnxscript and seconds per layer, and folds positions into tables.

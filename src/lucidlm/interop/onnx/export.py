@@ -4,8 +4,9 @@
 - A causal language model reads `position_ids` (B, T) and `past_key_values.{i}.key` and `.value` (B, G, P, d) too, P
   being 0 at first; its mask is (B, P + T), 0 where a batch is padded. It returns `logits` (B, T, V) and
   `present.{i}.…` (B, G, P + T, d).
-- A masked language model returns `logits` (B, T, V), a classifier `logits` (B, labels), a span extractor `start_logits`
-  and `end_logits` (B, T), minus infinity at padding. Texts may be padded on either side.
+- A masked language model returns `logits` (B, T, V), a classifier `logits` (B, labels), a token classifier `logits`
+  (B, T, labels), a span extractor `start_logits` and `end_logits` (B, T), minus infinity at padding. Texts may be padded
+  on either side.
 
 The weights are in `model.onnx_data`; the tokenizer's files, config.json (class names included) and generation_config.json
 are those of a model directory. `model.onnx` is written last: a directory without it is not complete.
@@ -27,7 +28,7 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.io import atomic_path, require_free_space, require_vacant
 from lucidlm.interop.onnx.graph import Graph
 from lucidlm.interop.onnx.network import Inputs, Network
-from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
+from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor, TokenClassifier
 from lucidlm.version import __version__
 
 BATCH, LENGTH, PAST, TOTAL = (
@@ -80,6 +81,8 @@ def _build(graph: Graph, model: Model) -> None:
         _language_head(network, model, states)
     elif isinstance(model, SequenceClassifier):
         _classifier_head(network, model, states, mask, counts, tokens)
+    elif isinstance(model, TokenClassifier):
+        _token_head(network, model, states)
     else:
         _span_head(network, states, mask)
 
@@ -144,6 +147,12 @@ def _classifier_head(
         inner = graph.add("Tanh" if model.pooling == "first" else "Gelu", inner)
         graph.linear(inner, "classifier.weight", "classifier.bias", name="logits")
     graph.output("logits", [BATCH, len(model.labels)])
+
+
+def _token_head(network: Network, model: TokenClassifier, states: str) -> None:
+    graph, head = network.graph, "score" if model.config.causal else "classifier"
+    network.unflatten(graph.linear(states, f"{head}.weight", f"{head}.bias"), len(model.labels), name="logits")
+    graph.output("logits", [BATCH, LENGTH, len(model.labels)])
 
 
 def _span_head(network: Network, states: str, mask: str) -> None:

@@ -172,7 +172,7 @@ def read_examples(
         what = f'the fields "{asked[0]}" and "{asked[1]}" are both to be read from "{twice[0]}"'
         raise InputError(what, where="fields", fix="Give each a field of its own.")
     wanted = f"{task.name} reads a row for each example, with the fields {', '.join(task.fields)}."
-    refuse_file(wanted, source)
+    refuse_file(wanted, task.fields, source)
     rejects = Reading(on_error=on_error, skipped=Counter() if skipped is None else skipped)
     # Under "yes" there is nothing left to look for: the rows were read so.
     clean = Cleaner(CleanConfig(repetition=False, html="auto" if html == "auto" else "no"))
@@ -182,8 +182,10 @@ def read_examples(
         try:
             examples.append(task.read(row))
         except InputError as error:
-            refuse_form(wanted, "label" in task.fields, row)
-            rejects.reject(error.what, error.what, where=row.where, fix=(error.fix or "").rstrip("."))
+            refuse_form(wanted, task.fields, row)
+            rejects.reject(
+                error.what, error.what, where=str(error.where or row.where), fix=(error.fix or "").rstrip(".")
+            )
     if count := clean.counts["html"]:
         log(f"{source}: HTML becomes plain text in {count:,} examples' texts (--html no leaves it)")
     if not examples:

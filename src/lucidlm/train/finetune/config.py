@@ -210,6 +210,14 @@ class QuestionAnsweringConfig(FinetuneConfig):
     synthetic: str | None = Field(default=None, description="Plain text to make questions from first (questions only).")
 
 
+class TokenTaggingConfig(FinetuneConfig):
+    """Fine-tuning of a tagger of words, which marks named entities."""
+
+    kind: ClassVar[str] = "token tagging"
+
+    label_smoothing: LabelSmoothing = 0.0
+
+
 class RetrievalConfig(FinetuneConfig):
     """Fine-tuning of embeddings: search and recommendation."""
 
@@ -230,6 +238,7 @@ KINDS = (
     RegressionConfig,
     TextGenerationConfig,
     QuestionAnsweringConfig,
+    TokenTaggingConfig,
     RetrievalConfig,
 )
 
@@ -249,10 +258,18 @@ def config_class(task: str) -> type[FinetuneConfig]:
     from lucidlm.tasks.question_answering import QuestionAnswering
     from lucidlm.tasks.sentence_pairs import PairClassification, Similarity
     from lucidlm.tasks.text_classification import TextClassification
+    from lucidlm.tasks.token_tagging import TokenTagging
 
-    pairs_or_several = (PairClassification, MultiLabelClassification)
-    kinds = (pairs_or_several, TextClassification, Similarity, TextGeneration, QuestionAnswering, Retrieval)
-    found = tasks.get(task)
+    found, pairs_or_several = tasks.get(task), (PairClassification, MultiLabelClassification)
+    kinds = (
+        pairs_or_several,
+        TextClassification,
+        Similarity,
+        TextGeneration,
+        QuestionAnswering,
+        TokenTagging,
+        Retrieval,
+    )
     return next((config for config, kind in zip(KINDS, kinds, strict=True) if isinstance(found, kind)), FinetuneConfig)
 
 

@@ -179,7 +179,7 @@ class TaskObjective(ABC, Generic[C, E, Batch]):
 
 
 def random_window(ids: np.ndarray, max_tokens: int, generator: np.random.Generator) -> np.ndarray:
-    """Return all of `ids` (n,) if they fit, else a random window of them (max_tokens,)."""
+    """Return all of `ids` (n, …) if they fit, else a random window of them (max_tokens, …)."""
     if len(ids) <= max_tokens:
         return ids
     start = generator.integers(len(ids) - max_tokens + 1)

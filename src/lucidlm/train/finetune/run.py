@@ -26,6 +26,7 @@ from lucidlm.tasks.multi_label import MultiLabelClassification
 from lucidlm.tasks.question_answering import QuestionAnswering
 from lucidlm.tasks.sentence_pairs import PairClassification, Similarity
 from lucidlm.tasks.text_classification import TextClassification
+from lucidlm.tasks.token_tagging import TokenTagging
 from lucidlm.train.config import LoopConfig
 from lucidlm.train.finetune.classification_objective import ClassificationObjective
 from lucidlm.train.finetune.config import FinetuneConfig, pretrained_here
@@ -34,6 +35,7 @@ from lucidlm.train.finetune.multi_label_objective import MultiLabelObjective
 from lucidlm.train.finetune.objective import TaskObjective
 from lucidlm.train.finetune.pair_objective import PairObjective, PairScoreObjective
 from lucidlm.train.finetune.span_objective import SpanObjective
+from lucidlm.train.finetune.tagging_objective import TaggingObjective
 from lucidlm.train.finetune.text_objective import SequenceObjective
 from lucidlm.train.finetune.tuning import apply_tuning, finish_tuning
 from lucidlm.train.loop import Loop, Outcome, describe_outcome
@@ -45,6 +47,7 @@ OBJECTIVES: dict[type[Task[Any, Any]], type[TaskObjective[Any, Any, Any]]] = {
     Similarity: PairScoreObjective,
     TextGeneration: SequenceObjective,
     QuestionAnswering: SpanObjective,
+    TokenTagging: TaggingObjective,
     Retrieval: ContrastiveObjective,
 }
 """How each kind of task is learned."""
