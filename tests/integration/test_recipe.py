@@ -53,7 +53,7 @@ def test_a_recipe_runs_from_its_base_to_its_figures_and_only_once(
     assert load_model(home / "tuned").record["labels"] == ["negative", "positive"]
     evaluation = read_evaluation(home / "test" / EVALUATION)
     assert "accuracy" in evaluation.model.metrics
-    assert len(evaluation.baselines) == 2
+    assert len(evaluation.baselines) == 5
     assert "<html" in (home / "report.html").read_text(encoding="utf-8")
     capsys.readouterr()
     run_recipe(recipes / "judge.yaml", tmp_path / "runs", reviews_csv.parent)

@@ -37,7 +37,7 @@ def token_losses(hidden: Tensor, head: Tensor, targets: Tensor, smoothing: float
     Under autocast the products are taken in its format, those of the gradients too, and their sums in fp32.
     """
     flat, device = hidden.flatten(0, 1), hidden.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         # Autocast does not reach products with an output of their own (`mm(out=)`), nor would it reach the backward pass.
         flat = flat.to(torch.get_autocast_dtype(device))
     total = _ChunkedCrossEntropy.apply(flat, head, targets.flatten(), torch.is_grad_enabled(), smoothing)

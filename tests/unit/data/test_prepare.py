@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from loky import process_executor
 
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.data.cleaning import overlap
@@ -108,12 +108,14 @@ def test_several_processes_give_the_same_files_as_one(tmp_path: Path, monkeypatc
     monkeypatch.setattr(collect, "CHUNK_CHARACTERS", 2000)
     monkeypatch.setattr(overlap, "CHUNK_CHARACTERS", 2000)
     started = []
-    popen = subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda *a, **b: started.append(a) or popen(*a, **b))
+    pool = process_executor.ProcessPoolExecutor
+    monkeypatch.setattr(
+        process_executor, "ProcessPoolExecutor", lambda count, **how: started.append(count) or pool(count, **how)
+    )
     prepare(config, tmp_path / "one" / "out", processes=1)
     assert not started
     prepare(config, tmp_path / "two" / "out", processes=2)
-    assert len(started) == 4  # two for the documents, two for the n-grams
+    assert started == [2, 2]  # for the documents, and for the n-grams
     one, two = (DataCard.load(tmp_path / name / "out", verify=True) for name in ("one", "two"))
     assert [step.counts for step in one.steps][1:] == [
         {"html": 1, "repaired": 1},

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from tests.conftest import made_up_reviews
@@ -43,7 +44,7 @@ def judge(tiny_model: Path, tmp_path: Path) -> Path:
     """A classifier that has learned nothing yet, of the Transformer alone."""
     loaded = load_model(tiny_model)
     assert loaded.tokenizer is not None
-    model = SequenceClassifier(loaded.model.config, ["negative", "positive"], "mean")
+    model = SequenceClassifier(loaded.model.config, ["negative", "positive"], "last")
     save_model(model, tmp_path / "judge", loaded.tokenizer.with_end(), provenance={"task": "sentiment"})
     return tmp_path / "judge"
 
@@ -146,13 +147,11 @@ def test_other_software_has_no_place_for_it(judge: Path, wide: Path, tmp_path: P
         export_model(loaded, "onnx", tmp_path / "onnx")
     assert not (tmp_path / "onnx").exists()
     assert isinstance(loaded.model, SequenceClassifier)
-    seen: list[WideBranch | None] = []
-    with pytest.MonkeyPatch.context() as patch:
-        model = loaded.model
-        patch.setattr("lucidlm.interop.hf.export_hf", lambda loaded, out, dtype: seen.append(model.wide))
-        export_model(loaded, "hf", tmp_path / "hf", deep_only=True)
-    assert seen == [None]
+    export_model(loaded, "hf", tmp_path / "hf", deep_only=True)
     assert loaded.model.wide is not None
+    assert not (tmp_path / "hf" / WIDE).exists()
+    exported = load_model(tmp_path / "hf").model.state_dict()
+    assert all(torch.equal(exported[name], value) for name, value in load_model(judge).model.state_dict().items())
 
 
 def test_it_is_explained_by_occlusion(wide: Path) -> None:
