@@ -30,7 +30,7 @@ from lucidlm.evaluate.directory import EvaluateConfig, evaluate_model
 from lucidlm.evaluate.record import EVALUATION, Evaluation
 from lucidlm.inference.decode import generate
 from lucidlm.inference.sampler import SamplingConfig
-from lucidlm.report.files import SAMPLES
+from lucidlm.report.files import REPORT, SAMPLES
 from lucidlm.report.language import Language
 from lucidlm.report.run import report_run
 from lucidlm.tasks import tasks
@@ -45,7 +45,7 @@ from lucidlm.train.pretrain.run import PretrainConfig, pretrain
 BUILT_IN = Path(__file__).with_name("recipes")
 """The folder of the recipes that are installed with the package."""
 
-SETTINGS, REPORT = "recipe.yaml", "report.html"
+SETTINGS = "recipe.yaml"
 
 
 class Budget(Config):

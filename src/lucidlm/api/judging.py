@@ -18,6 +18,7 @@ from lucidlm.evaluate.comparison import compare_evaluations
 from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory, evaluate_language_model
 from lucidlm.explain import explanation
 from lucidlm.explain.explanation import Method
+from lucidlm.report.files import REPORT
 from lucidlm.report.run import report_run
 
 Source = str | Path
@@ -93,8 +94,8 @@ def evaluate(
     chosen = resolve(EvaluateConfig, config, paths(EvaluateConfig, given, FIELDS))
     place = Path(directory if out is None else require_path(out, "out"))
     found = evaluate_directory(directory, chosen, place, resume=resume)
-    report_run([directory] if place == Path(directory) else [directory, place], place / "report.html")
-    return EvaluationResult(found, place / "report.html")
+    report_run([directory] if place == Path(directory) else [directory, place], place / REPORT)
+    return EvaluationResult(found, place / REPORT)
 
 
 def _on_prepared_data(

@@ -26,6 +26,7 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.flat import resolve, resumed
 from lucidlm.data.corpus import prepare as preparing
 from lucidlm.interop.exporting import export_model
+from lucidlm.report.files import REPORT
 from lucidlm.report.label_curve import report_curve
 from lucidlm.report.run import report_run
 from lucidlm.train.finetune import label_curve as curves
@@ -37,7 +38,6 @@ from lucidlm.train.pretrain import run as pretraining
 from lucidlm.train.pretrain.config import PretrainConfig, new_run
 
 Source = str | Path
-REPORT = "report.html"
 
 
 def prepare(

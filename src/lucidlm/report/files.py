@@ -20,6 +20,8 @@ from lucidlm.model.config import ModelConfig
 from lucidlm.train.metrics_log import METRICS
 
 SAMPLES = "samples.jsonl"
+REPORT = "report.html"
+"""What the page is called, in the directory that it is about."""
 LOSS = "validation_loss"
 
 RunKind = Literal["language", "tuned"]

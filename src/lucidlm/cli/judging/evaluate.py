@@ -103,6 +103,7 @@ def evaluate(
     from lucidlm.cli.options import given, renamed, required
     from lucidlm.core.errors import InputError
     from lucidlm.evaluate.directory import evaluate_language_model, evaluate_model
+    from lucidlm.report.files import REPORT
     from lucidlm.report.run import report_run
 
     device = settings.get("device", "auto")
@@ -140,7 +141,7 @@ def evaluate(
         evaluation = evaluate_model(loaded, one, folder, resume=resume)
         print(table(evaluation))
     parts = [model, *(folder for folder in folders if folder != model)]
-    report_run(parts, top / "report.html")
+    report_run(parts, top / REPORT)
 
 
 def _asked(

@@ -35,8 +35,9 @@ def report(
       lucidlm report small large --out comparison.html
     """
     from lucidlm.report import language
+    from lucidlm.report.files import REPORT
     from lucidlm.report.run import report_run
 
-    path = out or runs[0] / "report.html"
+    path = out or runs[0] / REPORT
     report_run(runs, path, language.Language(lang.value))
     print(path)

@@ -8,13 +8,14 @@ from pathlib import Path
 import typer
 
 from lucidlm.core.progress import log
+from lucidlm.report.files import REPORT
 from lucidlm.report.run import report_run
 from lucidlm.train.loop import Outcome
 
 
 def finish(outcome: Outcome, directory: Path) -> None:
     """Write the report of a training run; exit as a program stopped by a signal does if one stopped it."""
-    report_run([directory], directory / "report.html")
+    report_run([directory], directory / REPORT)
     if outcome.stopped_by is not None:
         name = signal.Signals(outcome.stopped_by).name
         log(f"stopped by {name} at step {outcome.state.step:,}; go on with the same command and --resume")

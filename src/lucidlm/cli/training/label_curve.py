@@ -61,6 +61,7 @@ def label_curve(out: Out = None, config: Config = None, *, settings: dict[str, A
     from lucidlm.cli.options import renamed, required
     from lucidlm.core.flat import resolve
     from lucidlm.core.progress import log
+    from lucidlm.report.files import REPORT
     from lucidlm.report.label_curve import report_curve
     from lucidlm.train.finetune.label_curve import label_curve as measure
     from lucidlm.train.finetune.label_curve_config import LabelCurveConfig
@@ -75,7 +76,7 @@ def label_curve(out: Out = None, config: Config = None, *, settings: dict[str, A
             required(settings.get(path), option)
     curve, stopped_by = measure(resolve(LabelCurveConfig, config, settings), directory)
     if curve.points:
-        report_curve(curve, directory / "report.html")
+        report_curve(curve, directory / REPORT)
         print(table(curve))
     if stopped_by is not None:
         log(f"stopped by {signal.Signals(stopped_by).name}; the same command goes on from here")

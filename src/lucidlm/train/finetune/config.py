@@ -293,10 +293,10 @@ def usual_pooling(shape: ModelConfig) -> Pooling:
 def adamw_rate(shape: ModelConfig, tuning: Tuning) -> float:
     """Return AdamW's rate for a model made elsewhere: the smaller, the larger the model.
 
-    For all weights of a model of 100 M parameters 5e-5 if it is bidirectional, as BERT's authors advise, and 1.75e-4 if it is
-    causal: SmolLM2 learned from 600 sentences in two epochs at 1.5e-4 what it did not at 8.6e-5, and still less at 4.3e-5.
-    And so on by the root of the size, from 2e-4 to 1e-5. Adapters and heads start from nothing and take twenty times as much, but 1e-3 at
-    most.
+    For all weights of a model of 100 M parameters 5e-5 if it is bidirectional, as BERT's authors advise, and 1.75e-4 if it
+    is causal: SmolLM2 learned from 600 sentences in two epochs at 1.5e-4 what it did not at 8.6e-5, and still less at
+    4.3e-5. And so on by the root of the size, from 2e-4 to 1e-5. Adapters and heads start from nothing and take twenty
+    times as much, but 1e-3 at most.
     """
     usual = 1.75e-4 if shape.causal else 5e-5
     rate = min(2e-4, max(1e-5, usual * math.sqrt(1e8 / count_parameters(shape))))
