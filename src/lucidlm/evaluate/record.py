@@ -41,12 +41,14 @@ class Score(BaseModel):
     metrics: the metrics that could be measured: a baseline that gives no probabilities has no perplexity.
     comparison: the evaluated model against this baseline on the first metric; None for the model itself.
     seconds: time to predict all examples, for a baseline including the fit.
+    branch: it is a part of the evaluated model judged by itself, listed before the baselines.
     """
 
     name: str
     metrics: dict[str, Estimate]
     comparison: Comparison | None = None
     seconds: float
+    branch: bool = False
 
 
 class Evaluation(BaseModel):

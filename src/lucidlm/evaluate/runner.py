@@ -105,9 +105,10 @@ def evaluate_task(
     decisive, first = metrics[0].value, metrics[0].name
     baselines = []
     for rival in rivals:
+        of_model = rival.score.name in branches
         comparable = first in rival.score.metrics
         found = compare(decisive, model.statistics[first], rival.statistics[first], seed=seed) if comparable else None
-        baselines.append(rival.score.model_copy(update={"comparison": found}))
+        baselines.append(rival.score.model_copy(update={"comparison": found, "branch": of_model}))
 
     long, tokenizer = getattr(predictor, "long_inputs", None), getattr(predictor, "tokenizer", None)
     unknown = None if tokenizer is None else unknown_to(tokenizer, task, examples)

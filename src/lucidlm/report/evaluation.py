@@ -32,7 +32,7 @@ def key_figures(evaluation: Evaluation, language: Language) -> Iterator[KeyFigur
     low, high = (figure(value, first, shares=shares) for value in (found.low, found.high))
     detail = t("{low} to {high} with 95 % confidence", low=low, high=high)
     yield KeyFigure(figure(found.value, first, shares=shares), language.name(first.name), detail)
-    rivals = [rival for rival in evaluation.baselines if rival.comparison is not None]
+    rivals = [rival for rival in evaluation.baselines if rival.comparison is not None and not rival.branch]
     if rivals:
         best = (max if first.higher_is_better else min)(rivals, key=lambda rival: rival.metrics[first.name].value)
         assert best.comparison is not None

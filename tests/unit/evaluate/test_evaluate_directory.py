@@ -71,6 +71,7 @@ def test_the_part_follows_from_the_data(judge: Path, reviews_csv: Path, others: 
         "naive Bayes (word 1–2-grams) + logistic regression",
         "TF-IDF (word 1–2-grams) + logistic regression",
     ]
+    assert [score.branch for score in own.baselines] == [True, True, False, False, False]
     fine, pre = own.leakage
     assert (fine.against, fine.checked, fine.copies, fine.overlapping) == ("fine-tuning", True, 0, 0)
     assert pre.checked
