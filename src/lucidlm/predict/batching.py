@@ -7,12 +7,27 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+from lucidlm.core.devices import tokens_at_once
+from lucidlm.model.heads import Model
+
 TOKENS_PER_BATCH = 16_384
 """How many tokens, padding included, are read at once where memory allows it."""
 
 PART_TOKENS = {"cpu": 150, "cuda": 4096}
 """How many tokens a training step reads in the time that one more part of its batch costs: on two cores of a Zen 5 each part
 of a batch of SmolLM2 took as long as 130 tokens; on a GPU it is the time to launch all kernels once more."""
+
+
+def tokens_per_batch(model: Model, max_length: int) -> int:
+    """Return how many tokens a head on all states of `model` reads at once: `TOKENS_PER_BATCH`, or what the device holds.
+
+    Parameters
+    ----------
+    max_length: of one input, since each token's attention scores grow with it.
+    """
+    config = model.config
+    widths = 8 * config.embedding_dim + 3 * config.ff_dim + config.num_heads * max_length
+    return tokens_at_once(next(model.parameters()).device, 4 * widths, TOKENS_PER_BATCH)
 
 
 def bucket_by_length(encoded: Sequence[np.ndarray], tokens: int) -> Iterator[np.ndarray]:

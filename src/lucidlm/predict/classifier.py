@@ -12,13 +12,12 @@ import torch
 
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.arguments import require_texts
-from lucidlm.core.devices import tokens_at_once
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import track
 from lucidlm.data.examples.records import ClassPrediction, LabelledText, MultiLabelText
 from lucidlm.model.config import ProblemType
 from lucidlm.model.heads import SequenceClassifier
-from lucidlm.predict.batching import TOKENS_PER_BATCH, bucket_by_length, pad
+from lucidlm.predict.batching import bucket_by_length, pad, tokens_per_batch
 from lucidlm.predict.text_model import TextModel
 from lucidlm.tokenize.embedding_rows import padding, refuse_beyond
 from lucidlm.tokenize.tokenizer import Tokenizer
@@ -122,11 +121,6 @@ class BaseClassifier(TextModel[SequenceClassifier], ABC, Generic[A]):
     def max_tokens(self) -> int:
         """How many tokens are read at once, beside those that the tokenizer puts around them."""
 
-    def _tokens_at_once(self) -> int:
-        config = self.model.config
-        widths = 8 * config.embedding_dim + 3 * config.ff_dim + config.num_heads * self.max_length
-        return tokens_at_once(self.model.model.embed_tokens.weight.device, 4 * widths, TOKENS_PER_BATCH)
-
 
 class BaseTextClassifier(BaseClassifier[A]):
     """What classifiers of single texts share.
@@ -199,7 +193,7 @@ class BaseTextClassifier(BaseClassifier[A]):
             for part in np.array_split(ids, max(1, math.ceil(len(ids) / self.max_tokens))):
                 windows.append(self.window(part))
                 owners.append(owner)
-        batches: Iterable[np.ndarray] = bucket_by_length(windows, self._tokens_at_once())
+        batches: Iterable[np.ndarray] = bucket_by_length(windows, tokens_per_batch(self.model, self.max_length))
         if label is not None:
             batches = track(batches, label, unit="batches")
         was_training = self.model.training

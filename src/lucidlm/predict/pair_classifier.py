@@ -17,7 +17,7 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.progress import track
 from lucidlm.data.examples.records import ClassPrediction, NumberPrediction, TwoTexts
 from lucidlm.model.heads import SequenceClassifier
-from lucidlm.predict.batching import bucket_by_length, pad
+from lucidlm.predict.batching import bucket_by_length, pad, tokens_per_batch
 from lucidlm.predict.classifier import BaseClassifier
 from lucidlm.tokenize.embedding_rows import padding, refuse_beyond
 from lucidlm.tokenize.text_pairs import PairFrame, fitting
@@ -94,7 +94,9 @@ class BasePairClassifier(BaseClassifier[A], Generic[A]):
 
     def _predictions(self, texts: Sequence[str], others: Sequence[str], label: str | None = None) -> list[A]:
         windows = [self.window(*pair) for pair in self.encode(texts, others)]
-        batches: Iterable[np.ndarray] = bucket_by_length([ids for ids, _ in windows], self._tokens_at_once())
+        batches: Iterable[np.ndarray] = bucket_by_length(
+            [ids for ids, _ in windows], tokens_per_batch(self.model, self.max_length)
+        )
         if label is not None:
             batches = track(batches, label, unit="batches")
         was_training = self.model.training

@@ -20,12 +20,11 @@ from torch import Tensor
 
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.arguments import require_text, require_texts
-from lucidlm.core.devices import tokens_at_once
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log, track
 from lucidlm.data.examples.records import Question, Span
 from lucidlm.model.heads import SpanExtractor
-from lucidlm.predict.batching import TOKENS_PER_BATCH, bucket_by_length, pad
+from lucidlm.predict.batching import bucket_by_length, pad, tokens_per_batch
 from lucidlm.predict.terms import shared_terms, terms
 from lucidlm.predict.text_model import TextModel
 from lucidlm.tokenize.embedding_rows import padding, refuse_beyond
@@ -288,11 +287,6 @@ class SpanReader(TextModel[SpanExtractor]):
         windowed = sum(len(found.context) > self.width(found) for found in encoded)
         return {"questions cut": sum(found.cut > 0 for found in encoded), "contexts read in windows": windowed}
 
-    def _tokens_at_once(self) -> int:
-        config = self.model.config
-        widths = 8 * config.embedding_dim + 3 * config.ff_dim + config.num_heads * self.max_length
-        return tokens_at_once(self.model.qa_outputs.weight.device, 4 * widths, TOKENS_PER_BATCH)
-
     def _best(self, encoded: Sequence[EncodedQuestion], label: str | None) -> list[tuple[float, int, int]]:
         """Return each question's best span: its score, and its first and last token in the context."""
         owners, windows = [], []
@@ -301,7 +295,9 @@ class SpanReader(TextModel[SpanExtractor]):
                 owners.append(owner)
                 windows.append(window)
         found = [(float("-inf"), 0, 0)] * len(encoded)
-        batches: Iterable[np.ndarray] = bucket_by_length([window.ids for window in windows], self._tokens_at_once())
+        batches: Iterable[np.ndarray] = bucket_by_length(
+            [window.ids for window in windows], tokens_per_batch(self.model, self.max_length)
+        )
         if label is not None:
             batches = track(batches, label, unit="batches")
         was_training = self.model.training

@@ -15,14 +15,13 @@ import torch
 
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.arguments import require_texts, wrong_type
-from lucidlm.core.devices import tokens_at_once
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.progress import track
 from lucidlm.data.examples.bio import OUTSIDE, entities, may_follow, split_tag, tag_names
 from lucidlm.data.examples.records import Entity, TaggedSentence, Tags
 from lucidlm.data.scripts import separates_no_words, token_spans
 from lucidlm.model.heads import TokenClassifier
-from lucidlm.predict.batching import TOKENS_PER_BATCH, bucket_by_length, pad
+from lucidlm.predict.batching import bucket_by_length, pad, tokens_per_batch
 from lucidlm.predict.text_model import TextModel
 from lucidlm.tokenize.embedding_rows import padding, refuse_beyond
 from lucidlm.tokenize.tokenizer import Tokenizer
@@ -212,7 +211,7 @@ class TokenTagger(TextModel[TokenClassifier]):
         scores = [np.zeros((len(found.firsts), len(self.model.labels))) for found in encoded]
         farthest = [np.full(len(found.firsts), -1) for found in encoded]
         before = len(self.tokenizer.prefix)
-        batches: Iterable[np.ndarray] = bucket_by_length(windows, self._tokens_at_once())
+        batches: Iterable[np.ndarray] = bucket_by_length(windows, tokens_per_batch(self.model, self.max_length))
         if label is not None:
             batches = track(batches, label, unit="batches")
         was_training = self.model.training
@@ -251,8 +250,3 @@ class TokenTagger(TextModel[TokenClassifier]):
         for back in reversed(arrows):
             path.append(int(back[path[-1]]))
         return path[::-1]
-
-    def _tokens_at_once(self) -> int:
-        config = self.model.config
-        widths = 8 * config.embedding_dim + 3 * config.ff_dim + config.num_heads * self.max_length
-        return tokens_at_once(self.model.model.embed_tokens.weight.device, 4 * widths, TOKENS_PER_BATCH)
