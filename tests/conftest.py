@@ -34,7 +34,10 @@ def accelerator() -> Iterator[torch.device | None]:
 
     Gives the accelerator that there really is. Tests that are for it are marked `gpu` and take it from `gpu`.
     """
-    best = torch.device(devices._best_device())  # asking starts the driver, which then knows its devices for good
+    best = torch.device(devices._best_device())
+    if best.type == "cuda":
+        torch.cuda.init()
+        torch.cuda.device_count()  # once the driver has started, PyTorch keeps this, whatever the environment says later
     patched = pytest.MonkeyPatch()
     patched.setattr(devices, "_best_device", lambda: "cpu")
     patched.setenv("CUDA_VISIBLE_DEVICES", "")
