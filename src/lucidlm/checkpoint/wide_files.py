@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import atomic_path, read_json, write_json
-from lucidlm.model.ngrams import NgramClassifier, WideBranch
+from lucidlm.model.ngrams import ORDERS, NgramClassifier, NgramTable, WideBranch
 
 WIDE, WIDE_WEIGHTS = "wide.json", "wide.safetensors"
 
@@ -26,14 +26,15 @@ def write_wide_branch(branch: WideBranch, directory: Path) -> list[str]:
     ------
     LucidError: the disk is full.
     """
-    ngrams = branch.ngrams
+    tensors = {"bias": branch.ngrams.bias}
+    for table in branch.ngrams.tables:
+        tensors |= {f"{table.kind}.ratio": table.ratio, f"{table.kind}.weight": table.weight}
     with atomic_path(directory / WIDE_WEIGHTS) as temporary:
-        save_file({"weight": ngrams.weight, "bias": ngrams.bias}, temporary)
+        save_file(tensors, temporary)
     fields = {
         "deep_scale": branch.deep_scale,
         "wide_scale": branch.wide_scale,
-        "by_character": ngrams.by_character,
-        "ngrams": list(ngrams.ngrams),
+        "ngrams": {table.kind: list(table.ngrams) for table in branch.ngrams.tables},
     }
     write_json(directory / WIDE, fields)
     return [WIDE, WIDE_WEIGHTS]
@@ -49,16 +50,26 @@ def read_wide_branch(directory: Path, labels: int) -> WideBranch:
     fields = read_json(directory / WIDE)
     try:
         tensors = load_file(directory / WIDE_WEIGHTS)
-        ngrams = NgramClassifier(
-            bool(fields["by_character"]), tuple(map(str, fields["ngrams"])), tensors["weight"], tensors["bias"]
+        tables = tuple(
+            NgramTable(kind, tuple(map(str, names)), tensors[f"{kind}.ratio"], tensors[f"{kind}.weight"])
+            for kind, names in fields["ngrams"].items()
+            if ORDERS[kind]
         )
-        branch = WideBranch(ngrams, float(fields["deep_scale"]), float(fields["wide_scale"]))
-    except (KeyError, TypeError, ValueError, OSError, SafetensorError):
+        branch = WideBranch(
+            NgramClassifier(tables, tensors["bias"]), float(fields["deep_scale"]), float(fields["wide_scale"])
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, OSError, SafetensorError):
         raise InputError("is no list of n-grams with weights", where=directory / WIDE, fix="Train again.") from None
-    shapes = (ngrams.weight.shape, ngrams.bias.shape)
-    if shapes != ((len(ngrams.ngrams), labels), (labels,)) or not np.isfinite(ngrams.weight).all():
+    classes = 1 if labels == 2 else labels
+    fits = branch.ngrams.bias.shape == (classes,) and all(
+        part.shape == (len(table.ngrams), classes) and np.isfinite(part).all()
+        for table in tables
+        for part in (table.ratio, table.weight)
+    )
+    if not fits:
+        count = sum(len(table.ngrams) for table in tables)
         raise InputError(
-            f"weighs {len(ngrams.ngrams):,} n-grams for {labels} labels, and {WIDE_WEIGHTS} holds another table",
+            f"weighs {count:,} n-grams for {labels} labels, and {WIDE_WEIGHTS} holds another table",
             where=directory / WIDE,
             fix="Train again.",
         )

@@ -92,7 +92,7 @@ def evaluate_task(
     if not metrics:
         raise LucidError(f"nothing that {task.name} is judged by could be measured", where=data)
 
-    branches = predictor.branches(examples) if training and isinstance(predictor, TextClassifier) else {}
+    branches = predictor.branches(examples, answers) if training and isinstance(predictor, TextClassifier) else {}
     rivals = [_judge(part, metrics, examples, found, start, seed) for part, found in branches.items()]
     for baseline in task.baselines() if training else ():
         start = time.perf_counter()

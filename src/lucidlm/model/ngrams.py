@@ -9,41 +9,72 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
     from sklearn.feature_extraction.text import CountVectorizer
 
-WORD_ORDER, CHARACTER_ORDER = 2, 4
-"""The longest n-grams: words in scripts that separate them, else characters."""
+NgramKind = Literal["words", "inside words", "characters"]
+"""N-grams of words and signs, of the characters inside words, or of all characters."""
+
+ORDERS: dict[NgramKind, tuple[int, int]] = {"words": (1, 3), "inside words": (2, 5), "characters": (1, 4)}
+"""The shortest and the longest n-grams of each kind."""
+
+_ANALYZERS = {"words": "word", "inside words": "char_wb", "characters": "char"}
+_TOKEN = r"(?u)\w+(?:'\w+)?|[^\w\s]"
+
+
+@dataclass(frozen=True)
+class NgramTable:
+    """N-grams of one kind and what they weigh.
+
+    A text's feature of an n-gram that it has is the n-gram's `ratio`, and the features of a text are scaled to the length
+    one, so that long texts say no more than short ones.
+
+    Parameters
+    ----------
+    ngrams: (F,) those that are known, words joined by a space.
+    ratio: (F, C) fp32, the log-count ratio of each n-gram and class.
+    weight: (F, C) fp32, of the features.
+    """
+
+    kind: NgramKind
+    ngrams: tuple[str, ...]
+    ratio: np.ndarray
+    weight: np.ndarray
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        """Return what the n-grams add to each text's logits (B, C), float64."""
+        found, ratio = self._counter.transform(texts), self.ratio.astype(np.float64)
+        lengths = np.sqrt(found @ ratio**2)
+        return (found @ (ratio * self.weight)) / np.where(lengths, lengths, 1.0)
+
+    @cached_property
+    def _counter(self) -> CountVectorizer:
+        return ngram_counter(self.kind, vocabulary=self.ngrams)
 
 
 @dataclass(frozen=True)
 class NgramClassifier:
-    """Logits of a text's labels: the sum of the weights of the n-grams that it has.
+    """Logits of a text's labels: the sum of what its n-grams of each kind say.
 
     Parameters
     ----------
-    by_character: n-grams are of characters, not of words.
-    ngrams: (F,) the known n-grams, words joined by a space.
-    weight: (F, L) fp32, for each n-gram and label.
-    bias: (L,) fp32.
+    tables: all of the same number of classes C: that of the labels, or 1 where there are two labels, which is the second.
+    bias: (C,) fp32.
     """
 
-    by_character: bool
-    ngrams: tuple[str, ...]
-    weight: np.ndarray
+    tables: tuple[NgramTable, ...]
     bias: np.ndarray
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the logits (B, L), float64, of each text's labels."""
-        return self._counter.transform(texts) @ self.weight.astype(np.float64) + self.bias
-
-    @cached_property
-    def _counter(self) -> CountVectorizer:
-        return ngram_counter(self.by_character, vocabulary=self.ngrams)
+        """Return the logits (B, labels), float64, of each text's labels."""
+        logits = sum(
+            (table.logits(texts) for table in self.tables), np.tile(self.bias.astype(np.float64), (len(texts), 1))
+        )
+        return np.hstack((np.zeros_like(logits), logits)) if len(self.bias) == 1 else logits
 
 
 @dataclass(frozen=True)
@@ -64,8 +95,12 @@ class WideBranch:
         """Return the logits (B, L) of `texts`, given the Transformer's, `deep` (B, L)."""
         return self.deep_scale * deep + self.wide_scale * self.ngrams.logits(texts)
 
+    def deep_part(self, both: np.ndarray, wide: np.ndarray) -> np.ndarray:
+        """Return the Transformer's logits (B, L) in a sum of `both`, given the n-grams' own, `wide`."""
+        return (both - self.wide_scale * wide) / self.deep_scale
 
-def ngram_counter(by_character: bool, *, fewest: int = 1, vocabulary: Sequence[str] | None = None) -> CountVectorizer:
+
+def ngram_counter(kind: NgramKind, *, fewest: int = 1, vocabulary: Sequence[str] | None = None) -> CountVectorizer:
     """Return what finds the n-grams of texts: whether each is there, not how often.
 
     Parameters
@@ -76,11 +111,13 @@ def ngram_counter(by_character: bool, *, fewest: int = 1, vocabulary: Sequence[s
     # Slow to import, and few models count n-grams.
     from sklearn.feature_extraction.text import CountVectorizer
 
+    token: dict[str, Any] = {"token_pattern": _TOKEN} if kind == "words" else {}
     return CountVectorizer(
-        analyzer="char" if by_character else "word",
-        ngram_range=(1, CHARACTER_ORDER if by_character else WORD_ORDER),
+        analyzer=_ANALYZERS[kind],
+        ngram_range=ORDERS[kind],
         binary=True,
         min_df=fewest,
         vocabulary=vocabulary,
         dtype=np.float64,  # pyright: ignore[reportArgumentType]
+        **token,
     )

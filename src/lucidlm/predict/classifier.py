@@ -231,12 +231,19 @@ class TextClassifier(BaseTextClassifier[ClassPrediction]):
 
     problem_type = "single_label_classification"
 
-    def branches(self, examples: Sequence[LabelledText]) -> dict[str, list[ClassPrediction]]:
-        """Return what each branch by itself predicts, by its name; nothing where the Transformer has none beside it."""
+    def branches(
+        self, examples: Sequence[LabelledText], answers: Sequence[ClassPrediction]
+    ) -> dict[str, list[ClassPrediction]]:
+        """Return what each branch by itself predicts, by its name; nothing where the Transformer has none beside it.
+
+        The n-grams are counted again; what the Transformer says is the rest of the `answers` that both gave.
+        """
         if self.model.wide is None:
             return {}
-        texts = [example.text for example in examples]
-        logits = {"Transformer alone": self.deep_logits(texts), "n-grams alone": self.model.wide.ngrams.logits(texts)}
+        tiny = np.finfo(np.float64).tiny
+        both = np.log(np.maximum([answer.probabilities for answer in answers], tiny))  # up to a constant of each text
+        wide = self.model.wide.ngrams.logits([example.text for example in examples])
+        logits = {"Transformer alone": self.model.wide.deep_part(both, wide), "n-grams alone": wide}
         return {name: self._answers(found) for name, found in logits.items()}
 
     def _logits(self, texts: Sequence[str], label: str | None) -> np.ndarray:

@@ -167,7 +167,8 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, Any, TextBatch
         branch = fit_wide_branch(texts, self.labels, len(labels), held_out, deep, truth)
         self.classifier.model.wide = branch
         scales = f"its logits count {branch.deep_scale:.2f}, theirs {branch.wide_scale:.2f}"
-        return [f"wide: {len(branch.ngrams.ngrams):,} n-grams beside the Transformer; {scales}"]
+        count = sum(len(table.ngrams) for table in branch.ngrams.tables)
+        return [f"wide: {count:,} n-grams beside the Transformer; {scales}"]
 
     def report(self) -> list[str]:
         lines = [f"labels {', '.join(self.classifier.labels)}"]

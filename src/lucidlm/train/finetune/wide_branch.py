@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lucidlm.baselines.naive_bayes import fit_ngrams
 from lucidlm.model.ngrams import WideBranch
+from lucidlm.train.finetune.ngram_fit import fit_ngrams
 
 PRIOR = 0.5
 """What either branch's logits count where no held-out example says otherwise: their mean."""
