@@ -31,6 +31,7 @@ from lucidlm.evaluate.record import EVALUATION, Evaluation
 from lucidlm.inference.decode import generate
 from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.report.files import REPORT, SAMPLES
+from lucidlm.report.label_curve import report_curve
 from lucidlm.report.language import Language
 from lucidlm.report.run import report_run
 from lucidlm.tasks import tasks
@@ -38,6 +39,8 @@ from lucidlm.tasks.base.parts import read_parts
 from lucidlm.tasks.base.shots import labels_of
 from lucidlm.train.checkpoints import resumable
 from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.label_curve import label_curve
+from lucidlm.train.finetune.label_curve_config import LabelCurveConfig
 from lucidlm.train.finetune.run import finetune
 from lucidlm.train.loop import Outcome
 from lucidlm.train.pretrain.run import PretrainConfig, pretrain
@@ -46,6 +49,8 @@ BUILT_IN = Path(__file__).with_name("recipes")
 """The folder of the recipes that are installed with the package."""
 
 SETTINGS = "recipe.yaml"
+LABEL_CURVE = "label-curve"
+"""The folder of the label curve."""
 
 
 class Budget(Config):
@@ -84,6 +89,7 @@ class Recipe(Config):
         corpus.
     finetune: see `FinetuneConfig`, whose `model` is the one pretrained here, or the base's.
     evaluate: see `EvaluateConfig`; the results stand in folders named by their keys.
+    label_curve: see `LabelCurveConfig`, whose `model` is the pretrained one and whose task and data are `finetune`'s.
     samples: see `SamplesConfig`; the texts are written beside the pretrained model.
     """
 
@@ -98,6 +104,7 @@ class Recipe(Config):
     pretrain: dict[str, Any] | None = None
     finetune: dict[str, Any] | None = None
     evaluate: dict[str, dict[str, Any]] = Field(default={})
+    label_curve: dict[str, Any] | None = None
     samples: dict[str, Any] | None = None
 
     @model_validator(mode="after")
@@ -183,6 +190,7 @@ def _plan(home: Path, recipe: Recipe, where: str | Path, base: Path | None = Non
     """
     corpus, pretrained, tuned = home / "data", home / recipe.folders.pretrained, home / recipe.folders.tuned
     model, seed, steps = base or pretrained, {"seed": recipe.seed}, list[Step]()
+    counted = model
     if recipe.prepare is not None:
         preparing = PrepareConfig.parse({**seed, **recipe.prepare}, where)
         name = f"preparing {', '.join(preparing.sources)}"
@@ -203,6 +211,11 @@ def _plan(home: Path, recipe: Recipe, where: str | Path, base: Path | None = Non
         settings = EvaluateConfig.parse({**seed, **fields}, where)
         run = partial(_evaluate, load, settings, home / key)
         steps.append(Step(f"evaluating {settings.task} on {settings.data}", home / key / EVALUATION, run))
+    if recipe.label_curve is not None:
+        shared = {name: value for name, value in (recipe.finetune or {}).items() if name in ("task", "data", "test")}
+        counting = LabelCurveConfig.parse({"model": str(counted), **shared, **recipe.label_curve}, where)
+        curve = home / LABEL_CURVE
+        steps.append(Step("learning from few labels", curve / REPORT, partial(_count_labels, counting, curve, recipe)))
     if recipe.samples is not None:
         samples = SamplesConfig.parse({**seed, **recipe.samples}, where)
         steps.append(Step("writing samples", pretrained / SAMPLES, partial(write_samples, pretrained, samples)))
@@ -221,7 +234,7 @@ def _run_steps(home: Path, recipe: Recipe, steps: list[Step]) -> Outcome | None:
             return outcome
         changed = True
     if changed:
-        names = dict.fromkeys([recipe.folders.pretrained, recipe.folders.tuned, *recipe.evaluate])
+        names = dict.fromkeys([recipe.folders.pretrained, recipe.folders.tuned, *recipe.evaluate, LABEL_CURVE])
         runs = [home / name for name in names if (home / name).exists()]
         report_run(runs, home / REPORT, Language(recipe.language))
     return None
@@ -250,6 +263,13 @@ def _finetune(config: FinetuneConfig, out: Path) -> Outcome:
 
 def _evaluate(load: Callable[[], LoadedModel], config: EvaluateConfig, out: Path) -> Evaluation:
     return evaluate_model(load(), config, out)
+
+
+def _count_labels(config: LabelCurveConfig, out: Path, recipe: Recipe) -> None:
+    curve, stopped_by = label_curve(config, out)
+    if stopped_by is not None:
+        raise KeyboardInterrupt
+    report_curve(curve, out / REPORT, Language(recipe.language))
 
 
 def _loop(recipe: Recipe, fields: dict[str, Any], *, share: float) -> Any:

@@ -67,9 +67,9 @@ def configured(model: Path, data: Path, **fields: object) -> FinetuneConfig:
 
 
 def test_a_classifier_tuned_here_is_the_same_in_a_pipeline(imported: Path, reviews_csv: Path, tmp_path: Path) -> None:
-    """BERT's is read from its first token without asking; a causal model's from its last, when asked to."""
+    """BERT's is read from its first token without asking, a causal model's from its last."""
     causal = load_model(imported).model.config.causal
-    finetune(configured(imported, reviews_csv, **({"pooling": "last"} if causal else {})), tmp_path / "judge")
+    finetune(configured(imported, reviews_csv), tmp_path / "judge")
     judge = TextClassifier(tmp_path / "judge", device="cpu")
     assert judge.model.pooling == ("last" if causal else "first")
     pipeline = transformers.pipeline("text-classification", str(tmp_path / "judge"), top_k=None, device="cpu")

@@ -10,8 +10,9 @@ import yaml
 from lucidlm.checkpoint.load import load_model
 from lucidlm.core.errors import InputError
 from lucidlm.evaluate.record import EVALUATION, read_evaluation
-from lucidlm.recipe import BUILT_IN, Recipe, run_recipe
+from lucidlm.recipe import BUILT_IN, LABEL_CURVE, Recipe, run_recipe
 from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.label_curve_record import BASELINE, CURVE, PRETRAINED, read_curve
 from lucidlm.train.pretrain.run import PretrainConfig
 
 RECIPES = sorted([*(Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"), *BUILT_IN.glob("*.yaml")])
@@ -32,6 +33,7 @@ TUNED = {
     "base": "base.yaml",
     "finetune": {"task": "sentiment", "data": "${data}/reviews.csv", "loop": LOOP},
     "evaluate": {"test": {"task": "sentiment", "data": "${data}/reviews.csv"}},
+    "label_curve": {"shots": [4], "seeds": 1, "least_steps": 2, "epochs": 1, "scratch": False},
 }
 
 
@@ -54,11 +56,16 @@ def test_a_recipe_runs_from_its_base_to_its_figures_and_only_once(
     evaluation = read_evaluation(home / "test" / EVALUATION)
     assert "accuracy" in evaluation.model.metrics
     assert len(evaluation.baselines) == 5
-    assert "<html" in (home / "report.html").read_text(encoding="utf-8")
+    curve = read_curve(home / LABEL_CURVE / CURVE)
+    assert [point.method for point in curve.points] == [PRETRAINED, BASELINE]
+    page = (home / "report.html").read_text(encoding="utf-8")
+    assert "What labels are worth" in page
+    assert "by number of labelled examples" in page
+    assert "Made on " in page
     capsys.readouterr()
     run_recipe(recipes / "judge.yaml", tmp_path / "runs", reviews_csv.parent)
     said = capsys.readouterr().err
-    assert not any(step in said for step in ("preparing", "pretraining", "fine-tuning", "evaluating"))
+    assert not any(step in said for step in ("preparing", "pretraining", "fine-tuning", "evaluating", "learning"))
 
 
 def test_a_folder_of_data_is_asked_for(recipes: Path, tmp_path: Path) -> None:

@@ -133,6 +133,10 @@ class FinetuneSettings(LoopSettings, ReadingSettings, total=False):
 class LabelCurveSettings(ReadingSettings, total=False):
     """Settings of `label_curve`; see `LabelCurveConfig`."""
 
+    other: str | Path | None
+    test: float
+    limit: int | None
+    scratch: bool
     shots: tuple[int, ...] | list[int]
     seeds: int
     tuning: Literal["full", "lora", "head"]

@@ -32,7 +32,8 @@ from lucidlm.report.run import report_run
 from lucidlm.train.finetune import label_curve as curves
 from lucidlm.train.finetune import run as finetuning
 from lucidlm.train.finetune.config import FinetuneConfig
-from lucidlm.train.finetune.label_curve import CURVE, LabelCurveConfig
+from lucidlm.train.finetune.label_curve_config import LabelCurveConfig
+from lucidlm.train.finetune.label_curve_record import CURVE
 from lucidlm.train.loop import Outcome
 from lucidlm.train.pretrain import run as pretraining
 from lucidlm.train.pretrain.config import PretrainConfig, new_run
@@ -172,7 +173,7 @@ def label_curve(
     ----------
     task: what to learn; `lucidlm tasks` lists what there is.
     model: the directory of the pretrained model.
-    data, test_data: examples to draw from, and to judge by.
+    data, test_data: examples to draw from, and to judge by; without the latter a tenth of the former is judged by.
     out: what was measured is kept there: called again it goes on, or adds more shots and seeds.
     config: a configuration (YAML) to replay; what is given as well wins.
     settings: the flags of the command, which are the fields of `LabelCurveConfig`.
@@ -181,7 +182,7 @@ def label_curve(
     ------
     InputError: a setting is wrong, model or data cannot be used, or `out` holds a curve of other settings or data.
     """
-    _need(config, task=task, model=model, data=data, test_data=test_data)
+    _need(config, task=task, model=model, data=data)
     given = {**_task(task, model=model, data=data, test_data=test_data), **settings}
     if isinstance(given.get("shots"), str | int):
         raise wrong_type(given["shots"], "shots", "Pass a list of numbers: [8, 32].")

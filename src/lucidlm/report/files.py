@@ -17,6 +17,7 @@ from lucidlm.core.io import read_json, sha256
 from lucidlm.data.corpus.cards import CARD, DataCard
 from lucidlm.evaluate.record import EVALUATION, PREDICTIONS, Evaluation, read_evaluation
 from lucidlm.model.config import ModelConfig
+from lucidlm.train.finetune.label_curve_record import CURVE, LabelCurve, read_curve
 from lucidlm.train.metrics_log import METRICS
 
 SAMPLES = "samples.jsonl"
@@ -40,6 +41,7 @@ class Run:
     cards: data cards of the training data by SHA-256, if they are still there and unchanged.
     evaluation: eval.json, if the model was evaluated.
     predictions, samples: the lines of predictions.jsonl and samples.jsonl.
+    curve: curve.json, if labels were counted.
     """
 
     directory: Path
@@ -51,6 +53,7 @@ class Run:
     evaluation: Evaluation | None
     predictions: list[MetricsRow]
     samples: list[MetricsRow]
+    curve: LabelCurve | None
 
     @property
     def name(self) -> str:
@@ -119,6 +122,7 @@ def read_run(directory: str | Path) -> Run:
         evaluation=read_evaluation(directory / EVALUATION) if (directory / EVALUATION).exists() else None,
         predictions=_read_lines(directory / PREDICTIONS, ("where",)),
         samples=_read_lines(directory / SAMPLES, ("prompt", "text")),
+        curve=read_curve(directory / CURVE) if (directory / CURVE).exists() else None,
     )
 
 

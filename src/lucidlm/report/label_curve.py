@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lucidlm.report.language import Language
-from lucidlm.report.page import Cell, Facts, LineChart, Page, Series, Table
-from lucidlm.train.finetune.label_curve import BASELINE, PRETRAINED, SCRATCH, LabelCurve, Point
+from lucidlm.report.page import Block, Cell, Facts, LineChart, Page, Series, Table
+from lucidlm.train.finetune.label_curve_record import BASELINE, OTHER, PRETRAINED, SCRATCH, LabelCurve, Point
 from lucidlm.version import __version__
 
 
@@ -21,7 +21,24 @@ def report_curve(curve: LabelCurve, out: str | Path, language: Language | None =
     """
     language = language or Language()
     t, task, metric = language.text, str(curve.settings["task"]), language.name(curve.metric)
-    rows = summarise(curve)
+    facts = [(name, str(value)) for name, value in {**curve.settings, **curve.machine}.items()]
+    page = Page(
+        title=t("Few labels: {task}", task=language.name(task)),
+        lead=t(
+            "{metric} on {examples} held-out examples, tuned on few labels: with pretraining, from scratch, and by the "
+            "baseline.",
+            metric=metric,
+            examples=f"{curve.test_examples:,}",
+        ),
+        blocks=[*curve_blocks(curve, language), Facts(t("Configuration"), facts, folded=True)],
+        footer=t("Written by lucidlm {version} on {date}.", version=__version__, date=f"{datetime.now(UTC):%Y-%m-%d}"),
+    )
+    page.write(out, language)
+
+
+def curve_blocks(curve: LabelCurve, language: Language) -> list[Block]:
+    """Return the plot and the table of a label curve."""
+    t, metric, rows = language.text, language.name(curve.metric), summarise(curve)
     methods = list(rows[0][1]) if rows else []
     names = {method: language.name(curve.baseline or method if method == BASELINE else method) for method in methods}
     series = []
@@ -56,24 +73,13 @@ def report_curve(curve: LabelCurve, out: str | Path, language: Language | None =
             for shots, by_method in rows
         ],
     )
-    facts = [(name, str(value)) for name, value in {**curve.settings, **curve.machine}.items()]
-    page = Page(
-        title=t("Few labels: {task}", task=language.name(task)),
-        lead=t(
-            "{metric} on {examples} held-out examples, tuned on few labels: with pretraining, from scratch, and by the "
-            "baseline.",
-            metric=metric,
-            examples=f"{curve.test_examples:,}",
-        ),
-        blocks=[chart, table, Facts(t("Configuration"), facts, folded=True)],
-        footer=t("Written by lucidlm {version} on {date}.", version=__version__, date=f"{datetime.now(UTC):%Y-%m-%d}"),
-    )
-    page.write(out, language)
+    return [chart, table]
 
 
 def summarise(curve: LabelCurve) -> list[tuple[int, dict[str, list[Point]]]]:
     """Return, for each number of shots, the points of all seeds by method, the pretrained model first."""
-    methods = [name for name in (PRETRAINED, SCRATCH, BASELINE) if any(point.method == name for point in curve.points)]
+    known = (PRETRAINED, OTHER, SCRATCH, BASELINE)
+    methods = [name for name in known if any(point.method == name for point in curve.points)]
     shots = sorted({point.shots for point in curve.points})
     return [(number, {method: curve.of(method, number) for method in methods}) for number in shots]
 

@@ -14,6 +14,7 @@ from lucidlm.model.flops import count_parameters
 from lucidlm.report.energy import estimate_energy
 from lucidlm.report.evaluation import evaluation_blocks, figure, key_figures, unknown_fact
 from lucidlm.report.files import Run, RunKind, read_run
+from lucidlm.report.label_curve import curve_blocks
 from lucidlm.report.language import Language
 from lucidlm.report.page import (
     Block,
@@ -64,6 +65,10 @@ def build_page(runs: Sequence[Run], language: Language, title: str | None = None
     for run in runs:
         if run.evaluation is not None:
             blocks += evaluation_blocks(run.name, run.evaluation, run.predictions, language)
+    for run in runs:
+        if run.curve is not None:
+            lead = t("The same held-out examples judge what was learned from few labels and from more.")
+            blocks += [Heading(t("What labels are worth"), lead), *curve_blocks(run.curve, language)]
     written = [(run, run.samples) for run in runs if run.samples]
     if written:
         blocks.append(
@@ -90,8 +95,17 @@ def build_page(runs: Sequence[Run], language: Language, title: str | None = None
         "What was trained, on what, how well it does, and what it took. "
         "Every figure comes from files in the run's directory."
     )
+    if machines := _machines(runs):
+        lead += t(" Made on {machine}.", machine=", ".join(dict.fromkeys(map(_named, machines))))
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return Page(heading, lead, blocks, t("Written by lucidlm {version} on {date}.", version=__version__, date=date))
+
+
+def _named(machine: Mapping[str, Any]) -> str:
+    """Return what trained or judged: the accelerator, or else the processor and its cores."""
+    if machine.get("accelerator", "none") != "none":
+        return str(machine["accelerator"])
+    return f"{machine.get('cpu', '?')} ({machine.get('cores', '?')})"
 
 
 def _key_figures(runs: Sequence[Run], language: Language) -> Iterator[KeyFigure]:

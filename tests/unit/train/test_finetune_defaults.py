@@ -44,13 +44,14 @@ def test_weights_that_muon_made_are_moved_by_muon(tiny_model: Path) -> None:
     optimizer = config.loop.optimizer
     assert (optimizer.name, optimizer.learning_rate) == ("muon", 1e-3)
     assert optimizer.muon_learning_rate == pytest.approx(1e-3 * 10 / 3)
-    assert (config.dropout, config.token_dropout) == (0.1, 0.2)
+    assert (config.dropout, config.token_dropout, config.pooling) == (0.1, 0.2, "mean")
 
 
 def test_models_made_elsewhere_are_tuned_as_the_field_tunes_them(made_elsewhere: Path) -> None:
     config = chosen(made_elsewhere)
     assert (config.loop.optimizer.name, config.loop.optimizer.learning_rate) == ("adamw", 2e-4)
-    assert (config.dropout, config.token_dropout) == (0.0, 0.0)
+    assert (config.dropout, config.token_dropout, config.pooling) == (0.0, 0.0, "last")
+    assert chosen(made_elsewhere, attention="bidirectional").pooling == "mean"
     schedule = config.loop.schedule
     assert (schedule.warmup, schedule.decay, schedule.floor) == (0.1, 0.9, 0.0)
 

@@ -18,15 +18,9 @@ from lucidlm.report.charts import draw
 from lucidlm.report.label_curve import report_curve, summarise
 from lucidlm.report.language import Language
 from lucidlm.train.finetune import label_curve as module
-from lucidlm.train.finetune.label_curve import (
-    BASELINE,
-    CURVE,
-    PRETRAINED,
-    SCRATCH,
-    LabelCurveConfig,
-    label_curve,
-    read_curve,
-)
+from lucidlm.train.finetune.label_curve import label_curve
+from lucidlm.train.finetune.label_curve_config import LabelCurveConfig
+from lucidlm.train.finetune.label_curve_record import BASELINE, CURVE, OTHER, PRETRAINED, SCRATCH, read_curve
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +107,37 @@ def test_a_curve_of_other_settings_or_data_is_not_gone_on_with(
     (tmp_path / CURVE).write_text("{}")
     with pytest.raises(InputError, match="not a label curve"):
         read_curve(tmp_path / CURVE)
+
+
+def test_a_second_model_stands_beside_the_first_and_fresh_weights_may_be_left_out(
+    config: LabelCurveConfig, tiny_model: Path, tmp_path: Path
+) -> None:
+    once = config.changed(shots=(4,), seeds=1, other=str(tiny_model))
+    curve, _ = label_curve(once.changed(scratch=False), tmp_path)
+    assert [point.method for point in curve.points] == [PRETRAINED, OTHER, BASELINE]
+    assert curve.of(PRETRAINED, 4)[0].value == curve.of(OTHER, 4)[0].value  # it is the same one here
+    added, _ = label_curve(once, tmp_path)
+    assert {point.method for point in added.points} == {PRETRAINED, OTHER, SCRATCH, BASELINE}
+    with pytest.raises(InputError, match="another other"):
+        label_curve(config.changed(shots=(4,), seeds=1), tmp_path)
+
+
+def test_a_share_of_the_data_judges_where_no_other_data_do(config: LabelCurveConfig, tmp_path: Path) -> None:
+    own = config.changed(test_data=None, test=0.3, shots=(4,), seeds=1, scratch=False)
+    curve, _ = label_curve(own, tmp_path / "all")
+    assert curve.test_examples == pytest.approx(120, abs=20)
+    few, _ = label_curve(own.changed(limit=10), tmp_path / "few")
+    assert few.test_examples == 10
+
+
+def test_an_earlier_curve_lacks_settings_that_are_newer(
+    config: LabelCurveConfig, measured: Path, tmp_path: Path
+) -> None:
+    fields = json.loads((measured / CURVE).read_text())
+    fields["settings"] = {name: value for name, value in fields["settings"].items() if name not in ("other", "test")}
+    (tmp_path / CURVE).write_text(json.dumps(fields))
+    curve, _ = label_curve(config, tmp_path)
+    assert len(curve.points) == 12
 
 
 def test_few_examples_give_small_batches_and_enough_steps(config: LabelCurveConfig) -> None:

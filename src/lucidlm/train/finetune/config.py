@@ -33,8 +33,9 @@ TextPooling = Annotated[
     Pooling | None,
     Field(description="Read a text from its last, first or mean state (labels, similarity, embeddings only)."),
 ]
-"""None: the first state of a model that has segments (BERT), which was pretrained for that, else the mean; embeddings of
-a model that sentence-transformers made: the model's own way."""
+"""None: the first state of a model that has segments (BERT), which was pretrained for that; of a causal model made
+elsewhere the last one, which has seen the whole text, but for embeddings; else the mean. Embeddings of a model that
+sentence-transformers made: the model's own way."""
 
 MUON_RATE = 1e-3
 """A third of pretraining's rate: fine-tuning changes the backbone little."""
@@ -149,12 +150,14 @@ class RegressionConfig(FinetuneConfig):
     )
 
     def for_model(self, loaded: LoadedModel) -> Self:
-        usual = 0.2 if pretrained_here(loaded) else 0.0
+        shape, here = loaded.model.config, pretrained_here(loaded)
+        usual = 0.2 if here else 0.0
+        last = shape.causal and self.attention != "bidirectional" and not here
         return (
             super()
             .for_model(loaded)
             .changed(
-                pooling=self.pooling or usual_pooling(loaded.model.config),
+                pooling=self.pooling or ("last" if last else usual_pooling(shape)),
                 token_dropout=usual if self.token_dropout is None else self.token_dropout,
             )
         )

@@ -1,9 +1,9 @@
-"""How many labels pretraining saves: a task learned from few examples and from more, in three ways.
+"""How many labels pretraining saves: a task learned from few examples and from more, in several ways.
 
-For each number of labelled examples and each seed, the pretrained model is tuned on them, a model of the same shape
-with fresh weights is trained on the very same ones in the same way, and the task's last baseline is fitted to them. All
-are judged on the same held-out examples by the task's first metric. What has been measured is kept in `curve.json`, so
-that a curve can be gone on with, and more numbers and seeds added to it.
+For each number of labelled examples and each seed, the pretrained model is tuned on them, and so is a second one if it is
+given; a model of the first one's shape with fresh weights is trained on the very same ones in the same way, and the task's
+last baseline is fitted to them. All are judged on the same held-out examples by the task's first metric. What has been
+measured is kept in `curve.json`, so that a curve can be gone on with, and more numbers and seeds added to it.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import copy
 import hashlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ValidationError
 
 from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
-from lucidlm.core.config import CONFIG, describe
+from lucidlm.core.config import CONFIG
 from lucidlm.core.devices import Compute, choose_compute, describe_machine
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import write_text
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.core.progress import log
+from lucidlm.core.seeds import numpy_generator
 from lucidlm.metrics.statistics import estimate
 from lucidlm.model.heads import LanguageModel
 from lucidlm.tasks.base.parts import read_parts
@@ -35,57 +35,19 @@ from lucidlm.tasks.base.shots import draw_shots, labels_of
 from lucidlm.tasks.base.task import Task, tasks, unknown_to
 from lucidlm.train.finetune.config import FinetuneConfig
 from lucidlm.train.finetune.label_curve_config import LabelCurveConfig
+from lucidlm.train.finetune.label_curve_record import (
+    BASELINE,
+    CURVE,
+    OTHER,
+    PRETRAINED,
+    SCRATCH,
+    LabelCurve,
+    Point,
+    read_curve,
+)
 from lucidlm.train.finetune.run import build_objective
 from lucidlm.train.finetune.tuning import apply_tuning
 from lucidlm.train.loop import Loop
-
-CURVE = "curve.json"
-PRETRAINED, SCRATCH, BASELINE = "pretrained", "from scratch", "baseline"
-
-
-class Point(BaseModel, frozen=True):
-    """One measurement.
-
-    Parameters
-    ----------
-    shots: how many examples were asked for, of each label where they have labels. examples: how many there were in all.
-    value, low, high: the metric, and its bootstrap interval over the held-out examples.
-    seconds: of training.
-    """
-
-    method: str
-    shots: int
-    seed: int
-    examples: int
-    value: float
-    low: float
-    high: float
-    seconds: float
-
-
-class LabelCurve(BaseModel):
-    """What curve.json holds.
-
-    Parameters
-    ----------
-    settings: what all points have in common. fingerprint: of the pretrained model and of all examples.
-    by_label: whether `shots` are of each label. metric: by which `points` were judged, on `test_examples` examples.
-    baseline: the name of the method called "baseline"; None for a task that has none.
-    """
-
-    settings: dict[str, Any]
-    fingerprint: str
-    by_label: bool
-    metric: str
-    percent: bool
-    test_examples: int
-    baseline: str | None = None
-    machine: dict[str, Any]
-    points: list[Point] = []
-
-    def of(self, method: str, shots: int) -> list[Point]:
-        """Return the points of all seeds."""
-        return [point for point in self.points if (point.method, point.shots) == (method, shots)]
 
 
 def label_curve(config: LabelCurveConfig, out: str | Path) -> tuple[LabelCurve, int | None]:
@@ -98,12 +60,16 @@ def label_curve(config: LabelCurveConfig, out: str | Path) -> tuple[LabelCurve, 
     out = Path(out)
     task = tasks.get(config.task)
     parts = read_parts(config.finetuning(1, 0), task)
-    pool, held_out = parts["train"], parts["validation"]
+    pool, held_out = parts["train"], parts["validation" if config.test_data else "test"]
+    if config.limit is not None and config.limit < len(held_out):
+        rows = numpy_generator(0, "limit").permutation(len(held_out))[: config.limit]
+        held_out = [held_out[row] for row in sorted(rows)]
     compute, loaded = choose_compute(config.device, config.precision), load_model(config.model)
+    models = {PRETRAINED: loaded} if config.other is None else {PRETRAINED: loaded, OTHER: load_model(config.other)}
     metric, label_of = task.metrics(held_out)[0], labels_of(task, pool)
     curve = LabelCurve(
-        settings=config.model_dump(mode="json", exclude={"shots", "seeds"}),
-        fingerprint=_fingerprint(loaded, [repr(example) for example in (*pool, *held_out)]),
+        settings=config.model_dump(mode="json", exclude={"shots", "seeds", "scratch"}),
+        fingerprint=_fingerprint(models.values(), [repr(example) for example in (*pool, *held_out)]),
         by_label=label_of is not None,
         metric=metric.name,
         percent=metric.percent,
@@ -112,7 +78,7 @@ def label_curve(config: LabelCurveConfig, out: str | Path) -> tuple[LabelCurve, 
     )
     _go_on(curve, out / CURVE)
     config.save(out / CONFIG)
-    methods = (PRETRAINED, SCRATCH, BASELINE) if task.baselines() else (PRETRAINED, SCRATCH)
+    methods = (*models, *([SCRATCH] * config.scratch), *([BASELINE] * bool(task.baselines())))
     done = {(point.method, point.shots, point.seed) for point in curve.points}
     wanted = [(m, k, s) for k in sorted(set(config.shots)) for s in range(config.seeds) for m in methods]
     missing = [key for key in wanted if key not in done]
@@ -131,7 +97,8 @@ def label_curve(config: LabelCurveConfig, out: str | Path) -> tuple[LabelCurve, 
             tuning = config.finetuning(len(few), seed)
             if method == SCRATCH:
                 tuning = tuning.changed(tuning="full")
-            predictor, stopped_by = _train(tuning, task, _begin(loaded, method, seed), few, compute, out / "run")
+            begun = _copied(models[method]) if method in models else _fresh(loaded, seed)
+            predictor, stopped_by = _train(tuning, task, begun, few, compute, out / "run")
             if stopped_by is not None:
                 return curve, stopped_by
             seconds = time.monotonic() - start
@@ -155,10 +122,13 @@ def label_curve(config: LabelCurveConfig, out: str | Path) -> tuple[LabelCurve, 
     return curve, None
 
 
-def _begin(loaded: LoadedModel, method: str, seed: int) -> LoadedModel:
-    """Return what a training begins with: fresh weights, or a copy of the pretrained ones, which training overwrites."""
-    if method == PRETRAINED:
-        return replace(loaded, model=copy.deepcopy(loaded.model))
+def _copied(loaded: LoadedModel) -> LoadedModel:
+    """Return a copy of a pretrained model, which training overwrites."""
+    return replace(loaded, model=copy.deepcopy(loaded.model))
+
+
+def _fresh(loaded: LoadedModel, seed: int) -> LoadedModel:
+    """Return a model of the same shape with fresh weights."""
     assert isinstance(loaded.model, LanguageModel), "nothing else is tuned"
     record = {**loaded.record, "provenance": {"pretrained_here": True}}
     return replace(loaded, model=LanguageModel(loaded.model.config, seed), record=record)
@@ -190,7 +160,8 @@ def _go_on(curve: LabelCurve, path: Path) -> None:
     if not path.exists():
         return
     earlier = read_curve(path)
-    different = [name for name, value in curve.settings.items() if earlier.settings.get(name) != value]
+    usual = {name: field.default for name, field in LabelCurveConfig.model_fields.items()}  # of settings that are newer
+    different = [name for name, value in curve.settings.items() if earlier.settings.get(name, usual[name]) != value]
     if different or earlier.fingerprint != curve.fingerprint:
         raise InputError(
             f"was measured with another {different[0]}"
@@ -202,23 +173,8 @@ def _go_on(curve: LabelCurve, path: Path) -> None:
     curve.points, curve.baseline = earlier.points, earlier.baseline
 
 
-def read_curve(path: str | Path) -> LabelCurve:
-    """Read a curve.json.
-
-    Raises
-    ------
-    InputError: it is missing, damaged, or another version's.
-    """
-    try:
-        return LabelCurve.model_validate_json(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise InputError("file not found", where=path) from None
-    except ValidationError as error:
-        raise InputError(f"is not a label curve ({describe(error)})", where=path, fix="Remove it.") from None
-
-
-def _fingerprint(loaded: LoadedModel, examples: Sequence[str]) -> str:
-    digest = hashlib.sha256(loaded.fingerprint.encode())
+def _fingerprint(models: Iterable[LoadedModel], examples: Sequence[str]) -> str:
+    digest = hashlib.sha256("".join(loaded.fingerprint for loaded in models).encode())
     for example in examples:
         digest.update(example.encode() + b"\n")
     return digest.hexdigest()

@@ -24,7 +24,11 @@ class LabelCurveConfig(Config):
 
     Parameters
     ----------
-    data, test_data: sources of examples to draw from and to judge by; what is in both is judged by only.
+    other: a second pretrained model, which is compared on the same examples: one made elsewhere, say.
+    data, test_data: sources of examples to draw from and to judge by; what is in both is judged by only. Without
+        `test_data` the share `test` of `data` is judged by, the one that `finetune` holds out.
+    limit: of examples to judge by, drawn at random once.
+    scratch: whether fresh weights are trained too.
     seeds: a seed draws examples, fresh weights and batches, the same for all methods.
     tuning: without pretraining it is always all weights.
     epochs, least_steps: steps are as many as the greater of both gives.
@@ -32,8 +36,12 @@ class LabelCurveConfig(Config):
 
     task: str = Field(description="What to learn; `lucidlm tasks` lists what there is.")
     model: str = Field(description="The directory of a pretrained model.")
+    other: str | None = Field(default=None, description="A second pretrained model, made elsewhere, say.")
     data: str = Field(description="Examples to draw from.")
-    test_data: str = Field(description="Examples to judge by.")
+    test_data: str | None = Field(default=None, description="Examples to judge by; a share of --data if left out.")
+    test: float = Field(default=0.1, gt=0, lt=1, description="Share of --data to judge by, without --test-data.")
+    limit: int | None = Field(default=None, ge=1, description="Judge by so many of them only.")
+    scratch: bool = Field(default=True, description="Train fresh weights too.")
     fields: FieldNames = Field(default={})
     encoding: Encoding = "auto"
     html: Html = "auto"
@@ -62,11 +70,12 @@ class LabelCurveConfig(Config):
             model=self.model,
             data=self.data,
             validation_data=self.test_data,
+            validation=0.0,
+            test=0.0 if self.test_data else self.test,
             fields=self.fields,
             encoding=self.encoding,
             html=self.html,
             on_error=self.on_error,
-            test=0.0,
             tuning=self.tuning,
             max_length=self.max_length,
             batch_size=size,
