@@ -103,6 +103,12 @@ def estimate(
     return _estimate(float(value(statistics.sum(0))), draws, confidence)
 
 
+def standard_error(value: Callable[[np.ndarray], np.ndarray], statistics: np.ndarray, resamples: int = 200) -> float:
+    """Return the bootstrap standard error of the figure of `statistics` (n, s), 0 where it has none."""
+    error = float(value(_resampled(statistics, resamples, 0)).std())
+    return error if np.isfinite(error) else 0.0
+
+
 def compare(
     value: Callable[[np.ndarray], np.ndarray],
     first: np.ndarray,

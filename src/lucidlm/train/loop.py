@@ -49,9 +49,11 @@ class LoopState:
     """Seconds the first step took, compilation included; the schedule's clock starts after it."""
     evaluated: int = 0
     best: float | None = None
+    """The best figure of any evaluation."""
     best_loss: float = 0.0
-    """The validation loss of the best weights, which tells equal figures apart; 0 where none is measured."""
+    """The validation loss beside it, which tells equal figures apart; 0 where none is measured."""
     best_step: int = 0
+    """Where the weights are from that are kept."""
     stale: int = 0
     """Evaluations since the best one."""
 
@@ -191,12 +193,16 @@ class Loop(Generic[Batch]):
         if not found:
             return found
         value, loss = found[objective.monitor], found.get("validation_loss", 0.0)
-        # Compared in order: the figure, the loss where figures are equal, and where both are the later weights.
+        # Compared in order: the figure, the loss where figures are equal, and where both are the later weights. So are
+        # those whose figure is worse by chance only: they have learned longer, at a rate that fell.
         sign = 1 if objective.higher_is_better else -1
         standing, best = (sign * value, -loss), (sign * (state.best or 0.0), -state.best_loss)
-        state.stale = 0 if state.best is None or standing > best else state.stale + 1
-        if state.best is None or standing >= best:
-            state.best, state.best_loss, state.best_step = value, loss, state.step
+        better = state.best is None or standing > best
+        state.stale = 0 if better else state.stale + 1
+        if better:
+            state.best, state.best_loss = value, loss
+        if better or standing == best or (objective.noise and standing[0] >= best[0] - objective.noise):
+            state.best_step = state.step
             if self.config.patience is not None:
                 self._best = snapshot(self.model)
         state.wall = time.monotonic() - self._began

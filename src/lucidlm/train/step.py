@@ -25,6 +25,9 @@ class Objective(Protocol[Batch]):
 
     higher_is_better: bool
 
+    noise: float
+    """The standard error of that figure when it was last measured: differences of less are chance. 0: not known."""
+
     def batches(self, first_step: int) -> Iterator[Sequence[Batch]]:
         """Yield each step's global batch as micro-batches, from `first_step` on; the same whenever asked."""
         ...

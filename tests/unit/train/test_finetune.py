@@ -255,7 +255,8 @@ def test_real_sentences(tmp_path: Path, shared_data: Path) -> None:
         "wide": False,
     }
     outcome = finetune(configured(tmp_path / "model", path, **settings), tmp_path / "judge")
-    assert outcome.evaluation["validation_accuracy"] == outcome.state.best
+    assert outcome.state.best is not None
+    assert 0 <= outcome.state.best - outcome.evaluation["validation_accuracy"] < 0.03  # the standard error is 0.02
     assert outcome.state.best >= 0.6
 
 

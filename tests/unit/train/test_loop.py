@@ -33,6 +33,7 @@ class Line:
 
     monitor = "validation_loss"
     higher_is_better = False
+    noise = 0.0
 
     def __init__(self, figures: Sequence[float] = (), at_step: Callable[[int], None] = lambda step: None) -> None:
         self.figures, self.evaluations, self.at_step = list(figures), 0, at_step
@@ -259,6 +260,17 @@ def test_equal_figures_are_told_apart_by_the_loss(
     model, objective = Net(), Figures(figures, losses)
     outcome = Loop(model, objective, configured(max_steps=6, evaluations=3, patience=9), cpu, tmp_path).run()
     assert (outcome.state.best_step, outcome.state.stale) == (best_step, stale)
+    assert torch.equal(model.linear.weight, objective.weights_seen[best_step // 2 - 1])
+
+
+@pytest.mark.parametrize(("noise", "best_step"), [(0.0, 2), (0.05, 2), (0.15, 4), (0.25, 6)])
+def test_weights_that_are_worse_by_chance_only_stay_if_they_are_the_later_ones(
+    tmp_path: Path, cpu: Compute, noise: float, best_step: int
+) -> None:
+    model, objective = Net(), Figures([0.9, 0.8, 0.7], [4.0, 5.0, 6.0])
+    objective.noise = noise
+    outcome = Loop(model, objective, configured(max_steps=6, evaluations=3, patience=9), cpu, tmp_path).run()
+    assert (outcome.state.best, outcome.state.best_step, outcome.state.stale) == (0.9, best_step, 2)
     assert torch.equal(model.linear.weight, objective.weights_seen[best_step // 2 - 1])
 
 

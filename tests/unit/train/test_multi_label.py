@@ -18,6 +18,7 @@ from lucidlm.evaluate.config import EvaluateConfig
 from lucidlm.evaluate.directory import evaluate_directory
 from lucidlm.evaluate.record import PREDICTIONS
 from lucidlm.explain.predictions import predict
+from lucidlm.metrics.multi_label_metrics import f1_thresholds
 from lucidlm.predict.classifier import TextClassifier
 from lucidlm.predict.multi_label_classifier import MultiLabelClassifier
 from lucidlm.tasks import tasks
@@ -95,12 +96,15 @@ def test_it_beats_the_commonest_set_of_labels(tagger: Path, data: Path, tmp_path
     assert all(line["score"] == 1 for line in lines if line["labels"] and set(line["labels"]) == set(line["predicted"]))
 
 
-def test_thresholds_and_labels_are_saved_and_used(tagger: Path) -> None:
+def test_thresholds_and_labels_are_saved_and_used(tagger: Path, tiny_model: Path, data: Path) -> None:
     loaded = load_model(tagger)
     thresholds = loaded.record["provenance"]["thresholds"]
     assert list(thresholds) == loaded.record["labels"] == list(WORDS)
-    assert any(threshold != 0.5 for threshold in thresholds.values())
     tag = MultiLabelClassifier(tagger)
+    parts = read_parts(configured(tiny_model, data, validation=0.2, test=0.2), tasks.get("multi-label"))
+    truth = np.array([[label in example.labels for label in WORDS] for example in parts["validation"]])
+    found = tag.predict_proba([example.text for example in parts["validation"]])
+    assert list(thresholds.values()) == pytest.approx(f1_thresholds(truth, found))
     assert tag.thresholds == tuple(thresholds.values())
     answer = tag("wonderful brilliant director superb writer critic")
     assert set(answer.chosen) == {"people", "praise"}

@@ -82,9 +82,10 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, Any, TextBatch
             pad_id=tokenizer.pad_id,
             problem_type=cls.classifier_type.problem_type,
         )
-        # All labels begin with the same chance: the states of a pretrained model may be so large that a head drawn at
-        # random is sure of one of them, and the first steps would change the backbone to unlearn that.
-        nn.init.zeros_((model.score if shape.causal else model.classifier).weight)
+        if shape.causal:
+            # All labels begin with the same chance: a causal model's states may be so large that a head drawn at random is
+            # sure of one of them, and the first steps would change the backbone to unlearn that.
+            nn.init.zeros_(model.score.weight)
         model.model.load_state_dict(backbone.state_dict())
         length = config.max_length or shape.context_length
         classifier = cls.classifier_type.from_model(model.to(device), tokenizer, length)

@@ -21,6 +21,7 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples.records import Example
 from lucidlm.data.split import Split
+from lucidlm.metrics.statistics import standard_error
 from lucidlm.model.heads import Model
 from lucidlm.predict.batching import cut_by_length
 from lucidlm.tasks.base.task import Predictor, Task
@@ -69,7 +70,7 @@ class TaskObjective(ABC, Generic[C, E, Batch]):
         if chosen not in figures:
             known = ", ".join(figures)
             raise InputError(f"{task.name} measures no {chosen!r}", where="monitor", fix=f"It measures {known}.")
-        self.monitor, self.higher_is_better = f"validation_{chosen}", figures[chosen]
+        self.monitor, self.higher_is_better, self.noise = f"validation_{chosen}", figures[chosen], 0.0
 
     @property
     def device(self) -> torch.device:
@@ -154,7 +155,13 @@ class TaskObjective(ABC, Generic[C, E, Batch]):
 
     def score(self, examples: Sequence[E], predictions: Sequence[Any]) -> dict[str, float]:
         """Return the task's metrics of the predictions for validation examples."""
-        return {f"validation_{metric.name}": metric(examples, predictions) for metric in self.task.metrics(examples)}
+        figures = {}
+        for metric in self.task.metrics(examples):
+            statistics, name = metric.statistics(examples, predictions), f"validation_{metric.name}"
+            figures[name] = float(metric.value(statistics.sum(0)))
+            if name == self.monitor:
+                self.noise = standard_error(metric.value, statistics)
+        return figures
 
     def describe(self, step: int) -> str:
         """Name the examples of a step."""

@@ -57,6 +57,7 @@ class TokenObjective:
 
     monitor = "validation_loss"
     higher_is_better = False
+    noise = 0.0
 
     def __init__(
         self,
