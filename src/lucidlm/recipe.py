@@ -89,6 +89,8 @@ class Recipe(Config):
         corpus.
     finetune: see `FinetuneConfig`, whose `model` is the one pretrained here, or the base's.
     evaluate: see `EvaluateConfig`; the results stand in folders named by their keys.
+    others: other models to tune on the same examples and judge by the same ones, by the name of their folder: settings over
+        those of `finetune`, with a `model` of their own. They may be added to a recipe that has been run.
     label_curve: see `LabelCurveConfig`, whose `model` is the pretrained one and whose task and data are `finetune`'s.
     samples: see `SamplesConfig`; the texts are written beside the pretrained model.
     """
@@ -104,8 +106,15 @@ class Recipe(Config):
     pretrain: dict[str, Any] | None = None
     finetune: dict[str, Any] | None = None
     evaluate: dict[str, dict[str, Any]] = Field(default={})
+    others: dict[str, dict[str, Any]] = Field(default={})
     label_curve: dict[str, Any] | None = None
     samples: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _tunes_what_others_are_tuned_for(self) -> Self:
+        if self.others and self.finetune is None:
+            raise ValueError("others are tuned as finetune says, and it says nothing")
+        return self
 
     @model_validator(mode="after")
     def _writes_with_what_it_pretrains(self) -> Self:
@@ -177,7 +186,9 @@ def _claim(home: Path, recipe: Recipe) -> None:
     note = home / SETTINGS
     if not note.exists():
         require_vacant(home)
-    elif (before := Recipe.load(note)) != recipe.changed(about=before.about) and len(list(home.iterdir())) > 1:
+    elif (before := Recipe.load(note)) != recipe.changed(about=before.about, others=before.others) and any(
+        path != note for path in home.iterdir()
+    ):
         # A run that got no further than its note stands in nobody's way.
         raise InputError("holds a run with other settings", where=home, fix="Choose another --out, or remove it.")
     recipe.save(note)
@@ -206,11 +217,14 @@ def _plan(home: Path, recipe: Recipe, where: str | Path, base: Path | None = Non
             _require_examples(tuning)
         steps.append(Step(f"fine-tuning for {tuning.task}", tuned / RECORD, partial(_finetune, tuning, tuned)))
         model = tuned
-    load = cache(partial(load_model, model))  # once it is made, and once for all evaluations
-    for key, fields in recipe.evaluate.items():
-        settings = EvaluateConfig.parse({**seed, **fields}, where)
-        run = partial(_evaluate, load, settings, home / key)
-        steps.append(Step(f"evaluating {settings.task} on {settings.data}", home / key / EVALUATION, run))
+    steps += _evaluations(recipe, model, {key: home / key for key in recipe.evaluate}, where)
+    for name, fields in recipe.others.items():
+        loop = {"seed": recipe.seed, **fields.get("loop", {})}
+        tuning = FinetuneConfig.parse({**(recipe.finetune or {}), **fields, "loop": loop}, where)
+        run = partial(_finetune, tuning, home / name)
+        steps.append(Step(f"fine-tuning {tuning.model} for {tuning.task}", home / name / RECORD, run))
+        beside = {key: home / (name if key == recipe.folders.tuned else f"{name}-{key}") for key in recipe.evaluate}
+        steps += _evaluations(recipe, home / name, beside, where)
     if recipe.label_curve is not None:
         shared = {name: value for name, value in (recipe.finetune or {}).items() if name in ("task", "data", "test")}
         counting = LabelCurveConfig.parse({"model": str(counted), **shared, **recipe.label_curve}, where)
@@ -219,6 +233,16 @@ def _plan(home: Path, recipe: Recipe, where: str | Path, base: Path | None = Non
     if recipe.samples is not None:
         samples = SamplesConfig.parse({**seed, **recipe.samples}, where)
         steps.append(Step("writing samples", pretrained / SAMPLES, partial(write_samples, pretrained, samples)))
+    return steps
+
+
+def _evaluations(recipe: Recipe, model: Path, folders: dict[str, Path], where: str | Path) -> list[Step]:
+    """Return the recipe's evaluations of `model`, by the folders that they are written to."""
+    load, steps = cache(partial(load_model, model)), []  # once it is made, and once for all of them
+    for key, folder in folders.items():
+        settings = EvaluateConfig.parse({"seed": recipe.seed, **recipe.evaluate[key]}, where)
+        name = f"evaluating {settings.task} on {settings.data}"
+        steps.append(Step(name, folder / EVALUATION, partial(_evaluate, load, settings, folder)))
     return steps
 
 
@@ -234,9 +258,8 @@ def _run_steps(home: Path, recipe: Recipe, steps: list[Step]) -> Outcome | None:
             return outcome
         changed = True
     if changed:
-        names = dict.fromkeys([recipe.folders.pretrained, recipe.folders.tuned, *recipe.evaluate, LABEL_CURVE])
-        runs = [home / name for name in names if (home / name).exists()]
-        report_run(runs, home / REPORT, Language(recipe.language))
+        folders = dict.fromkeys(step.result.parent for step in steps if step.result.name != CARD)
+        report_run(list(folders), home / REPORT, Language(recipe.language))
     return None
 
 

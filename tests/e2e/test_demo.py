@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,24 @@ def test_it_leaves_everything_it_promises(finished: Finished) -> None:
     samples = [json.loads(line) for line in (out / "model" / "samples.jsonl").read_text("utf-8").splitlines()]
     assert len(samples) == 4
     assert all(sample["prompt"] for sample in samples)
+
+
+def test_another_model_is_judged_beside_the_one_made_here(finished: Finished, tiny_model: Path, tmp_path: Path) -> None:
+    """What is done stays, whether the other model is asked for from the start or later."""
+    language, data, out, _ = finished
+    copy = tmp_path / "demo"
+    shutil.copytree(out, copy)
+    before = contents(copy)
+    asked = ("--lang", language, "--data", data, "--minutes", 0.15, "--out", copy)
+    found = demo(*asked, "--model", tiny_model)
+    assert found.returncode == 0, found.stderr
+    assert load_model(copy / "other").record["provenance"]["config"]["model"] == str(tiny_model)
+    assert found.stdout.count("TF-IDF") > 2
+    after = contents(copy)
+    kept = {name for name in before if name not in ("report.html", "recipe.yaml")}
+    assert all(after[name] == before[name] for name in kept)
+    assert "other" in (copy / "report.html").read_text("utf-8")
+    assert demo(*asked).returncode == 0  # without it nothing is to be done
 
 
 def test_it_judges_beside_its_baselines(finished: Finished) -> None:

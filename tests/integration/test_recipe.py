@@ -68,6 +68,24 @@ def test_a_recipe_runs_from_its_base_to_its_figures_and_only_once(
     assert not any(step in said for step in ("preparing", "pretraining", "fine-tuning", "evaluating", "learning"))
 
 
+def test_other_models_are_tuned_and_judged_beside(recipes: Path, tmp_path: Path, reviews_csv: Path) -> None:
+    file, model = recipes / "judge.yaml", tmp_path / "runs" / "base" / "pretrained"
+    home = run_recipe(file, tmp_path / "runs", reviews_csv.parent)
+    assert isinstance(home, Path)
+    fields = {**TUNED, "others": {"again": {"model": str(model), "wide": False, "loop": LOOP}}}
+    file.write_text(yaml.safe_dump(fields), encoding="utf-8")
+    run_recipe(file, tmp_path / "runs", reviews_csv.parent)
+    assert (
+        read_evaluation(home / "again-test" / EVALUATION).examples
+        == read_evaluation(home / "test" / EVALUATION).examples
+    )
+    assert load_model(home / "again").record["provenance"]["config"]["wide"] is False
+    assert "again-test" in (home / "report.html").read_text(encoding="utf-8")
+    file.write_text(yaml.safe_dump({"about": "x", "others": {"a": {"model": "m"}}}), encoding="utf-8")
+    with pytest.raises(InputError, match="others are tuned as finetune says"):
+        run_recipe(file, tmp_path / "other-runs", reviews_csv.parent)
+
+
 def test_a_folder_of_data_is_asked_for(recipes: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"judge\.yaml: reads data sets from a folder\. Name it: --data"):
         run_recipe(recipes / "judge.yaml", tmp_path / "runs")

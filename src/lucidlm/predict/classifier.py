@@ -173,13 +173,14 @@ class BaseTextClassifier(BaseClassifier[A]):
         return self._predictions([example.text for example in examples], label)
 
     def _predictions(self, texts: Sequence[str], label: str | None = None) -> list[A]:
-        return self._answers(self._logits(texts, label))
+        return self.answers(self._logits(texts, label))
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the probabilities (texts, labels), float64, of each label for each text."""
         return self.activate(self._logits(texts, label="classifying"))
 
-    def _answers(self, logits: np.ndarray) -> list[A]:
+    def answers(self, logits: np.ndarray) -> list[A]:
+        """Return what logits (texts, labels) say of each text."""
         return [self.answer(row) for row in self.activate(logits).tolist()]
 
     def _logits(self, texts: Sequence[str], label: str | None) -> np.ndarray:
@@ -244,7 +245,7 @@ class TextClassifier(BaseTextClassifier[ClassPrediction]):
         both = np.log(np.maximum([answer.probabilities for answer in answers], tiny))  # up to a constant of each text
         wide = self.model.wide.ngrams.logits([example.text for example in examples])
         logits = {"Transformer alone": self.model.wide.deep_part(both, wide), "n-grams alone": wide}
-        return {name: self._answers(found) for name, found in logits.items()}
+        return {name: self.answers(found) for name, found in logits.items()}
 
     def _logits(self, texts: Sequence[str], label: str | None) -> np.ndarray:
         deep = self.deep_logits(texts, label)

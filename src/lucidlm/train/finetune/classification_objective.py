@@ -150,19 +150,20 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, Any, TextBatch
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return the task's metrics and the mean loss on the validation texts."""
-        if not self.validation:
-            return {}
-        answers = self.classifier.predict(self.validation)
+        return self._judged(self.classifier.predict(self.validation)) if self.validation else {}
+
+    def _judged(self, answers: Sequence[Any]) -> dict[str, float]:
+        """Return the figures of answers to the validation texts."""
         assert isinstance(self.task, TextClassification)
         truth = self.task.label_ids(self.validation, self.classifier.labels)
         chosen = np.array([answer.probabilities[label] for answer, label in zip(answers, truth, strict=True)])
         loss = float(-np.log(np.maximum(chosen, 1e-12)).mean())
         return {**self.score(self.validation, answers), "validation_loss": loss}
 
-    def finish(self) -> list[str]:
-        """Put counted n-grams beside the Transformer, if the settings ask for them."""
+    def finish(self, model: nn.Module) -> tuple[list[str], dict[str, float]]:
+        """Put counted n-grams beside the Transformer, if the settings ask for them, and judge both together."""
         if not (isinstance(self.config, TextClassificationConfig) and self.config.wide):
-            return []
+            return super().finish(model)
         assert isinstance(self.task, TextClassification)
         labels = self.classifier.labels
         held_out = [example.text for example in self.validation]
@@ -170,9 +171,10 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, Any, TextBatch
         texts, deep = [example.text for example in self.train], self.classifier.deep_logits(held_out)
         branch = fit_wide_branch(texts, self.labels, len(labels), held_out, deep, truth)
         self.classifier.model.wide = branch
-        scales = f"its logits count {branch.deep_scale:.2f}, theirs {branch.wide_scale:.2f}"
         count = sum(len(table.ngrams) for table in branch.ngrams.tables)
-        return [f"wide: {count:,} n-grams beside the Transformer; {scales}"]
+        scales = f"its logits count {branch.deep_scale:.2f}, theirs {branch.wide_scale:.2f}"
+        line = f"wide: {count:,} n-grams beside the Transformer; {scales}"
+        return [line], self._judged(self.classifier.answers(branch.add(deep, held_out))) if held_out else {}
 
     def report(self) -> list[str]:
         lines = [f"labels {', '.join(self.classifier.labels)}"]

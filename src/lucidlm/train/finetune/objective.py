@@ -169,9 +169,9 @@ class TaskObjective(ABC, Generic[C, E, Batch]):
         rows = self._epoch(epoch)[index]
         return f"{step} (epoch {epoch}, examples {', '.join(self.train[row].where for row in rows[:3])} …)"
 
-    def finish(self) -> list[str]:
-        """Fit what is fitted to the trained model, once it is trained; return lines for the log."""
-        return []
+    def finish(self, model: nn.Module) -> tuple[list[str], dict[str, float]]:
+        """Fit what is fitted to the trained model, once it is trained, and evaluate it; return lines for the log as well."""
+        return [], self.evaluate(model)
 
     def provenance(self) -> dict[str, Any]:
         """Return what the predictor needs from the model directory's provenance beside the configuration."""

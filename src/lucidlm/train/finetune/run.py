@@ -92,9 +92,9 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
     outcome = loop.run(resume=resume)
     if outcome.stopped_by is None:
         with torch.inference_mode(), fast_matmul(compute.device):
-            for line in objective.finish():
-                log(line)
-            outcome.evaluation = objective.evaluate(objective.model.eval())
+            lines, outcome.evaluation = objective.finish(objective.model.eval())
+        for line in lines:
+            log(line)
         finish_tuning(objective.model, config, objective.head, out)
         known = {"bounds": parts.bounds, "unknown": unknown.model_dump()}
         provenance = {**_provenance(config, loaded, outcome), **objective.provenance(), **known}
