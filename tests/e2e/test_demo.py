@@ -75,16 +75,17 @@ def test_it_leaves_everything_it_promises(finished: Finished) -> None:
     assert all(sample["prompt"] for sample in samples)
 
 
-def test_another_model_is_judged_beside_the_one_made_here(finished: Finished, tiny_model: Path, tmp_path: Path) -> None:
+def test_another_model_is_judged_beside_the_one_made_here(finished: Finished, tmp_path: Path) -> None:
     """What is done stays, whether the other model is asked for from the start or later."""
     language, data, out, _ = finished
     copy = tmp_path / "demo"
     shutil.copytree(out, copy)
     before = contents(copy)
     asked = ("--lang", language, "--data", data, "--minutes", 0.15, "--out", copy)
-    found = demo(*asked, "--model", tiny_model)
+    model = copy / "model"
+    found = demo(*asked, "--model", model)
     assert found.returncode == 0, found.stderr
-    assert load_model(copy / "other").record["provenance"]["config"]["model"] == str(tiny_model)
+    assert load_model(copy / "other").record["provenance"]["config"]["model"] == str(model)
     assert found.stdout.count("TF-IDF") > 2
     after = contents(copy)
     kept = {name for name in before if name not in ("report.html", "recipe.yaml")}
@@ -195,8 +196,8 @@ def test_what_is_missing_is_made_again_and_nothing_else(finished: Finished) -> N
     (out / "report.html").unlink()
     found = demo("--lang", language, "--data", data, "--minutes", 0.15, "--out", out)
     assert found.returncode == 0, found.stderr
-    assert "4 of 5" in found.stderr
-    assert "2 of 5" not in found.stderr
+    assert "4 of 6" in found.stderr
+    assert "2 of 6" not in found.stderr
     after = contents(out)
     assert after.keys() == before.keys()
     assert {name for name in before if after[name] != before[name]} <= {"report.html", "judge/eval.json"}
@@ -228,5 +229,5 @@ def test_data_without_labels_is_refused(tmp_path: Path) -> None:
     found = demo("--data", tmp_path / "notes.txt", "--minutes", 0.02, "--out", tmp_path / "demo")
     assert found.returncode == 2
     assert "label" in found.stderr
-    assert "2 of 5" not in found.stderr  # told before any time is spent on training
+    assert "2 of 6" not in found.stderr  # told before any time is spent on training
     assert "Traceback" not in found.stderr

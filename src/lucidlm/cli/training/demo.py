@@ -48,7 +48,9 @@ def demo(
     recipe = load_recipe(file, data)
     assert recipe.budget is not None
     budget = recipe.budget if minutes is None else recipe.budget.changed(minutes=minutes)
-    recipe = recipe.changed(budget=budget)
+    share = min(1.0, budget.minutes / recipe.budget.minutes)
+    curve = {**(recipe.label_curve or {}), "least_steps": max(1, round(100 * share)), "epochs": 3 * share}
+    recipe = recipe.changed(budget=budget, label_curve=curve)
     if seed is not None:
         recipe = recipe.changed(seed=seed)
     if data is not None:  # the vocabulary is that of the reviews; other data may not support as many tokens
