@@ -121,6 +121,13 @@ def _generation(model: Path, data: Path) -> FinetuneConfig:
     return FinetuneConfig(task="generation", model=str(model), data=str(data), device="cpu", loop=loop)
 
 
+def test_a_causal_models_new_head_gives_all_labels_the_same_chance(made_elsewhere: Path, reviews_csv: Path) -> None:
+    objective = objective_of(configured(made_elsewhere, reviews_csv).for_model(load_model(made_elsewhere)))
+    assert not objective.model.score.weight.any()
+    answers = objective.predictor.predict(objective.validation)
+    assert {answer.probabilities for answer in answers} == {(0.5, 0.5)}
+
+
 # ---------------------------------------------------------------------- which weights are best
 
 
