@@ -39,9 +39,9 @@ from lucidlm.tasks.base.parts import read_parts
 from lucidlm.tasks.base.shots import labels_of
 from lucidlm.train.checkpoints import resumable
 from lucidlm.train.finetune.config import FinetuneConfig
-from lucidlm.train.finetune.label_curve import label_curve
-from lucidlm.train.finetune.label_curve_config import LabelCurveConfig
 from lucidlm.train.finetune.run import finetune
+from lucidlm.train.label_curve.config import LabelCurveConfig
+from lucidlm.train.label_curve.run import label_curve
 from lucidlm.train.loop import Outcome
 from lucidlm.train.pretrain.run import PretrainConfig, pretrain
 

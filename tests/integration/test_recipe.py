@@ -12,7 +12,7 @@ from lucidlm.core.errors import InputError
 from lucidlm.evaluate.record import EVALUATION, read_evaluation
 from lucidlm.recipe import BUILT_IN, LABEL_CURVE, Recipe, run_recipe
 from lucidlm.train.finetune.config import FinetuneConfig
-from lucidlm.train.finetune.label_curve_record import BASELINE, CURVE, PRETRAINED, read_curve
+from lucidlm.train.label_curve.record import BASELINE, CURVE, PRETRAINED, read_curve
 from lucidlm.train.pretrain.run import PretrainConfig
 
 RECIPES = sorted([*(Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"), *BUILT_IN.glob("*.yaml")])

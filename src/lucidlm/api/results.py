@@ -16,7 +16,7 @@ from lucidlm.evaluate.comparison import Difference, sign
 from lucidlm.evaluate.record import Evaluation, Score
 from lucidlm.explain.explanation import Explanation
 from lucidlm.report.label_curve import mean, summarise
-from lucidlm.train.finetune.label_curve_record import BASELINE, LabelCurve
+from lucidlm.train.label_curve.record import BASELINE, LabelCurve
 from lucidlm.train.loop import Outcome, describe_outcome
 
 if TYPE_CHECKING:

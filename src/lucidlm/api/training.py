@@ -29,11 +29,11 @@ from lucidlm.interop.exporting import export_model
 from lucidlm.report.files import REPORT
 from lucidlm.report.label_curve import report_curve
 from lucidlm.report.run import report_run
-from lucidlm.train.finetune import label_curve as curves
 from lucidlm.train.finetune import run as finetuning
 from lucidlm.train.finetune.config import FinetuneConfig
-from lucidlm.train.finetune.label_curve_config import LabelCurveConfig
-from lucidlm.train.finetune.label_curve_record import CURVE
+from lucidlm.train.label_curve import run as curves
+from lucidlm.train.label_curve.config import LabelCurveConfig
+from lucidlm.train.label_curve.record import CURVE
 from lucidlm.train.loop import Outcome
 from lucidlm.train.pretrain import run as pretraining
 from lucidlm.train.pretrain.config import PretrainConfig, new_run

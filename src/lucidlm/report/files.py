@@ -17,7 +17,7 @@ from lucidlm.core.io import read_json, sha256
 from lucidlm.data.corpus.cards import CARD, DataCard
 from lucidlm.evaluate.record import EVALUATION, PREDICTIONS, Evaluation, read_evaluation
 from lucidlm.model.config import ModelConfig
-from lucidlm.train.finetune.label_curve_record import CURVE, LabelCurve, read_curve
+from lucidlm.train.label_curve.record import CURVE, LabelCurve, read_curve
 from lucidlm.train.metrics_log import METRICS
 
 SAMPLES = "samples.jsonl"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lucidlm.report.language import Language
 from lucidlm.report.page import Block, Cell, Facts, LineChart, Page, Series, Table
-from lucidlm.train.finetune.label_curve_record import BASELINE, OTHER, PRETRAINED, SCRATCH, LabelCurve, Point
+from lucidlm.train.label_curve.record import BASELINE, OTHER, PRETRAINED, SCRATCH, LabelCurve, Point
 from lucidlm.version import __version__
 
 

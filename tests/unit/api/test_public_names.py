@@ -22,7 +22,7 @@ from lucidlm.evaluate.directory import EvaluateConfig
 from lucidlm.inference.config import SamplingConfig, SamplingSettings
 from lucidlm.tokenize.tokenizer import Tokenizer
 from lucidlm.train.finetune.config import FinetuneConfig
-from lucidlm.train.finetune.label_curve import LabelCurveConfig
+from lucidlm.train.label_curve.run import LabelCurveConfig
 from lucidlm.train.pretrain.run import PretrainConfig
 
 COMMANDS = {

@@ -16,7 +16,7 @@ import lucidlm
 from lucidlm import InputError
 from lucidlm.api.html import coloured, curve, table
 from lucidlm.api.results import LabelCurveResult, Result
-from lucidlm.train.finetune.label_curve import LabelCurve, Point
+from lucidlm.train.label_curve.run import LabelCurve, Point
 
 
 class Balanced(HTMLParser):

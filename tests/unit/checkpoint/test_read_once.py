@@ -18,7 +18,7 @@ from lucidlm.core.errors import InputError
 from lucidlm.evaluate.directory import EvaluateConfig, evaluate_model
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel, SequenceClassifier
-from lucidlm.train.finetune.label_curve import LabelCurveConfig, label_curve
+from lucidlm.train.label_curve.run import LabelCurveConfig, label_curve
 
 
 @pytest.fixture

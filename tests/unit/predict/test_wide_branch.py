@@ -24,8 +24,7 @@ from lucidlm.interop.exporting import export_model
 from lucidlm.model.heads import SequenceClassifier
 from lucidlm.model.ngrams import NgramClassifier, NgramTable, WideBranch
 from lucidlm.predict.classifier import TextClassifier
-from lucidlm.train.finetune.ngram_fit import INVERSE_REGULARISATION, fit_ngrams
-from lucidlm.train.finetune.wide_branch import PRIOR, fit_wide_branch
+from lucidlm.train.finetune.wide_branch import INVERSE_REGULARISATION, PRIOR, fit_ngrams, fit_wide_branch
 
 TEXTS = [row["text"] for row in made_up_reviews(60)]
 

@@ -17,10 +17,10 @@ from lucidlm.core.errors import InputError
 from lucidlm.report.charts import draw
 from lucidlm.report.label_curve import report_curve, summarise
 from lucidlm.report.language import Language
-from lucidlm.train.finetune import label_curve as module
-from lucidlm.train.finetune.label_curve import label_curve
-from lucidlm.train.finetune.label_curve_config import LabelCurveConfig
-from lucidlm.train.finetune.label_curve_record import BASELINE, CURVE, OTHER, PRETRAINED, SCRATCH, read_curve
+from lucidlm.train.label_curve import run as module
+from lucidlm.train.label_curve.config import LabelCurveConfig
+from lucidlm.train.label_curve.record import BASELINE, CURVE, OTHER, PRETRAINED, SCRATCH, read_curve
+from lucidlm.train.label_curve.run import label_curve
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from lucidlm.cli.from_config import add_command
 from lucidlm.cli.options import Config, Out
 
 if TYPE_CHECKING:
-    from lucidlm.train.finetune.label_curve_config import LabelCurveConfig
-    from lucidlm.train.finetune.label_curve_record import LabelCurve
+    from lucidlm.train.label_curve.config import LabelCurveConfig
+    from lucidlm.train.label_curve.record import LabelCurve
 
 SHOWN = (
     "task",
@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _configurations() -> Sequence[type[LabelCurveConfig]]:
-    from lucidlm.train.finetune.label_curve_config import LabelCurveConfig
+    from lucidlm.train.label_curve.config import LabelCurveConfig
 
     return (LabelCurveConfig,)
 
@@ -68,8 +68,8 @@ def label_curve(out: Out = None, config: Config = None, *, settings: dict[str, A
     from lucidlm.core.progress import log
     from lucidlm.report.files import REPORT
     from lucidlm.report.label_curve import report_curve
-    from lucidlm.train.finetune.label_curve import label_curve as measure
-    from lucidlm.train.finetune.label_curve_config import LabelCurveConfig
+    from lucidlm.train.label_curve.config import LabelCurveConfig
+    from lucidlm.train.label_curve.run import label_curve as measure
 
     directory = required(out, "--out")
     if "fields" in settings:
@@ -92,7 +92,7 @@ def label_curve(out: Out = None, config: Config = None, *, settings: dict[str, A
 def table(curve: LabelCurve) -> str:
     """Return the curve as lines of text: a row for each number of shots, means of the seeds, lowest and highest."""
     from lucidlm.report.label_curve import summarise, written
-    from lucidlm.train.finetune.label_curve_record import BASELINE
+    from lucidlm.train.label_curve.record import BASELINE
 
     rows = summarise(curve)
     heads = [curve.baseline or method if method == BASELINE else method for method in rows[0][1]]

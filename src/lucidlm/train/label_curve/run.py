@@ -34,8 +34,10 @@ from lucidlm.tasks.base.parts import read_parts
 from lucidlm.tasks.base.shots import draw_shots, labels_of
 from lucidlm.tasks.base.task import Task, tasks, unknown_to
 from lucidlm.train.finetune.config import FinetuneConfig
-from lucidlm.train.finetune.label_curve_config import LabelCurveConfig
-from lucidlm.train.finetune.label_curve_record import (
+from lucidlm.train.finetune.run import build_objective
+from lucidlm.train.finetune.tuning import apply_tuning
+from lucidlm.train.label_curve.config import LabelCurveConfig
+from lucidlm.train.label_curve.record import (
     BASELINE,
     CURVE,
     OTHER,
@@ -45,8 +47,6 @@ from lucidlm.train.finetune.label_curve_record import (
     Point,
     read_curve,
 )
-from lucidlm.train.finetune.run import build_objective
-from lucidlm.train.finetune.tuning import apply_tuning
 from lucidlm.train.loop import Loop
 
 
