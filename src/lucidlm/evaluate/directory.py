@@ -15,7 +15,6 @@ from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.core.progress import log
-from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.corpus.loader import TokenCorpus
 from lucidlm.data.examples.config import TunedOn
 from lucidlm.data.split import Bounds, Split
@@ -25,7 +24,7 @@ from lucidlm.evaluate.record import Evaluation
 from lucidlm.evaluate.runner import evaluate_task
 from lucidlm.inference.held_out import validate
 from lucidlm.tasks.base.parts import Parts, as_judged, read_parts
-from lucidlm.tasks.base.shots import draw_shots, labels_of
+from lucidlm.tasks.base.shots import draw, draw_shots, labels_of
 from lucidlm.tasks.base.task import Task, read_examples, tasks
 from lucidlm.tokenize.tokenizer import Tokenizer
 
@@ -117,9 +116,7 @@ def _examples(
             fix="Choose another --split; the model was fine-tuned with nothing held out there.",
         )
     found = len(examples)
-    if config.limit is not None and config.limit < found:
-        rows = numpy_generator(config.seed, "limit").permutation(found)[: config.limit]
-        examples = [examples[row] for row in sorted(rows)]
+    examples = draw(examples, config.limit, config.seed)
     log(
         f"{config.data}: {len(examples):,} examples ({part})"
         + (f" of {found:,}" if len(examples) < found else "")

@@ -7,8 +7,9 @@ English is the key: a sentence reads as it will in the code that uses it. A test
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 CHINESE = {
     # the page
@@ -233,6 +234,10 @@ class Language:
     def name(self, english: str) -> str:
         """Return the Chinese for a name from a run's files, or the name itself if there is no translation."""
         return CHINESE.get(english, english) if self.code == "zh" else english
+
+    def processor(self, machine: Mapping[str, Any]) -> str:
+        """Name the processor of a machine, as `describe_machine` has it, and its cores."""
+        return f"{machine.get('cpu', '?')}, {self.text('{count} cores', count=machine.get('cores', '?'))}"
 
     def duration(self, seconds: float) -> str:
         """Format a duration: 42 s, 3 min 20 s, 2 h 5 min."""

@@ -158,8 +158,7 @@ def _command(result: Result) -> str:
 
 
 def _machine(machine: Mapping[str, Any], language: Language) -> str:
-    cores = language.text("{count} cores", count=machine.get("cores", "?"))
-    return f"{machine.get('cpu', '?')}, {cores}, PyTorch {machine.get('torch', '?')}"
+    return f"{language.processor(machine)}, PyTorch {machine.get('torch', '?')}"
 
 
 def _record(folder: Path, evaluation: Evaluation) -> dict[str, Any]:

@@ -96,16 +96,17 @@ def build_page(runs: Sequence[Run], language: Language, title: str | None = None
         "Every figure comes from files in the run's directory."
     )
     if machines := _machines(runs):
-        lead += t(" Made on {machine}.", machine=", ".join(dict.fromkeys(map(_named, machines))))
+        lead += t(
+            " Made on {machine}.", machine="; ".join(dict.fromkeys(_named(machine, language) for machine in machines))
+        )
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return Page(heading, lead, blocks, t("Written by lucidlm {version} on {date}.", version=__version__, date=date))
 
 
-def _named(machine: Mapping[str, Any]) -> str:
+def _named(machine: Mapping[str, Any], language: Language) -> str:
     """Return what trained or judged: the accelerator, or else the processor and its cores."""
-    if machine.get("accelerator", "none") != "none":
-        return str(machine["accelerator"])
-    return f"{machine.get('cpu', '?')} ({machine.get('cores', '?')})"
+    accelerator = str(machine.get("accelerator", "none"))
+    return language.processor(machine) if accelerator == "none" else accelerator
 
 
 def _key_figures(runs: Sequence[Run], language: Language) -> Iterator[KeyFigure]:

@@ -49,7 +49,9 @@ def demo(
     assert recipe.budget is not None
     budget = recipe.budget if minutes is None else recipe.budget.changed(minutes=minutes)
     share = min(1.0, budget.minutes / recipe.budget.minutes)
-    curve = {**(recipe.label_curve or {}), "least_steps": max(1, round(100 * share)), "epochs": 3 * share}
+    assert recipe.label_curve is not None
+    steps, epochs = recipe.label_curve["least_steps"], recipe.label_curve["epochs"]
+    curve = {**recipe.label_curve, "least_steps": max(1, round(steps * share)), "epochs": epochs * share}
     recipe = recipe.changed(budget=budget, label_curve=curve)
     if seed is not None:
         recipe = recipe.changed(seed=seed)

@@ -37,6 +37,14 @@ def draw_shots(examples: Sequence[E], shots: int, label_of: Callable[[E], str] |
     return [examples[index] for index in sorted(chosen)]
 
 
+def draw(examples: Sequence[E], limit: int | None, seed: int) -> list[E]:
+    """Return `limit` examples drawn at random, in the order they came in; all of them if there are no more, or for None."""
+    if limit is None or limit >= len(examples):
+        return list(examples)
+    rows = numpy_generator(seed, "limit").permutation(len(examples))[:limit]
+    return [examples[row] for row in sorted(rows)]
+
+
 def labels_of(task: Task[Any, Any], examples: Sequence[Any]) -> Callable[[Any], str] | None:
     """Return what tells the label of an example, synonyms taken for one; None where examples have none.
 

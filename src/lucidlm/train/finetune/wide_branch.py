@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lucidlm.baselines.naive_bayes import log_count_ratio
-from lucidlm.core.errors import InputError
+from lucidlm.baselines.naive_bayes import count_ngrams, log_count_ratio
 from lucidlm.data.scripts import FEW, separates_no_words
 from lucidlm.model.ngrams import NgramClassifier, NgramKind, NgramTable, WideBranch, ngram_counter
 
@@ -84,14 +83,7 @@ def fit_ngrams(texts: Sequence[str], truth: np.ndarray, labels: int) -> NgramCla
 
     fewest = max(2, len(texts) // ONE_OF) if len(texts) > FEW else 1  # few texts repeat hardly any n-gram
     counters: dict[NgramKind, Any] = {kind: ngram_counter(kind, fewest=fewest) for kind in _kinds(texts)}
-    try:
-        if len(set(truth.tolist())) < 2:
-            raise ValueError("there is one label only")
-        found: list[Any] = [counter.fit_transform(texts) for counter in counters.values()]  # (texts, F) each, sparse
-    except ValueError as error:
-        raise InputError(
-            f"n-grams cannot be weighed by the training data ({error})", fix="Pass more of it, with two labels or more."
-        ) from None
+    found = count_ngrams(counters.values(), texts, len(np.unique(truth)))
     classes = [1] if labels == 2 else range(labels)
     ratios = [np.zeros((table.shape[1], len(classes)), np.float32) for table in found]
     weights, bias = [np.zeros_like(ratio) for ratio in ratios], np.zeros(len(classes), np.float32)

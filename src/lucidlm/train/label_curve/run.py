@@ -27,11 +27,10 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.io import write_text
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.core.progress import log
-from lucidlm.core.seeds import numpy_generator
 from lucidlm.metrics.statistics import estimate
 from lucidlm.model.heads import LanguageModel
 from lucidlm.tasks.base.parts import read_parts
-from lucidlm.tasks.base.shots import draw_shots, labels_of
+from lucidlm.tasks.base.shots import draw, draw_shots, labels_of
 from lucidlm.tasks.base.task import Task, tasks, unknown_to
 from lucidlm.train.finetune.config import FinetuneConfig
 from lucidlm.train.finetune.run import build_objective
@@ -61,9 +60,7 @@ def label_curve(config: LabelCurveConfig, out: str | Path) -> tuple[LabelCurve, 
     task = tasks.get(config.task)
     parts = read_parts(config.finetuning(1, 0), task)
     pool, held_out = parts["train"], parts["validation" if config.test_data else "test"]
-    if config.limit is not None and config.limit < len(held_out):
-        rows = numpy_generator(0, "limit").permutation(len(held_out))[: config.limit]
-        held_out = [held_out[row] for row in sorted(rows)]
+    held_out = draw(held_out, config.limit, seed=0)
     compute, loaded = choose_compute(config.device, config.precision), load_model(config.model)
     models = {PRETRAINED: loaded} if config.other is None else {PRETRAINED: loaded, OTHER: load_model(config.other)}
     metric, label_of = task.metrics(held_out)[0], labels_of(task, pool)
