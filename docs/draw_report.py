@@ -10,31 +10,24 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
 from typing import TypeVar
 
 from lucidlm.core.amounts import percent
 from lucidlm.core.io import write_text
+from lucidlm.report import svg
 from lucidlm.report.files import read_run
 from lucidlm.report.language import Language
 from lucidlm.report.page import BarChart, Block, ConfusionMatrix, KeyFigure, KeyFigures, LineChart
 from lucidlm.report.run import build_page
+from lucidlm.report.svg import card, text
 
 B = TypeVar("B", bound=Block)
 
 WIDTH, HEIGHT = 880, 440
-STYLE = """
-svg { --page: #f6f7f9; --card: #fff; --ink: #14181f; --soft: #5a6472; --grid: #e2e6ec; --accent: #2459d1; --bar: #b4bfcd;
-  --second: #c2570c; font-family: system-ui, -apple-system, "Segoe UI", Roboto, "PingFang SC", "Microsoft YaHei",
-  "Noto Sans CJK SC", sans-serif; font-size: 12.5px; }
-@media (prefers-color-scheme: dark) { svg { --page: #0f1217; --card: #181c23; --ink: #e8ebf0; --soft: #9aa5b4;
-  --grid: #2a303a; --accent: #84a9ff; --bar: #566173; --second: #f7a45c; } }
-text { fill: var(--ink); } .name { font-size: 11px; }
-.soft { fill: var(--soft); font-size: 11px; } .bold { font-weight: 650; }
-.value { font-size: 26px; font-weight: 700; } .value.first { fill: var(--accent); } .middle { text-anchor: middle; }
-.end { text-anchor: end; } .card { fill: var(--card); stroke: var(--grid); } .track { fill: var(--grid); }
-.curve { fill: none; stroke-width: 2; vector-effect: non-scaling-stroke; stroke-linecap: round; }
+STYLE = f"""{svg.STYLE}
+.value {{ font-size: 26px; font-weight: 700; }} .value.first {{ fill: var(--accent); }} .name {{ font-size: 11px; }}
+.track {{ fill: var(--grid); }}
 """
 
 
@@ -47,7 +40,7 @@ def draw(blocks: list[Block]) -> str:
         *key_figures(first(blocks, KeyFigures).figures[:2]),
         *bars(first(blocks, BarChart), x=16, y=142, width=316),
         *matrix(first(blocks, ConfusionMatrix), x=344, y=142, width=236),
-        *loss(first(blocks, LineChart), x=592, y=142, width=272),
+        *svg.line_chart(first(blocks, LineChart), x=592, y=142, width=272, height=282),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
@@ -57,19 +50,9 @@ def first(blocks: list[Block], kind: type[B]) -> B:
     return next(block for block in blocks if isinstance(block, kind))
 
 
-def text(x: float, y: float, words: str, style: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{style}">{escape(words)}</text>'
-
-
 def wrap(words: str, width: int) -> list[str]:
     """Cut a sentence into lines of about `width` letters, or half as many characters of a script without spaces."""
     return textwrap.wrap(words, width // 2 if any(ord(letter) > 0x2E80 for letter in words) else width)
-
-
-def card(x: float, y: float, width: float, height: float, title: str = "") -> Iterator[str]:
-    yield f'<rect class="card" x="{x}" y="{y}" width="{width}" height="{height}" rx="10"/>'
-    if title:
-        yield text(x + 14, y + 26, title, "bold")
 
 
 def key_figures(figures: list[KeyFigure]) -> Iterator[str]:
@@ -122,29 +105,6 @@ def matrix(block: ConfusionMatrix, x: float, y: float, width: float) -> Iterator
             yield text(a + size / 2, b + size / 2 + 15, percent(count / total, 0), "soft middle")
     for number, line in enumerate(wrap(block.caption, 36)):
         yield text(x + 14, y + 234 + 15 * number, line, "soft")
-
-
-def loss(chart: LineChart, x: float, y: float, width: float) -> Iterator[str]:
-    yield from card(x, y, width, 282, chart.title)
-    plot, left, top, wide, high = chart.plot(), x + 44, y + 62, width - 60, 176
-    for tick in plot.y_ticks:
-        at = top + high * (1 - tick.at)
-        yield f'<path d="M{left} {at:.1f}h{wide}" style="stroke:var(--grid)"/>'
-        yield text(left - 6, at + 4, tick.label, "soft end")
-    for tick in plot.x_ticks:
-        yield text(left + wide * tick.at, top + high + 18, tick.label, "soft middle")
-    yield text(left + wide, top + high + 34, chart.x_label, "soft end")
-    yield f'<g transform="translate({left} {top}) scale({wide / 1000} {high / 1000})">'
-    for curve, colour in zip(plot.curves, ("accent", "second"), strict=False):
-        stroke = f"stroke:var(--{colour})"
-        yield f'<path class="curve" d="{curve.faint}" style="{stroke};stroke-width:1;opacity:.3"/>'
-        yield f'<path class="curve" d="{curve.line}" style="{stroke}"/>'
-        yield f'<path class="curve" d="{curve.dots}" style="{stroke};stroke-width:6"/>'
-    yield "</g>"
-    for number, (curve, colour) in enumerate(zip(plot.curves, ("accent", "second"), strict=False)):
-        at = x + 14 + 100 * number
-        yield f'<path d="M{at} {y + 44}h14" style="stroke:var(--{colour});stroke-width:3"/>'
-        yield text(at + 20, y + 48, curve.name, "soft")
 
 
 def main() -> None:

@@ -38,23 +38,46 @@ def report_curve(curve: LabelCurve, out: str | Path, language: Language | None =
 
 def curve_blocks(curve: LabelCurve, language: Language) -> list[Block]:
     """Return the plot and the table of a label curve."""
+    t, names = language.text, curve_names(curve, language)
+    seeds = len({point.seed for point in curve.points})
+    table = Table(
+        title=t("Mean of {seeds} seeds, and lowest to highest of them", seeds=seeds),
+        columns=[t("examples of each label") if curve.by_label else t("labelled examples"), *names.values()],
+        rows=[
+            [Cell(f"{shots:,}", shots), *(_cell(by_method[method], curve.percent) for method in names)]
+            for shots, by_method in summarise(curve)
+        ],
+    )
+    return [curve_chart(curve, language), table]
+
+
+def curve_names(curve: LabelCurve, language: Language) -> dict[str, str]:
+    """Return what the methods of a curve are called, the pretrained model first."""
+    found = {point.method for point in curve.points}
+    return {
+        method: language.name(curve.baseline or method if method == BASELINE else method)
+        for method in (PRETRAINED, OTHER, SCRATCH, BASELINE)
+        if method in found
+    }
+
+
+def curve_chart(curve: LabelCurve, language: Language) -> LineChart:
+    """Return the plot of a label curve."""
     t, metric, rows = language.text, language.name(curve.metric), summarise(curve)
-    methods = list(rows[0][1]) if rows else []
-    names = {method: language.name(curve.baseline or method if method == BASELINE else method) for method in methods}
     series = []
-    for method in methods:
+    for method, name in curve_names(curve, language).items():
         found = [points for _, by_method in rows if (points := by_method[method])]
         values = [[point.value for point in points] for points in found]
         series.append(
             Series(
-                name=names[method],
+                name=name,
                 x=[mean([point.examples for point in points]) for points in found],
                 y=[mean(group) for group in values],
                 marks=True,
                 intervals=([min(group) for group in values], [max(group) for group in values]),
             )
         )
-    chart = LineChart(
+    return LineChart(
         title=t("{metric} by number of labelled examples", metric=metric),
         series=series,
         x_label=t("labelled examples"),
@@ -64,16 +87,6 @@ def curve_blocks(curve: LabelCurve, language: Language) -> list[Block]:
             "Lines: mean of the seeds. Bars: lowest and highest of them. One seed draws the same examples for all methods."
         ),
     )
-    seeds = len({point.seed for point in curve.points})
-    table = Table(
-        title=t("Mean of {seeds} seeds, and lowest to highest of them", seeds=seeds),
-        columns=[t("examples of each label") if curve.by_label else t("labelled examples"), *names.values()],
-        rows=[
-            [Cell(f"{shots:,}", shots), *(_cell(by_method[method], curve.percent) for method in methods)]
-            for shots, by_method in rows
-        ],
-    )
-    return [chart, table]
 
 
 def summarise(curve: LabelCurve) -> list[tuple[int, dict[str, list[Point]]]]:

@@ -176,6 +176,10 @@ CHINESE = {
     # the page of results
     "Results": "结果",
     "Made by `lucidlm results` from the files that evaluations left. In brackets: 95 % bootstrap intervals.": "由 `lucidlm results` 根据评测留下的文件生成。方括号内为 95 % 自助法置信区间。",
+    "metric": "指标",
+    "result": "结果",
+    "best baseline": "最好的基线",
+    "trained from scratch": "从零训练",
     "{count} more figures are in eval.json.": "另有 {count} 项数字在 eval.json 里。",
     "Judged on: {machines}.": "评测所用机器：{machines}。",
     "{count} cores": "{count} 核",

@@ -1,4 +1,4 @@
-"""The results page: all evaluations below some folders, a section per task, with model size and training time."""
+"""The results page: all evaluations and label curves below some folders, with model size and training time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,22 @@ from lucidlm.core.amounts import count, percent
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json, write_text
 from lucidlm.evaluate.comparison import sign
-from lucidlm.evaluate.record import EVALUATION, Evaluation, Score, read_evaluation
+from lucidlm.evaluate.record import EVALUATION, Evaluation, Measure, Score, read_evaluation
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.flops import count_parameters
 from lucidlm.report.evaluation import figure
+from lucidlm.report.label_curve import curve_chart, curve_names, summarise, written
 from lucidlm.report.language import Language
+from lucidlm.report.svg import chart_file
+from lucidlm.train.label_curve.record import CURVE, LabelCurve, read_curve
 
 WIDEST = 8
 """Most metrics in a table: more would not fit on a page."""
+
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+"""What `write_table` writes between, each on a line of its own."""
+
+WORDS = {1: "better", 0: "no difference shown", -1: "worse"}
 
 
 @dataclass(frozen=True)
@@ -48,38 +56,106 @@ class Result:
         seconds = self.record.get("provenance", {}).get("metrics", {}).get("wall_seconds")
         return None if seconds is None else seconds / 60
 
+    @property
+    def origin(self) -> str | None:
+        """The model made elsewhere that this one was tuned from, as its user named it; None: all was learned here."""
+        return self.record.get("provenance", {}).get("imported_from")
+
+
+@dataclass(frozen=True)
+class CurveResult:
+    """One label curve; `place` is the folder of its curve.json, relative to the searched folder."""
+
+    place: str
+    curve: LabelCurve
+
+    @property
+    def title(self) -> str:
+        """What the curve is called: the folder that was searched has no name, its task has."""
+        return str(self.curve.settings["task"]) if self.place == "." else self.place
+
+    @property
+    def picture(self) -> str:
+        """The name of the file of its chart."""
+        return f"labels-{self.title.replace('/', '-')}.svg"
+
 
 def write_results(folders: Sequence[str | Path], out: str | Path, language: Language | None = None) -> None:
-    """Write the page of all results below `folders`; the same files give the same page.
+    """Write the page of all results below `folders`, and charts beside it; the same files give the same page.
 
     Raises
     ------
-    InputError: there is none, or an eval.json is damaged.
+    InputError: there is none, or one is damaged.
     """
-    write_text(out, results_page(find_results(folders), language or Language()))
+    language, results, curves = language or Language(), find_results(folders), find_curves(folders)
+    if not results and not curves:
+        raise _nothing(folders)
+    for found in curves:
+        write_text(Path(out).with_name(found.picture), chart_file(curve_chart(found.curve, language)))
+    write_text(out, results_page(results, curves, language))
+
+
+def write_table(folders: Sequence[str | Path], out: str | Path, language: Language | None = None) -> None:
+    """Put the table of all evaluations below `folders` into a page, in place of what stands between `BEGIN` and `END`.
+
+    Raises
+    ------
+    InputError: there is none, one is damaged, or the page is missing or has no such place.
+    """
+    results = find_results(folders)
+    if not results:
+        raise _nothing(folders)
+    try:
+        page = Path(out).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError("file not found", where=out, fix="Leave out --table to write a page of its own.") from None
+    before, begin, rest = page.partition(f"{BEGIN}\n")
+    _, end, after = rest.partition(f"{END}\n")
+    if not begin or not end:
+        what = f"has no line {BEGIN} with a line {END} below it"
+        raise InputError(what, where=out, fix="Put both where the table is to stand.")
+    table = "\n".join(summary(results, language or Language()))
+    write_text(out, f"{before}{begin}\n{table}\n\n{end}{after}")
 
 
 def find_results(folders: Sequence[str | Path]) -> list[Result]:
-    """Return all results below `folders`, by task and then by place.
+    """Return all evaluations below `folders`, by task and then by place.
 
     Raises
     ------
-    InputError: there is none, or an eval.json is damaged.
+    InputError: an eval.json is damaged.
     """
     found = {}
-    for folder in map(Path, folders):
-        for path in sorted(folder.rglob(EVALUATION)):
-            evaluation = read_evaluation(path)
-            found[path.resolve()] = Result(
-                Path(os.path.relpath(path.parent, folder)).as_posix(), evaluation, _record(path.parent, evaluation)
-            )
-    if not found:
-        places = ", ".join(map(str, folders))
-        raise InputError(f"no {EVALUATION} below it", where=places, fix="Run `lucidlm evaluate` first.")
+    for path, place in _below(folders, EVALUATION):
+        evaluation = read_evaluation(path)
+        found[path.resolve()] = Result(place, evaluation, _record(path.parent, evaluation))
     return sorted(found.values(), key=lambda result: (result.evaluation.task, result.place))
 
 
-def results_page(results: Sequence[Result], language: Language) -> str:
+def find_curves(folders: Sequence[str | Path]) -> list[CurveResult]:
+    """Return all label curves below `folders`, by place.
+
+    Raises
+    ------
+    InputError: a curve.json is damaged.
+    """
+    found = {path.resolve(): CurveResult(place, read_curve(path)) for path, place in _below(folders, CURVE)}
+    return sorted(found.values(), key=lambda result: result.place)
+
+
+def _below(folders: Sequence[str | Path], name: str) -> Iterator[tuple[Path, str]]:
+    """Yield the files of this name, each with its folder relative to the searched one."""
+    for folder in map(Path, folders):
+        for path in sorted(folder.rglob(name)):
+            yield path, Path(os.path.relpath(path.parent, folder)).as_posix()
+
+
+def _nothing(folders: Sequence[str | Path]) -> InputError:
+    places = ", ".join(map(str, folders))
+    return InputError(f"no {EVALUATION} below it", where=places, fix="Run `lucidlm evaluate` first.")
+
+
+def results_page(results: Sequence[Result], curves: Sequence[CurveResult], language: Language) -> str:
     """Return the page as Markdown."""
     t = language.text
     lines = [f"# {t('Results')}", ""]
@@ -91,14 +167,70 @@ def results_page(results: Sequence[Result], language: Language) -> str:
         t("Made by `lucidlm results` from the files that evaluations left. In brackets: 95 % bootstrap intervals."),
     ]
     machines = dict.fromkeys(_machine(result.evaluation.machine, language) for result in results)
-    lines += ["", t("Judged on: {machines}.", machines="; ".join(machines))]
+    if machines:
+        lines += ["", t("Judged on: {machines}.", machines="; ".join(machines))]
     lines += ["", t("Verdicts are those of paired tests (approximate randomisation) on the first metric, at p < 0.05.")]
+    if len(results) > 1:
+        lines += ["", *summary(results, language)]
     for task in dict.fromkeys(result.evaluation.task for result in results):
         lines += ["", f"## {language.name(task)}"]
         for result in results:
             if result.evaluation.task == task:
                 lines += ["", *_result(result, language)]
+    if curves:
+        lines += ["", f"## {t('What labels are worth')}"]
+    for found in curves:
+        lines += ["", *_curve(found, language)]
     return "\n".join(lines) + "\n"
+
+
+def summary(results: Sequence[Result], language: Language) -> Iterator[str]:
+    """Yield the lines of a table with a row for each result: the model, the best baseline, and the test of both."""
+    t = language.text
+    columns = ("task", "data", "model", "metric", "result", "best baseline", "the model against it")
+    yield f"| {' | '.join(map(t, columns))} |"
+    yield "|" + "---|" * len(columns)
+    for result in results:
+        found, first = result.evaluation, result.evaluation.first
+        size = t("trained from scratch") if result.origin is None else f"`{result.origin}`"
+        if result.parameters is not None:
+            size = f"{count(result.parameters)}, {size}"
+        cells = [language.name(found.task), f"`{_short(found.data)}`", size, language.name(first.name)]
+        yield f"| {' | '.join([*cells, _interval(found.model, first), *_best_baseline(found, language)])} |"
+
+
+def _best_baseline(evaluation: Evaluation, language: Language) -> tuple[str, str]:
+    """Return the best baseline with its figure, and how the model compares with it."""
+    first = evaluation.first
+    rivals = [score for score in evaluation.baselines if not score.branch and first.name in score.metrics]
+    if not rivals:
+        return "–", "–"
+    direction = 1 if first.higher_is_better else -1
+    best = max(rivals, key=lambda score: direction * score.metrics[first.name].value)
+    value = figure(best.metrics[first.name].value, first)
+    return f"{value}, {_escaped(language.name(best.name))}", _verdict(best, evaluation, language)
+
+
+def _curve(found: CurveResult, language: Language) -> Iterator[str]:
+    t, curve = language.text, found.curve
+    names = curve_names(curve, language)
+    yield f"### {_escaped(found.title)}"
+    yield ""
+    data = f"`{_short(str(curve.settings['data']))}`"
+    about = t("data: {data}, {examples} examples", data=data, examples=f"{curve.test_examples:,}")
+    yield f"{about}. {t('Judged on: {machines}.', machines=_machine(curve.machine, language))}"
+    yield ""
+    title = t("{metric} by number of labelled examples", metric=language.name(curve.metric))
+    yield f"![{_escaped(title)}]({found.picture})"
+    yield ""
+    head = t("examples of each label") if curve.by_label else t("labelled examples")
+    yield f"| {' | '.join([head, *(_escaped(name) for name in names.values())])} |"
+    yield "|" + "---|" * (1 + len(names))
+    for shots, by_method in summarise(curve):
+        yield f"| {' | '.join([f'{shots:,}', *(written(by_method[method], curve.percent) for method in names)])} |"
+    yield ""
+    seeds = len({point.seed for point in curve.points})
+    yield f"{t('Mean of {seeds} seeds, and lowest to highest of them', seeds=seeds)}."
 
 
 def _result(result: Result, language: Language) -> Iterator[str]:
@@ -137,17 +269,24 @@ def _row(score: Score, evaluation: Evaluation, language: Language) -> Iterator[s
     name = _escaped(language.name(score.name))
     yield f"**{name}**" if score is evaluation.model else name
     for measure in evaluation.measures[:WIDEST]:
-        if (found := score.metrics.get(measure.name)) is None:
-            yield "–"
-            continue
-        value, low, high = (figure(number, measure) for number in (found.value, found.low, found.high))
-        yield f"{value} [{low}, {high}]"
-    if score.comparison is not None:
-        words = {1: "better", 0: "no difference shown", -1: "worse"}
-        verdict = language.text(words[sign(score.comparison, evaluation.first)])
-        yield f"{verdict} (p = {score.comparison.p_value:.2g})"
-    elif evaluation.baselines:
-        yield "–"
+        yield _interval(score, measure)
+    if evaluation.baselines:
+        yield _verdict(score, evaluation, language)
+
+
+def _interval(score: Score, measure: Measure) -> str:
+    """Return a figure with its interval; a dash where it was not measured."""
+    if (found := score.metrics.get(measure.name)) is None:
+        return "–"
+    value, low, high = (figure(number, measure) for number in (found.value, found.low, found.high))
+    return f"{value} [{low}, {high}]"
+
+
+def _verdict(score: Score, evaluation: Evaluation, language: Language) -> str:
+    """Return how the model compares with a baseline; a dash where the two were not compared."""
+    if score.comparison is None:
+        return "–"
+    return f"{language.text(WORDS[sign(score.comparison, evaluation.first)])} (p = {score.comparison.p_value:.2g})"
 
 
 def _command(result: Result) -> str:

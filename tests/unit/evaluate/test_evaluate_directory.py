@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -17,17 +20,20 @@ from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.save import save_model
 from lucidlm.cli.main import app
 from lucidlm.core.errors import InputError
+from lucidlm.core.io import write_text
 from lucidlm.data.cleaning.overlap import SKETCH, NgramSketch
 from lucidlm.data.examples.records import LabelledText
 from lucidlm.evaluate.config import EvaluateConfig, Suite
 from lucidlm.evaluate.directory import evaluate_directory
 from lucidlm.evaluate.leakage import fine_tuning_leak, pretraining_sketches
 from lucidlm.evaluate.record import EVALUATION, PREDICTIONS, read_evaluation
-from lucidlm.report.results import find_results, write_results
+from lucidlm.report.language import Language
+from lucidlm.report.results import BEGIN, END, write_results, write_table
 from lucidlm.tasks import tasks
 from lucidlm.tasks.base.parts import read_parts
 from lucidlm.train.finetune.config import FinetuneConfig
 from lucidlm.train.finetune.run import finetune
+from lucidlm.train.label_curve.record import CURVE, LabelCurve, Point
 from lucidlm.train.loop import LoopConfig
 
 
@@ -238,4 +244,70 @@ def test_the_page_of_results(judge: Path, others: Path, tmp_path: Path) -> None:
     assert found.exit_code == 0
     assert "情感分类" in (tmp_path / "zh.md").read_text("utf-8")
     with pytest.raises(InputError, match=r"no eval\.json below it"):
-        find_results([tmp_path / "nothing"])
+        write_results([tmp_path / "nothing"], tmp_path / "none.md")
+
+
+def test_the_table_of_results_in_a_page(judge: Path, others: Path, tmp_path: Path) -> None:
+    evaluate_directory(judge, EvaluateConfig(task="sentiment", data=str(others)), tmp_path / "run")
+    page = tmp_path / "page.md"
+    page.write_text(f"# Mine\n{BEGIN}\nold\n{END}\nThe end.\n", encoding="utf-8")
+    for _ in range(2):
+        found = CliRunner().invoke(app, ["results", str(tmp_path / "run"), "--out", str(page), "--table"])
+        assert found.exit_code == 0
+    before, table, after = re.split(f"{re.escape(BEGIN)}\n|{re.escape(END)}\n", page.read_text("utf-8"))
+    assert (before, after) == ("# Mine\n", "The end.\n")
+    header, _, row = table.strip().splitlines()
+    cells = dict(zip(header.split(" | "), row.split(" | "), strict=True))
+    assert others.name in cells["data"]
+    figure = read_evaluation(tmp_path / "run" / EVALUATION).model.metrics["accuracy"]
+    assert cells["result"] == f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
+    assert "trained from scratch" in cells["model"]
+    page.write_text(f"{END}\n{BEGIN}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"has no line <!-- results --> with a line <!-- end of results --> below it"):
+        write_table([tmp_path / "run"], page)
+    with pytest.raises(InputError, match="file not found"):
+        write_table([tmp_path / "run"], tmp_path / "none.md")
+    with pytest.raises(InputError, match=r"no eval\.json below it"):
+        write_table([tmp_path / "nothing"], page)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_label_curves_on_the_page_of_results(tmp_path: Path, language: Literal["en", "zh"]) -> None:
+    methods = {"pretrained": 0.7, "other model": 0.8, "from scratch": 0.6, "baseline": 0.65}
+    points = [
+        Point(
+            method=method,
+            shots=shots,
+            seed=seed,
+            examples=2 * shots,
+            value=value + seed / 100,
+            low=0,
+            high=1,
+            seconds=1,
+        )
+        for method, value in methods.items()
+        for shots in (8, 32)
+        for seed in (0, 1)
+    ]
+    curve = LabelCurve(
+        settings={"task": "sentiment", "data": "reviews.csv"},
+        fingerprint="",
+        by_label=True,
+        metric="accuracy",
+        percent=False,
+        test_examples=100,
+        baseline="TF-IDF (word 1–2-grams) + logistic regression",
+        machine={"cpu": "A CPU", "cores": 2, "torch": "2"},
+        points=points,
+    )
+    write_text(tmp_path / "runs" / "few" / CURVE, curve.model_dump_json())
+    write_results([tmp_path / "runs"], tmp_path / "results.md", Language(language))
+    page = (tmp_path / "results.md").read_text("utf-8")
+    assert "](labels-few.svg)" in page
+    assert "| 32 | 0.7050 [0.7000, 0.7100] | 0.8050 [0.8000, 0.8100] | 0.6050 [0.6000, 0.6100] |" in page
+    picture = ElementTree.parse(tmp_path / "labels-few.svg").getroot()
+    words = {element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")}
+    names = [Language(language).name(name) for name in ("pretrained", "other model", "from scratch")]
+    assert {*names, "20", "50"} <= words
+    lines = [path for path in picture.iter("{http://www.w3.org/2000/svg}path") if path.get("class") == "curve"]
+    assert len(lines) == 3 * len(methods)
