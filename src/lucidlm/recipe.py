@@ -146,20 +146,26 @@ def load_recipe(path: str | Path, data: str | Path | None = None) -> Recipe:
     return Recipe.parse({**_filled(fields, given, path), "data": given}, where=path)
 
 
-def run_recipe(path: str | Path, out: str | Path, data: str | Path | None = None) -> Outcome | Path:
+def run_recipe(
+    path: str | Path, out: str | Path, data: str | Path | None = None, seed: int | None = None
+) -> Outcome | Path:
     """Run a recipe's file below `out`, in a folder of its name; return that folder, or the outcome of a training stopped.
 
     Parameters
     ----------
     data: the folder that `${data}` stands for.
+    seed: in place of the recipe's, in a folder named by it too. The base, which seeds share, is made with its own.
 
     Raises
     ------
     InputError: the recipe is wrong, needs a folder that was not given, its folder holds something else, or a step of it
         refuses its input.
     """
-    home = Path(out) / Path(path).stem
-    return run_in(home, load_recipe(path, data), where=path) or home
+    recipe, name = load_recipe(path, data), Path(path).stem
+    if seed is not None:
+        recipe, name = recipe.changed(seed=seed), f"{name}-seed-{seed}"
+    home = Path(out) / name
+    return run_in(home, recipe, where=path) or home
 
 
 def run_in(home: Path, recipe: Recipe, *, where: str | Path) -> Outcome | None:

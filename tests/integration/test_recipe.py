@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from lucidlm.checkpoint.load import load_model
+from lucidlm.cli.main import app
 from lucidlm.core.errors import InputError
 from lucidlm.evaluate.record import EVALUATION, read_evaluation
 from lucidlm.recipe import BUILT_IN, LABEL_CURVE, Recipe, run_recipe
@@ -84,6 +86,28 @@ def test_other_models_are_tuned_and_judged_beside(recipes: Path, tmp_path: Path,
     file.write_text(yaml.safe_dump({"about": "x", "others": {"a": {"model": "m"}}}), encoding="utf-8")
     with pytest.raises(InputError, match="others are tuned as finetune says"):
         run_recipe(file, tmp_path / "other-runs", reviews_csv.parent)
+
+
+def test_seeds_have_folders_of_their_own_and_share_the_base(recipes: Path, tmp_path: Path, reviews_csv: Path) -> None:
+    runs, data = tmp_path / "runs", reviews_csv.parent
+    command = [
+        "recipe",
+        str(recipes / "judge.yaml"),
+        "--data",
+        str(data),
+        "--out",
+        str(runs),
+        "--seed",
+        "3",
+        "--seed",
+        "4",
+    ]
+    found = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    assert sorted(path.name for path in runs.iterdir()) == ["base", "judge-seed-3", "judge-seed-4"]
+    for seed in (3, 4):
+        assert load_model(runs / f"judge-seed-{seed}" / "tuned").record["provenance"]["seed"] == seed
+    assert load_model(runs / "base" / "pretrained").record["provenance"]["seed"] == 0
 
 
 def test_a_folder_of_data_is_asked_for(recipes: Path, tmp_path: Path) -> None:

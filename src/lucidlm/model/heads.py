@@ -12,6 +12,7 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import torch_generator
 from lucidlm.model.attention import LayerCache
 from lucidlm.model.config import ModelConfig, Pooling, ProblemType
+from lucidlm.model.dropout import Dropout
 from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.loss import chunk_rows, token_losses
 from lucidlm.model.ngrams import WideBranch
@@ -211,7 +212,7 @@ class SequenceClassifier(nn.Module):
         self.wide: WideBranch | None = None
         self.problem_type: ProblemType = problem_type
         self.model = Transformer(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         width = config.embedding_dim
         if config.causal:
             self.score = nn.Linear(width, len(self.labels), bias=False)
@@ -242,7 +243,7 @@ class TokenClassifier(nn.Module):
         super().__init__()
         self.config, self.labels = config, list(labels)
         self.model = Transformer(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         head = nn.Linear(config.embedding_dim, len(self.labels))
         if config.causal:
             self.score = head

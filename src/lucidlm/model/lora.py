@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import torch_generator
 from lucidlm.model.config import LoraConfig
+from lucidlm.model.dropout import Dropout
 
 
 class LoraLinear(nn.Linear):
@@ -27,7 +28,7 @@ class LoraLinear(nn.Linear):
         super().__init__(base.in_features, base.out_features, base.bias is not None, device="meta")
         self.weight, self.bias = base.weight, base.bias
         self.scale = config.alpha / config.rank
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         bound = 1 / math.sqrt(base.in_features)
         start = torch.empty(config.rank, base.in_features).uniform_(-bound, bound, generator=generator)
         where = base.weight.device

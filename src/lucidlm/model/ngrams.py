@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from sklearn.feature_extraction.text import CountVectorizer
 
 NgramKind = Literal["words", "inside words", "characters"]
-"""N-grams of words and signs, of the characters inside words, or of all characters."""
+"""N-grams of words and signs, of the characters inside the words of short texts, or of all characters."""
 
 ORDERS: dict[NgramKind, tuple[int, int]] = {"words": (1, 3), "inside words": (2, 5), "characters": (1, 4)}
 """The shortest and the longest n-grams of each kind."""
+
+SHORT = 500
+"""Characters of a text at most that has few words: only of such are those inside words counted. They tell stems there, and
+no more than the words do in longer texts."""
 
 _ANALYZERS = {"words": "word", "inside words": "char_wb", "characters": "char"}
 _TOKEN = r"(?u)\w+(?:'\w+)?|[^\w\s]"
@@ -111,7 +115,11 @@ def ngram_counter(kind: NgramKind, *, fewest: int = 1, vocabulary: Sequence[str]
     # Slow to import, and few models count n-grams.
     from sklearn.feature_extraction.text import CountVectorizer
 
-    token: dict[str, Any] = {"token_pattern": _TOKEN} if kind == "words" else {}
+    of_kind: dict[str, Any] = {}
+    if kind == "words":
+        of_kind = {"token_pattern": _TOKEN}
+    elif kind == "inside words":
+        of_kind = {"preprocessor": _lowered_if_short}
     return CountVectorizer(
         analyzer=_ANALYZERS[kind],
         ngram_range=ORDERS[kind],
@@ -119,5 +127,9 @@ def ngram_counter(kind: NgramKind, *, fewest: int = 1, vocabulary: Sequence[str]
         min_df=fewest,
         vocabulary=vocabulary,
         dtype=np.float64,  # pyright: ignore[reportArgumentType]
-        **token,
+        **of_kind,
     )
+
+
+def _lowered_if_short(text: str) -> str:
+    return text.lower() if len(text) <= SHORT else ""

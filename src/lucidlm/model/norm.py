@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from lucidlm.model.config import ModelConfig
@@ -19,7 +22,38 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` (..., width); returns the same shape and dtype."""
-        return functional.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        weight = self.weight.to(x.dtype)
+        # PyTorch has a kernel for GPUs, and its compiler makes one. Otherwise it derives the gradient from six operations.
+        if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return _RMSNorm.apply(x, weight, self.eps)
+        return functional.rms_norm(x, weight.shape, weight, self.eps)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """The norm with its gradient written out, which takes a third of the time."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=_precise(x)).square_()
+        scale = squares.div_(x.shape[-1]).add_(eps).rsqrt_()  # (..., 1)
+        normalised = x * scale
+        ctx.save_for_backward(normalised, scale, weight)
+        return (normalised * weight).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        normalised, scale, weight = ctx.saved_tensors
+        of_normalised = gradient * weight.to(normalised.dtype)
+        along = (of_normalised * normalised).mean(-1, keepdim=True)  # changing the length changes nothing
+        of_x = of_normalised.addcmul_(normalised, along, value=-1).mul_(scale)
+        of_weight = (gradient * normalised).flatten(0, -2).sum(0)
+        return of_x.to(gradient.dtype), of_weight.to(weight.dtype), None
+
+
+def _precise(x: Tensor) -> torch.dtype:
+    """Return the format for sums over `x`: fp32 at least."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def make_norm(config: ModelConfig) -> nn.Module:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lucidlm.model.attention import Attention, LayerCache
 from lucidlm.model.attention_backends import AttentionContext, causal_mask, choose_backend
 from lucidlm.model.config import ModelConfig
+from lucidlm.model.dropout import Dropout
 from lucidlm.model.mlp import make_mlp
 from lucidlm.model.norm import make_norm
 from lucidlm.model.position import Rotary
@@ -29,7 +30,7 @@ class Block(nn.Module):
         self.self_attn = Attention(config)
         self.post_attention_layernorm = make_norm(config)
         self.mlp = make_mlp(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, context: AttentionContext, cache: LayerCache | None) -> Tensor:
         """Map the residual stream `x` (B, T, D) to (B, T, D); see `Attention.forward` for the rest."""
@@ -46,7 +47,7 @@ class PostNormBlock(nn.Module):
         self.post_attention_layernorm = make_norm(config)
         self.mlp = make_mlp(config)
         self.post_mlp_layernorm = make_norm(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, context: AttentionContext, cache: LayerCache | None) -> Tensor:
         """Map `x` (B, T, D) to (B, T, D); see `Attention.forward` for the rest."""
@@ -66,7 +67,7 @@ class Transformer(nn.Module):
         self.embed_positions = None if rotary else nn.Embedding(config.context_length, config.embedding_dim)
         self.embed_types = nn.Embedding(config.token_types, config.embedding_dim) if config.token_types else None
         self.embed_norm = make_norm(config) if config.post_norm else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         block = PostNormBlock if config.post_norm else Block
         self.layers = nn.ModuleList(block(config) for _ in range(config.num_layers))
         self.norm = nn.Identity() if config.post_norm else make_norm(config)

@@ -77,6 +77,16 @@ def test_weights_are_those_of_a_regression_over_log_count_ratios(repeats: int) -
     assert np.allclose(logits[:, 1] - logits[:, 0], model.decision_function(both), atol=1e-3)
 
 
+def test_characters_inside_words_are_counted_of_short_texts_alone() -> None:
+    long = ["a zebra crossing " * 40, "the zebra crosses " * 40]
+    texts, truth = [*TEXTS, *long], np.array([len(text) % 2 for text in [*TEXTS, *long]])
+    words, inside_words = fit_ngrams(texts, truth, 2).tables
+    assert "zebra" in words.ngrams
+    assert not any("ebr" in ngram for ngram in inside_words.ngrams)
+    assert not inside_words.logits(long).any()
+    assert inside_words.logits(TEXTS).all()
+
+
 def test_a_text_without_a_known_ngram_has_the_bias_alone() -> None:
     found = fit_ngrams(TEXTS, np.array([len(text) % 2 for text in TEXTS]), 2)
     assert np.allclose(found.logits(["", "目"]), [[0, found.bias[0]]] * 2)
