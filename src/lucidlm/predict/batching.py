@@ -10,8 +10,9 @@ import torch
 from lucidlm.core.devices import tokens_at_once
 from lucidlm.model.heads import Model
 
-TOKENS_PER_BATCH = 16_384
-"""How many tokens, padding included, are read at once where memory allows it."""
+TOKENS_PER_BATCH = 4096
+"""How many tokens, padding included, a CPU reads at once: of more a layer's activations leave its cache. With 16,384 MiniLM
+read 4,000 tokens a second instead of 5,600, a model of 3 million parameters 26,600 instead of 31,800 (two Zen 4 cores)."""
 
 PART_TOKENS = {"cpu": 150, "cuda": 4096}
 """How many tokens a training step reads in the time that one more part of its batch costs: on two cores of a Zen 5 each part

@@ -5,7 +5,8 @@ et al. 2019, arXiv:1810.04805), or with the tokens that its tokenizer puts aroun
 [SEP] context [SEP]`. A span that starts and ends at the first token says that the window holds no answer. In the context
 a mark, the token `<mask>`, stands before each stretch of terms that the question has too: the exact match of Chen et al.
 2017 (arXiv:1704.00051), who found it to matter much, as a token rather than as a feature. Models that were tuned
-elsewhere know no marks, and tokenizers without that token have none.
+elsewhere know no marks, and tokenizers without that token have none. An answer's start counts the more, the more of the
+question's terms its sentence has, by a weight that is fitted to the validation questions.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from typing import Self, overload
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.arguments import require_text, require_texts
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log, track
 from lucidlm.data.examples.records import Question, Span
+from lucidlm.data.scripts import sentences
 from lucidlm.model.heads import SpanExtractor
 from lucidlm.predict.batching import bucket_by_length, pad, tokens_per_batch
-from lucidlm.predict.terms import shared_terms, terms
+from lucidlm.predict.terms import sentence_overlap, shared_terms, terms
 from lucidlm.predict.text_model import TextModel
 from lucidlm.tokenize.embedding_rows import padding, refuse_beyond
 from lucidlm.tokenize.tokenizer import Tokenizer
@@ -47,6 +50,7 @@ class EncodedQuestion:
     offsets: (context tokens, 2) int64, the characters of the context that each token covers; a token that is a part
         of a character covers all of it, a mark none.
     marks: which of the context's tokens are marks, bool.
+    overlap: of each of the context's tokens, float64: the share of the question's terms that its sentence has.
     cut: how many tokens of the question were left out.
     """
 
@@ -54,6 +58,7 @@ class EncodedQuestion:
     context: np.ndarray
     offsets: np.ndarray
     marks: np.ndarray
+    overlap: np.ndarray
     cut: int
 
     def tokens_of(self, start: int, end: int) -> tuple[int, int]:
@@ -78,11 +83,13 @@ class Window:
     ids: token ids, int32.
     allowed: which of them an answer may start or end at, bool: the context's, but for marks, and the first, which says
         that there is none.
+    overlap: see `EncodedQuestion`; 0 outside of the context.
     begin, start: where the context begins in `ids`, and with which of its tokens.
     """
 
     ids: np.ndarray
     allowed: np.ndarray
+    overlap: np.ndarray
     begin: int
     start: int
 
@@ -144,6 +151,7 @@ class SpanReader(TextModel[SpanExtractor]):
         length = provenance.get("config", {}).get("max_length") or loaded.model.config.context_length
         tokenizer, threshold = loaded.require_tokenizer(), provenance.get("threshold")
         self._set(loaded.model, tokenizer, length, threshold, marks="task" in provenance)
+        self.overlap_weight = provenance.get("overlap_weight", 0.0)
 
     def _set(
         self,
@@ -161,6 +169,7 @@ class SpanReader(TextModel[SpanExtractor]):
                 fix=f"Pass {SHORTEST_INPUT} to {model.config.context_length}, the model's context.",
             )
         self.model, self.tokenizer, self.max_length, self.threshold = model, tokenizer, max_length, threshold
+        self.overlap_weight = 0.0  # what a sentence with all terms of the question adds to the logits of starts in it
         self._mark = tokenizer.find("mask_token") if marks else None
         end = [tokenizer.eos_id]
         self._begin, self._between = (np.array(ids or end, np.int32) for ids in (tokenizer.prefix, tokenizer.suffix))
@@ -215,18 +224,24 @@ class SpanReader(TextModel[SpanExtractor]):
         contexts = list(dict.fromkeys(question.context for question in questions))
         encodings = self.tokenizer.encodings(contexts)
         known = {
-            context: (np.array(found.ids, dtype=np.int32), _offsets(found.offsets), terms(context))
+            context: (np.array(found.ids, dtype=np.int32), _offsets(found.offsets), terms(context), sentences(context))
             for context, found in zip(contexts, encodings, strict=True)
         }
         most, asked = self.max_tokens // 2, self.tokenizer.encode_batch([question.question for question in questions])
         encoded = []
         for question, ids in zip(questions, asked, strict=True):
-            context, offsets, told = known[question.context]
+            context, offsets, told, bounds = known[question.context]
             read = (*ids, *context, *self._begin, *self._between)
             refuse_beyond(read, self.model.config.vocab_size, self.tokenizer, question.where)
-            shared = shared_terms(terms(question.question), told, len(question.context))
-            marked = self._marked(context, offsets, shared)
-            encoded.append(EncodedQuestion(np.array(ids[:most], dtype=np.int32), *marked, max(0, len(ids) - most)))
+            wanted = terms(question.question)
+            marked = self._marked(context, offsets, shared_terms(wanted, told, len(question.context)))
+            shares = np.append(
+                sentence_overlap(wanted, told, bounds), 0.0
+            )  # the last is of what precedes all sentences
+            starts = [start for start, _ in bounds]
+            overlap = shares[np.searchsorted(starts, marked[1][:, 0], side="right") - 1]
+            cut = max(0, len(ids) - most)
+            encoded.append(EncodedQuestion(np.array(ids[:most], dtype=np.int32), *marked, overlap, cut))
         return encoded
 
     def _marked(
@@ -255,8 +270,11 @@ class SpanReader(TextModel[SpanExtractor]):
         ids = np.concatenate([self._begin, encoded.question, between, encoded.context[part], between])
         begin = len(self._begin) + len(encoded.question) + len(between)
         allowed = np.zeros(len(ids), dtype=bool)
-        allowed[0], allowed[begin : len(ids) - len(between)] = True, ~encoded.marks[part]
-        return Window(ids, allowed, begin, start)
+        inside = slice(begin, len(ids) - len(between))
+        allowed[0], allowed[inside] = True, ~encoded.marks[part]
+        overlap = np.zeros(len(ids))
+        overlap[inside] = encoded.overlap[part]
+        return Window(ids, allowed, overlap, begin, start)
 
     def windows(self, encoded: EncodedQuestion) -> list[Window]:
         """Return all windows of a question: one, if its context fits, else as many as cover it, half overlapping."""
@@ -311,12 +329,17 @@ class SpanReader(TextModel[SpanExtractor]):
         self.model.train(was_training)
         return found
 
-    def _spans(self, windows: Sequence[Window]) -> tuple[list[float], list[int], list[int]]:
-        """Return the best span of each window, its score over "no answer here" and its first and last position."""
+    def logits(self, windows: Sequence[Window]) -> tuple[Tensor, Tensor]:
+        """Return the model's logits of starts and of ends, float64 (B, T) each, without what the overlap adds."""
         tokens, lengths = pad([window.ids for window in windows], padding(self.tokenizer, self.model.config.vocab_size))
         device, token_type_ids = self.model.qa_outputs.weight.device, segments(windows)
-        logits = self.model(tokens.to(device), lengths.to(device), token_type_ids.to(device))
-        starts, ends = (part.double().cpu() for part in logits)  # (B, T)
+        starts, ends = self.model(tokens.to(device), lengths.to(device), token_type_ids.to(device))
+        return starts.double().cpu(), ends.double().cpu()
+
+    def _spans(self, windows: Sequence[Window]) -> tuple[list[float], list[int], list[int]]:
+        """Return the best span of each window, its score over "no answer here" and its first and last position."""
+        starts, ends = self.logits(windows)
+        starts = starts + self.overlap_weight * overlaps(windows)
         none = starts[:, 0] + ends[:, 0]
         allowed = allowed_positions(windows)
         allowed[:, 0] = False
@@ -339,7 +362,9 @@ def segments(windows: Sequence[Window]) -> Tensor:
 
 def allowed_positions(windows: Sequence[Window]) -> Tensor:
     """Return where an answer may start or end, (B, T) bool, nowhere in the padding: see `Window.allowed`."""
-    allowed = torch.zeros(len(windows), max(len(window.ids) for window in windows), dtype=torch.bool)
-    for row, window in enumerate(windows):
-        allowed[row, : len(window.ids)] = torch.from_numpy(window.allowed)
-    return allowed
+    return pad_sequence([torch.from_numpy(window.allowed) for window in windows], batch_first=True)
+
+
+def overlaps(windows: Sequence[Window]) -> Tensor:
+    """Return the overlap of each token, (B, T) float64, 0 in the padding: see `Window.overlap`."""
+    return pad_sequence([torch.from_numpy(window.overlap) for window in windows], batch_first=True)

@@ -1,11 +1,14 @@
-"""Lexical overlap of a question and its context, as an input feature for span readers.
+"""Lexical overlap of a question and its context, for span readers.
 
 A small model cannot learn from some hundred questions that equal words belong together, so the overlap is given to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -34,6 +37,22 @@ def shared_terms(question: list[Term], context: list[Term], length: int) -> np.n
         if term in known:
             shared[start:end] = True
     return shared
+
+
+def sentence_overlap(question: list[Term], context: list[Term], sentences: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Return (sentences,) float64: the share of the question's terms that each sentence of a context has.
+
+    Only terms that the context has count, one that n of its S sentences have with log(1 + S / n): what stands in all of
+    them tells none from the others.
+    """
+    asked = {term for term, _, _ in question}
+    starts, held = [start for start, _ in sentences], [set[str]() for _ in sentences]
+    for term, start, _ in context:
+        if term in asked:
+            held[bisect_right(starts, start) - 1].add(term)
+    weights = {term: math.log(1 + len(held) / n) for term, n in Counter(term for had in held for term in had).items()}
+    shares = np.array([math.fsum(weights[term] for term in had) for had in held])
+    return shares / (math.fsum(weights.values()) or 1.0)
 
 
 def _terms(text: str) -> Iterator[Term]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -21,10 +22,11 @@ from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples.records import Answer, Question, Row, Span
+from lucidlm.data.scripts import sentences
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel, SpanExtractor
 from lucidlm.predict.span_reader import LONGEST, SpanReader
-from lucidlm.predict.terms import shared_terms, terms
+from lucidlm.predict.terms import sentence_overlap, shared_terms, terms
 from lucidlm.tasks import read_examples, tasks
 from lucidlm.tasks.question_answering import QuestionAnswering
 from lucidlm.tokenize.tokenizer import Tokenizer
@@ -35,6 +37,7 @@ from lucidlm.train.finetune.span_objective import SpanObjective
 from lucidlm.train.loop import LoopConfig
 
 CONTEXT = "The lighthouse was built in 1871. It stands on Gull Island, far from the mainland."
+COLOURS = ("amber", "black", "copper", "golden", "purple", "silver")
 TEXTS = [CONTEXT, "灯塔建于一八七一年。它矗立在海鸥岛上，远离大陆。", "naïve café 😀🏳️‍🌈 e\u0301tude"]
 
 
@@ -344,7 +347,7 @@ def test_the_threshold_is_fitted_where_some_questions_have_no_answer(pretrained:
     for threshold in (-1e9, 0.0, 1e9):
         goal.reader.threshold = threshold
         assert goal.score(asked, goal.reader.predict(asked))["validation_f1"] <= figures["validation_f1"] + 1e-9
-    assert objective(pretrained, [question()], asked).provenance() == {"threshold": None}
+    assert objective(pretrained, [question()], asked).provenance()["threshold"] is None
 
 
 def test_what_is_no_reader_is_refused(pretrained: Path) -> None:
@@ -429,3 +432,72 @@ def test_text_without_sentences_makes_no_questions(pretrained: Path, tmp_path: P
 def test_questions_are_made_of_any_prose() -> None:
     reviews = [(review["text"], "r") for review in made_up_reviews(20)]
     assert len(ClozeQuestions(reviews).draw(5, numpy_generator(0))) == 5
+
+
+# ---------------------------------------------------------------------- overlap of question and sentence
+
+
+def test_the_overlap_is_the_share_of_the_rarer_terms() -> None:
+    context = "Gulls nest here. Gulls eat fish near lighthouses. The lighthouse is old."
+    bounds = sentences(context)
+    asked = terms("What do gulls eat by the lighthouse, whales?")
+    common, rare = math.log(1 + 3 / 2), math.log(1 + 3 / 2)  # gulls and lighthouse: two of three sentences each
+    total = common + rare
+    assert sentence_overlap(asked, terms(context), bounds) == pytest.approx([common / total, 1, rare / total])
+    assert not sentence_overlap(terms("Who?"), terms(context), bounds).any()
+    assert sentence_overlap(asked, [], []).shape == (0,)
+
+
+def test_tokens_have_the_overlap_of_their_sentence(tokenizer: Tokenizer) -> None:
+    asked = question(f"{CONTEXT} Nothing else.", "Gull Island", "On which island does it stand?")
+    (found,) = reader(tokenizer).encode([asked])
+    first, last = found.tokens_of(asked.answers[0].start, asked.answers[0].start + len("Gull Island"))
+    assert (found.overlap[first : last + 1] == 1).all()  # its sentence has both terms, island and stand
+    assert found.overlap[0] == 0
+    assert found.overlap[-1] == 0
+    narrow = reader(tokenizer, 24)
+    (found,) = narrow.encode([asked])
+    assert len(narrow.windows(found)) > 1
+    for window in narrow.windows(found):
+        inside = window.overlap[window.begin : window.begin + 3]
+        assert (inside == found.overlap[window.start : window.start + 3]).all()
+        assert not window.overlap[: window.begin].any()
+
+
+def test_the_weight_of_the_overlap_is_fitted_kept_and_used(tmp_path: Path, pretrained: Path) -> None:
+    rows = []
+    for number in range(40):
+        parts = [
+            f"The {colour} house number {number} was built in {1800 + place}." for place, colour in enumerate(COLOURS)
+        ]
+        asked = COLOURS[number % len(COLOURS)]
+        context, text = " ".join(parts), f"{1800 + number % len(COLOURS)}"
+        answers = [{"text": text, "answer_start": context.index(text)}]
+        rows.append(
+            {
+                "id": str(number),
+                "context": context,
+                "question": f"When was the {asked} house built?",
+                "answers": answers,
+            }
+        )
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    fields = {"validation": 0.5, "max_length": 128, "loop": {"max_steps": 1}}
+    finetune(config(pretrained, str(data), **fields), tmp_path / "out")
+    found = SpanReader(tmp_path / "out")
+    assert found.overlap_weight > 1
+    examples = read_examples(task(), str(data))
+
+    def in_the_right_sentence() -> int:
+        answers = found.predict(examples)
+        sides = [
+            (example.answers[0].start, answer.start, example.context)
+            for example, answer in zip(examples, answers, strict=True)
+        ]
+        return sum(context.count(".", 0, right) == context.count(".", 0, chosen) for right, chosen, context in sides)
+
+    found.overlap_weight = 30.0
+    assert in_the_right_sentence() == len(examples)
+    found.overlap_weight = 0.0
+    assert in_the_right_sentence() < len(examples) / 2

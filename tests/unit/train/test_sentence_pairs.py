@@ -67,7 +67,10 @@ def nli(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def judge(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, nli: Path) -> Path:
     out = tmp_path_factory.mktemp("tuned") / "judge"
     finetune(
-        configured("entailment", tiny_model, nli, test=0.2, validation=0.1, loop={"max_steps": 160}, epochs=20), out
+        configured(
+            "entailment", tiny_model, nli, test=0.2, validation=0.1, dropout=0.0, loop={"max_steps": 160}, epochs=20
+        ),
+        out,
     )
     return out
 

@@ -16,8 +16,8 @@ from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples.records import Question, Span
 from lucidlm.data.split import Split
 from lucidlm.model.heads import SpanExtractor
-from lucidlm.predict.batching import pad
-from lucidlm.predict.span_reader import EncodedQuestion, SpanReader, Window, allowed_positions, segments
+from lucidlm.predict.batching import bucket_by_length, pad, tokens_per_batch
+from lucidlm.predict.span_reader import EncodedQuestion, SpanReader, Window, allowed_positions, overlaps, segments
 from lucidlm.tasks.question_answering import QuestionAnswering
 from lucidlm.train.finetune.backbone import backbone_config, pretrained_backbone
 from lucidlm.train.finetune.cloze import ClozeQuestions
@@ -27,6 +27,9 @@ from lucidlm.train.finetune.objective import TaskObjective
 ELSEWHERE = 0.1
 """How often training draws any window of a long context, also one without the answer, so that the model learns to
 abstain there."""
+
+OVERLAP_SPREAD = 2.0
+"""The standard deviation of the overlap's weight in its prior, around zero, which decides where few are held out."""
 
 SYNTHETIC = 0.7
 """The share of a run's steps that train on synthetic questions, before the real ones."""
@@ -183,6 +186,50 @@ class SpanObjective(TaskObjective[QuestionAnsweringConfig, Question, SpanBatch])
             self.reader.threshold = self._threshold(self.reader.predict(self.validation))
         return super().evaluate(model)
 
+    def finish(self, model: nn.Module) -> tuple[list[str], dict[str, float]]:
+        """Fit what the overlap of question and sentence counts to the validation questions, then judge the model with it."""
+        self.reader.overlap_weight = weight = self._overlap_weight()
+        lines = [
+            f"overlap: a sentence with all of the question's terms adds {weight:.2f} to the logits of starts in it"
+        ]
+        return lines if self.validation else [], self.evaluate(model)
+
+    def _overlap_weight(self) -> float:
+        """Return the weight that minimises the cross-entropy of the validation answers' starts, with a normal prior."""
+        # Slow to import, and needed once a run.
+        from scipy.optimize import minimize_scalar
+
+        windows, places = self._answered(self.validation)
+        most, found = tokens_per_batch(self.reader.model, self.reader.max_length), []
+        for rows in bucket_by_length([window.ids for window in windows], most):
+            batch = [windows[row] for row in rows]
+            logits = self.reader.logits(batch)[0].masked_fill(~allowed_positions(batch), float("-inf"))
+            found.append((logits.numpy(), overlaps(batch).numpy(), places[rows]))
+
+        def cost(weight: float) -> float:
+            total = (weight / OVERLAP_SPREAD) ** 2 / 2
+            for logits, overlap, right in found:
+                moved = logits + weight * overlap
+                total += float((np.logaddexp.reduce(moved, 1) - moved[np.arange(len(right)), right]).sum())
+            return total
+
+        return float(minimize_scalar(cost, bounds=(0, 5 * OVERLAP_SPREAD), method="bounded").x) if windows else 0.0
+
+    def _answered(self, questions: Sequence[Question]) -> tuple[list[Window], np.ndarray]:
+        """Return a window of each question that holds its first answer whole, and where in it the answer starts."""
+        windows, places = [], []
+        for question, encoded in zip(questions, self.reader.encode(questions), strict=True):
+            for answer in question.answers[:1]:
+                first, last = encoded.tokens_of(answer.start, answer.start + len(answer.text))
+                width = self.reader.width(encoded)
+                holding = [
+                    one for one in self.reader.windows(encoded) if one.start <= first <= last < one.start + width
+                ]
+                for window in holding[:1]:
+                    windows.append(window)
+                    places.append(window.begin + first - window.start)
+        return windows, np.array(places, dtype=np.int64)
+
     def _threshold(self, answers: Sequence[Span]) -> float:
         """Return the score below which empty answers maximise the F1 of `answers` to the validation questions."""
         metric = self.task.metrics(self.validation)[0]
@@ -196,8 +243,8 @@ class SpanObjective(TaskObjective[QuestionAnsweringConfig, Question, SpanBatch])
         return float(scores[order[best - 1]]) if best else float(scores[order[0]]) - 1.0
 
     def provenance(self) -> dict[str, Any]:
-        """Return the threshold for giving no answer."""
-        return {"threshold": self.reader.threshold}
+        """Return the threshold for giving no answer, and what the overlap of question and sentence counts."""
+        return {"threshold": self.reader.threshold, "overlap_weight": self.reader.overlap_weight}
 
     def describe(self, step: int) -> str:
         if step < self.synthetic_steps:
