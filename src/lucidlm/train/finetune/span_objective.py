@@ -213,7 +213,10 @@ class SpanObjective(TaskObjective[QuestionAnsweringConfig, Question, SpanBatch])
                 total += float((np.logaddexp.reduce(moved, 1) - moved[np.arange(len(right)), right]).sum())
             return total
 
-        return float(minimize_scalar(cost, bounds=(0, 5 * OVERLAP_SPREAD), method="bounded").x) if windows else 0.0
+        if not windows:
+            return 0.0
+        best: Any = minimize_scalar(cost, bounds=(0, 5 * OVERLAP_SPREAD), method="bounded")
+        return float(best.x)
 
     def _answered(self, questions: Sequence[Question]) -> tuple[list[Window], np.ndarray]:
         """Return a window of each question that holds its first answer whole, and where in it the answer starts."""
