@@ -74,7 +74,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tagger(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, data: Path) -> Path:
     out = tmp_path_factory.mktemp("tuned") / "tagger"
-    config = configured(tiny_model, data, validation=0.2, test=0.2, dropout=0.0, loop={"max_steps": 120}, epochs=20)
+    config = configured(tiny_model, data, validation=0.2, test=0.2, dropout=0.0, loop={"max_steps": 240}, epochs=40)
     finetune(config, out)
     return out
 
