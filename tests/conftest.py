@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ import torch
 from lucidlm.core import devices
 from lucidlm.core.devices import Compute, choose_compute, usable_cores
 from lucidlm.data.corpus.prepare import PrepareConfig, prepare
+from lucidlm.train.label_curve.record import LabelCurve, Point
 from lucidlm.train.loop import LoopConfig
 from lucidlm.train.pretrain.config import PretrainConfig, ShapeConfig
 from lucidlm.train.pretrain.run import pretrain
@@ -137,6 +138,37 @@ CHINESE = {
     "negative": ["很差", "失望", "难受", "无聊", "难看", "讨厌", "后悔", "太贵", "肮脏", "冷淡"],
     "verbs": ["觉得", "认为", "记得", "形容", "发现", "说", "看到", "提到"],
 }
+
+
+def made_up_curve(methods: Sequence[str], value: Callable[[str, int, int], float]) -> LabelCurve:
+    """Return a label curve of 8 and 32 shots and two seeds, with the `value` of a method, its shots and its seed."""
+    points = [
+        Point(
+            method=method,
+            shots=shots,
+            seed=seed,
+            examples=2 * shots,
+            value=found,
+            low=found - 0.1,
+            high=found + 0.1,
+            seconds=1.0,
+        )
+        for shots in (8, 32)
+        for seed in (0, 1)
+        for method in methods
+        for found in [value(method, shots, seed)]
+    ]
+    return LabelCurve(
+        settings={"task": "sentiment", "data": "reviews.csv"},
+        fingerprint="",
+        by_label=True,
+        metric="accuracy",
+        percent=False,
+        test_examples=100,
+        baseline="TF-IDF",
+        machine={},
+        points=points,
+    )
 
 
 def made_up_reviews(count: int, words: dict[str, list[str]] = ENGLISH, seed: int = 0) -> list[dict[str, str]]:

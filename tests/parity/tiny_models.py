@@ -81,5 +81,4 @@ def ids(rows: int = 3, length: int = 12, seed: int = 0) -> Tensor:
 
 
 def close(ours: Tensor, theirs: Tensor) -> None:
-    # Logits are up to 4, and their rotations are rounded in another order.
-    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)

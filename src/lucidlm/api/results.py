@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lucidlm.api import html
 from lucidlm.core.errors import InputError
 from lucidlm.data.corpus.cards import DataCard
-from lucidlm.evaluate.comparison import Difference, sign
+from lucidlm.evaluate.comparison import VERDICTS, Difference, sign
 from lucidlm.evaluate.record import Evaluation, Score
 from lucidlm.explain.explanation import Explanation
 from lucidlm.report.label_curve import mean, summarise
@@ -193,7 +193,6 @@ class ComparisonResult(Result):
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the difference of each two models, its interval, the p-value, and what follows for the first one."""
-        words = {1: "better", 0: "no difference shown", -1: "worse"}
         return [
             {
                 "first": one.first,
@@ -203,7 +202,7 @@ class ComparisonResult(Result):
                 "low": one.comparison.difference.low,
                 "high": one.comparison.difference.high,
                 "p_value": one.comparison.p_value,
-                "verdict": words[sign(one.comparison, one.measure)],
+                "verdict": VERDICTS[sign(one.comparison, one.measure)],
             }
             for one in self.differences
         ]

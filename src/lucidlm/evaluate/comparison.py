@@ -18,6 +18,9 @@ from lucidlm.evaluate.record import EVALUATION, STATISTICS, Evaluation, Measure,
 from lucidlm.metrics.statistics import Comparison, compare
 from lucidlm.tasks.base.task import tasks
 
+VERDICTS = {1: "better", 0: "no difference shown", -1: "worse"}
+"""What `sign` says of the first of two models, in words."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -37,8 +40,7 @@ def verdict(comparison: Comparison, measure: Measure) -> str:
     """Return the verdict on the first model, "better", "worse" or "no difference shown", with the figures."""
     found, form = comparison.difference, "+.2f" if measure.percent else "+.4f"
     figures = f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
-    word = {1: "better", 0: "no difference shown", -1: "worse"}[sign(comparison, measure)]
-    return f"{word} ({figures}, p = {comparison.p_value:.2g})"
+    return f"{VERDICTS[sign(comparison, measure)]} ({figures}, p = {comparison.p_value:.2g})"
 
 
 def sign(comparison: Comparison, measure: Measure) -> int:

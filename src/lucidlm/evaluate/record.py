@@ -88,6 +88,13 @@ class Evaluation(BaseModel):
         """The metric that models are compared on."""
         return self.measures[0]
 
+    @property
+    def best_baseline(self) -> Score | None:
+        """The baseline that is best on that metric, of those the model was compared with."""
+        rivals = [score for score in self.baselines if score.comparison is not None and not score.branch]
+        pick = max if self.first.higher_is_better else min
+        return pick(rivals, key=lambda score: score.metrics[self.first.name].value, default=None)
+
 
 def write_evaluation(
     evaluation: Evaluation,

@@ -34,7 +34,9 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=_precise(x)).square_()
+        squares = torch.linalg.vector_norm(
+            x, dim=-1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32)
+        ).square_()
         scale = squares.div_(x.shape[-1]).add_(eps).rsqrt_()  # (..., 1)
         normalised = x * scale
         ctx.save_for_backward(normalised, scale, weight)
@@ -49,11 +51,6 @@ class _RMSNorm(torch.autograd.Function):
         of_x = of_normalised.addcmul_(normalised, along, value=-1).mul_(scale)
         of_weight = (gradient * normalised).flatten(0, -2).sum(0)
         return of_x.to(gradient.dtype), of_weight.to(weight.dtype), None
-
-
-def _precise(x: Tensor) -> torch.dtype:
-    """Return the format for sums over `x`: fp32 at least."""
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 def make_norm(config: ModelConfig) -> nn.Module:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
 
 from lucidlm.model.config import ModelConfig, RopeScaling
 
@@ -50,31 +49,5 @@ def rotary_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate `x` (B, H, T, d) by its positions' angles: dimension i is paired with dimension i + d / 2."""
-    if torch.compiler.is_compiling():  # which makes one kernel of it, and another of its gradient
-        left, right = x.chunk(2, dim=-1)
-        return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1).to(x.dtype)
-    return _Rotation.apply(x, cos, sin)
-
-
-class _Rotation(torch.autograd.Function):
-    """A rotation whose gradient is the rotation back; PyTorch would derive it from the products, in three times as long."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return _rotated(x, cos, sin)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors
-        return _rotated(gradient, cos, -sin), None, None
-
-
-def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    rotated = torch.empty(x.shape, dtype=torch.promote_types(x.dtype, cos.dtype), device=x.device)
     left, right = x.chunk(2, dim=-1)
-    first, second = rotated.chunk(2, dim=-1)
-    torch.mul(left, cos, out=first).addcmul_(right, sin, value=-1)
-    torch.mul(right, cos, out=second).addcmul_(left, sin)
-    return rotated.to(x.dtype)
+    return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1).to(x.dtype)

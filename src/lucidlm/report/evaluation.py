@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lucidlm.core.amounts import percent
-from lucidlm.evaluate.comparison import sign
+from lucidlm.evaluate.comparison import VERDICTS, sign
 from lucidlm.evaluate.leakage import Leak
 from lucidlm.evaluate.record import Evaluation, Measure, Score
 from lucidlm.metrics.statistics import Comparison, Estimate
@@ -32,9 +32,7 @@ def key_figures(evaluation: Evaluation, language: Language) -> Iterator[KeyFigur
     low, high = (figure(value, first, shares=shares) for value in (found.low, found.high))
     detail = t("{low} to {high} with 95 % confidence", low=low, high=high)
     yield KeyFigure(figure(found.value, first, shares=shares), language.name(first.name), detail)
-    rivals = [rival for rival in evaluation.baselines if rival.comparison is not None and not rival.branch]
-    if rivals:
-        best = (max if first.higher_is_better else min)(rivals, key=lambda rival: rival.metrics[first.name].value)
+    if (best := evaluation.best_baseline) is not None:
         assert best.comparison is not None
         scale, unit = (100, 1) if shares and not first.percent else (1, 1 if first.percent else 3)
         difference = best.comparison.difference
@@ -46,7 +44,7 @@ def key_figures(evaluation: Evaluation, language: Language) -> Iterator[KeyFigur
             "name": language.name(best.name),
             "low": low,
             "high": high,
-            "verdict": _verdict(best.comparison, first, language),
+            "verdict": short_verdict(best.comparison, first, language),
         }
         if scale == 100:
             detail = t("percentage points against {name}: {verdict}; {low} to {high} with 95 % confidence", **words)
@@ -112,7 +110,7 @@ def _scores(evaluation: Evaluation, scores: Sequence[Score], language: Language)
         row += [_interval(score.metrics.get(measure.name), measure) for measure in evaluation.measures]
         if compared:
             found = score.comparison
-            row.append(Cell("–") if found is None else Cell(_verdict(found, evaluation.first, language)))
+            row.append(Cell("–") if found is None else Cell(short_verdict(found, evaluation.first, language)))
         rows.append([*row, Cell(f"{score.seconds:,.1f}", score.seconds)])
     caption = t(
         "In brackets: 95 % bootstrap intervals. The verdict is that of a paired test on the first metric. "
@@ -121,10 +119,9 @@ def _scores(evaluation: Evaluation, scores: Sequence[Score], language: Language)
     return Table(t("All metrics"), columns, rows, caption)
 
 
-def _verdict(comparison: Comparison, measure: Measure, language: Language) -> str:
-    t = language.text
-    words = {1: t("better"), 0: t("no difference shown"), -1: t("worse")}
-    return f"{words[sign(comparison, measure)]} (p = {comparison.p_value:.2g})"
+def short_verdict(comparison: Comparison, measure: Measure, language: Language) -> str:
+    """Return how the model compares with a baseline, in a few words."""
+    return f"{language.text(VERDICTS[sign(comparison, measure)])} (p = {comparison.p_value:.2g})"
 
 
 def _bar(score: Score, measure: Measure, language: Language, *, primary: bool) -> Bar:

@@ -53,11 +53,8 @@ def curve_blocks(curve: LabelCurve, language: Language) -> list[Block]:
 
 def curve_names(curve: LabelCurve, language: Language) -> dict[str, str]:
     """Return what the methods of a curve are called, the pretrained model first."""
-    found = {point.method for point in curve.points}
     return {
-        method: language.name(curve.baseline or method if method == BASELINE else method)
-        for method in (PRETRAINED, OTHER, SCRATCH, BASELINE)
-        if method in found
+        method: language.name(curve.baseline or method if method == BASELINE else method) for method in _methods(curve)
     }
 
 
@@ -91,10 +88,14 @@ def curve_chart(curve: LabelCurve, language: Language) -> LineChart:
 
 def summarise(curve: LabelCurve) -> list[tuple[int, dict[str, list[Point]]]]:
     """Return, for each number of shots, the points of all seeds by method, the pretrained model first."""
-    known = (PRETRAINED, OTHER, SCRATCH, BASELINE)
-    methods = [name for name in known if any(point.method == name for point in curve.points)]
+    methods = _methods(curve)
     shots = sorted({point.shots for point in curve.points})
     return [(number, {method: curve.of(method, number) for method in methods}) for number in shots]
+
+
+def _methods(curve: LabelCurve) -> list[str]:
+    found = {point.method for point in curve.points}
+    return [method for method in (PRETRAINED, OTHER, SCRATCH, BASELINE) if method in found]
 
 
 def written(points: Sequence[Point], percent: bool) -> str:

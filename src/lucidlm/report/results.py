@@ -12,11 +12,10 @@ from lucidlm.checkpoint.record import RECORD
 from lucidlm.core.amounts import count, percent
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json, write_text
-from lucidlm.evaluate.comparison import sign
 from lucidlm.evaluate.record import EVALUATION, Evaluation, Measure, Score, read_evaluation
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.flops import count_parameters
-from lucidlm.report.evaluation import figure
+from lucidlm.report.evaluation import figure, short_verdict
 from lucidlm.report.label_curve import curve_chart, curve_names, summarise, written
 from lucidlm.report.language import Language
 from lucidlm.report.svg import chart_file
@@ -27,8 +26,6 @@ WIDEST = 8
 
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 """What `write_table` writes between, each on a line of its own."""
-
-WORDS = {1: "better", 0: "no difference shown", -1: "worse"}
 
 
 @dataclass(frozen=True)
@@ -201,14 +198,11 @@ def summary(results: Sequence[Result], language: Language) -> Iterator[str]:
 
 def _best_baseline(evaluation: Evaluation, language: Language) -> tuple[str, str]:
     """Return the best baseline with its figure, and how the model compares with it."""
-    first = evaluation.first
-    rivals = [score for score in evaluation.baselines if not score.branch and first.name in score.metrics]
-    if not rivals:
+    first, best = evaluation.first, evaluation.best_baseline
+    if best is None or best.comparison is None:
         return "–", "–"
-    direction = 1 if first.higher_is_better else -1
-    best = max(rivals, key=lambda score: direction * score.metrics[first.name].value)
     value = figure(best.metrics[first.name].value, first)
-    return f"{value}, {_escaped(language.name(best.name))}", _verdict(best, evaluation, language)
+    return f"{value}, {_escaped(language.name(best.name))}", short_verdict(best.comparison, first, language)
 
 
 def _curve(found: CurveResult, language: Language) -> Iterator[str]:
@@ -271,7 +265,7 @@ def _row(score: Score, evaluation: Evaluation, language: Language) -> Iterator[s
     for measure in evaluation.measures[:WIDEST]:
         yield _interval(score, measure)
     if evaluation.baselines:
-        yield _verdict(score, evaluation, language)
+        yield "–" if score.comparison is None else short_verdict(score.comparison, evaluation.first, language)
 
 
 def _interval(score: Score, measure: Measure) -> str:
@@ -280,13 +274,6 @@ def _interval(score: Score, measure: Measure) -> str:
         return "–"
     value, low, high = (figure(number, measure) for number in (found.value, found.low, found.high))
     return f"{value} [{low}, {high}]"
-
-
-def _verdict(score: Score, evaluation: Evaluation, language: Language) -> str:
-    """Return how the model compares with a baseline; a dash where the two were not compared."""
-    if score.comparison is None:
-        return "–"
-    return f"{language.text(WORDS[sign(score.comparison, evaluation.first)])} (p = {score.comparison.p_value:.2g})"
 
 
 def _command(result: Result) -> str:

@@ -10,13 +10,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from tests.conftest import made_up_curve
 from tests.unit.api.conftest import Made
 
 import lucidlm
 from lucidlm import InputError
 from lucidlm.api.html import coloured, curve, table
 from lucidlm.api.results import LabelCurveResult, Result
-from lucidlm.train.label_curve.run import LabelCurve, Point
 
 
 class Balanced(HTMLParser):
@@ -43,22 +43,8 @@ class Balanced(HTMLParser):
 
 
 def label_curve_result(path: Path) -> LabelCurveResult:
-    points = [
-        Point(method=m, shots=k, seed=s, examples=2 * k, value=v, low=v - 0.1, high=v + 0.1, seconds=1.0)
-        for k, s in ((8, 0), (8, 1), (32, 0), (32, 1))
-        for m, v in (("pretrained", 0.6 + k / 200), ("from scratch", 0.5), ("baseline", 0.55))
-    ]
-    found = LabelCurve(
-        settings={"task": "sentiment"},
-        fingerprint="",
-        by_label=True,
-        metric="accuracy",
-        percent=False,
-        test_examples=100,
-        baseline="TF-IDF",
-        machine={},
-        points=points,
-    )
+    values = {"pretrained": lambda shots: 0.6 + shots / 200, "from scratch": lambda _: 0.5, "baseline": lambda _: 0.55}
+    found = made_up_curve([*values], lambda method, shots, _: values[method](shots))
     return LabelCurveResult(path / "curve.json", found, path / "report.html", None)
 
 

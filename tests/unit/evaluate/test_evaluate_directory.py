@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from tests.conftest import made_up_reviews
+from tests.conftest import made_up_curve, made_up_reviews
 from typer.testing import CliRunner
 
 from lucidlm.checkpoint.load import load_model
@@ -33,7 +33,7 @@ from lucidlm.tasks import tasks
 from lucidlm.tasks.base.parts import read_parts
 from lucidlm.train.finetune.config import FinetuneConfig
 from lucidlm.train.finetune.run import finetune
-from lucidlm.train.label_curve.record import CURVE, LabelCurve, Point
+from lucidlm.train.label_curve.record import CURVE
 from lucidlm.train.loop import LoopConfig
 
 
@@ -274,32 +274,7 @@ def test_the_table_of_results_in_a_page(judge: Path, others: Path, tmp_path: Pat
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_label_curves_on_the_page_of_results(tmp_path: Path, language: Literal["en", "zh"]) -> None:
     methods = {"pretrained": 0.7, "other model": 0.8, "from scratch": 0.6, "baseline": 0.65}
-    points = [
-        Point(
-            method=method,
-            shots=shots,
-            seed=seed,
-            examples=2 * shots,
-            value=value + seed / 100,
-            low=0,
-            high=1,
-            seconds=1,
-        )
-        for method, value in methods.items()
-        for shots in (8, 32)
-        for seed in (0, 1)
-    ]
-    curve = LabelCurve(
-        settings={"task": "sentiment", "data": "reviews.csv"},
-        fingerprint="",
-        by_label=True,
-        metric="accuracy",
-        percent=False,
-        test_examples=100,
-        baseline="TF-IDF (word 1–2-grams) + logistic regression",
-        machine={"cpu": "A CPU", "cores": 2, "torch": "2"},
-        points=points,
-    )
+    curve = made_up_curve([*methods], lambda method, _, seed: methods[method] + seed / 100)
     write_text(tmp_path / "runs" / "few" / CURVE, curve.model_dump_json())
     write_results([tmp_path / "runs"], tmp_path / "results.md", Language(language))
     page = (tmp_path / "results.md").read_text("utf-8")

@@ -347,7 +347,7 @@ def test_the_threshold_is_fitted_where_some_questions_have_no_answer(pretrained:
     for threshold in (-1e9, 0.0, 1e9):
         goal.reader.threshold = threshold
         assert goal.score(asked, goal.reader.predict(asked))["validation_f1"] <= figures["validation_f1"] + 1e-9
-    assert objective(pretrained, [question()], asked).provenance()["threshold"] is None
+    assert objective(pretrained, [question()], asked).provenance() == {"threshold": None, "overlap_weight": 0.0}
 
 
 def test_what_is_no_reader_is_refused(pretrained: Path) -> None:

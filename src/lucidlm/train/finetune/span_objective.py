@@ -200,6 +200,8 @@ class SpanObjective(TaskObjective[QuestionAnsweringConfig, Question, SpanBatch])
         from scipy.optimize import minimize_scalar
 
         windows, places = self._answered(self.validation)
+        if not windows:
+            return 0.0
         most, found = tokens_per_batch(self.reader.model, self.reader.max_length), []
         for rows in bucket_by_length([window.ids for window in windows], most):
             batch = [windows[row] for row in rows]
@@ -213,24 +215,20 @@ class SpanObjective(TaskObjective[QuestionAnsweringConfig, Question, SpanBatch])
                 total += float((np.logaddexp.reduce(moved, 1) - moved[np.arange(len(right)), right]).sum())
             return total
 
-        if not windows:
-            return 0.0
         best: Any = minimize_scalar(cost, bounds=(0, 5 * OVERLAP_SPREAD), method="bounded")
         return float(best.x)
 
     def _answered(self, questions: Sequence[Question]) -> tuple[list[Window], np.ndarray]:
         """Return a window of each question that holds its first answer whole, and where in it the answer starts."""
         windows, places = [], []
-        for question, encoded in zip(questions, self.reader.encode(questions), strict=True):
-            for answer in question.answers[:1]:
-                first, last = encoded.tokens_of(answer.start, answer.start + len(answer.text))
-                width = self.reader.width(encoded)
-                holding = [
-                    one for one in self.reader.windows(encoded) if one.start <= first <= last < one.start + width
-                ]
-                for window in holding[:1]:
-                    windows.append(window)
-                    places.append(window.begin + first - window.start)
+        answered = [question for question in questions if question.answers]
+        for question, encoded in zip(answered, self.reader.encode(answered), strict=True):
+            answer, width = question.answers[0], self.reader.width(encoded)
+            first, last = encoded.tokens_of(answer.start, answer.start + len(answer.text))
+            holding = (one for one in self.reader.windows(encoded) if one.start <= first <= last < one.start + width)
+            if (window := next(holding, None)) is not None:
+                windows.append(window)
+                places.append(window.begin + first - window.start)
         return windows, np.array(places, dtype=np.int64)
 
     def _threshold(self, answers: Sequence[Span]) -> float:

@@ -1,28 +1,12 @@
-"""Gradients that are written out: equal to those PyTorch derives from the formula."""
+"""The gradient of RMSNorm, which is written out: equal to the one that PyTorch derives from the formula."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from lucidlm.model.norm import RMSNorm
-from lucidlm.model.position import rotate
-
-
-def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    left, right = x.chunk(2, dim=-1)
-    return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
-
-
-@pytest.mark.parametrize("rows", [1, 3])
-def test_of_a_rotation(rows: int) -> None:
-    torch.manual_seed(0)
-    x = torch.randn(3, 5, 2, 8, dtype=torch.float64).transpose(1, 2).requires_grad_()
-    angles = torch.randn(rows, 1, 5, 4, dtype=torch.float64)
-    assert torch.autograd.gradcheck(rotate, (x, angles.cos(), angles.sin()))
-    assert torch.allclose(rotate(x, angles.cos(), angles.sin()), rotated(x, angles.cos(), angles.sin()))
 
 
 def test_of_a_norm() -> None:
@@ -39,15 +23,14 @@ def test_of_a_norm() -> None:
 def test_formats_stay(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     norm, x = RMSNorm(64, 1e-6), torch.randn(4, 3, 64, dtype=dtype, requires_grad=True)
-    angles = torch.randn(1, 3, 32)
     gradient = torch.randn(4, 3, 64, dtype=dtype)
     found, wanted = [], []
-    for results, normalise, turn in (
-        (found, norm, rotate),
-        (wanted, lambda x: functional.rms_norm(x, (64,), norm.weight.to(dtype), 1e-6), rotated),
+    for results, normalise in (
+        (found, norm),
+        (wanted, lambda x: functional.rms_norm(x, (64,), norm.weight.to(dtype), 1e-6)),
     ):
         x.grad = norm.weight.grad = None
-        y = turn(normalise(x), angles.cos(), angles.sin()).to(dtype)
+        y = normalise(x)
         y.backward(gradient)
         results += [y, x.grad, norm.weight.grad]
     assert [one.dtype for one in found] == [one.dtype for one in wanted]
