@@ -12,7 +12,7 @@ import pytest
 
 from lucidlm.checkpoint.save import save_model
 from lucidlm.cli import main as cli
-from lucidlm.inference.decode import Generation
+from lucidlm.inference.sequence import Generation
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
 from lucidlm.tokenize.conversation import Message

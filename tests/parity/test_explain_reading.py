@@ -11,8 +11,9 @@ from tests.parity.test_tokenizer_parity import MAKERS
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.explain.explanation import explain
 from lucidlm.explain.predictions import predict
-from lucidlm.inference.decode import generate, start_rows
+from lucidlm.inference.decode import generate
 from lucidlm.inference.sampler import SamplingConfig
+from lucidlm.inference.sequence import start_rows
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel, SequenceClassifier
 from lucidlm.tokenize.tokenizer import Tokenizer

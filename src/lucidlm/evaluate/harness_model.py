@@ -18,9 +18,10 @@ from lm_eval.api.registry import register_model
 from lucidlm.checkpoint.load import load_model
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.progress import ProgressBar, log
-from lucidlm.inference.decode import Generation, generate
+from lucidlm.inference.decode import generate
 from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.inference.scorer import Scorer
+from lucidlm.inference.sequence import Generation
 
 WRITTEN = 256
 """Tokens to generate where a task sets no limit."""

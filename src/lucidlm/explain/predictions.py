@@ -18,8 +18,8 @@ from torch.nn import functional
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.explain.pieces import Piece, cut
-from lucidlm.inference.decode import suppressed_tokens
 from lucidlm.inference.end_of_text import ends_of
+from lucidlm.inference.sampler import suppressed_tokens
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel, SequenceClassifier
 from lucidlm.predict.classifier import BaseTextClassifier, TextClassifier

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lucidlm.inference.decode import Generation, generate
+from lucidlm.inference.decode import generate
 from lucidlm.inference.sampler import SamplingConfig
+from lucidlm.inference.sequence import Generation
 from lucidlm.model.heads import LanguageModel
 from lucidlm.tokenize.chat_prompts import tokenize_chat_prompt
 from lucidlm.tokenize.chat_template import template_of

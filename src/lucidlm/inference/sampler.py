@@ -7,7 +7,8 @@ that are asked for, in the order that transformers has: repetition penalty, temp
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from lucidlm.checkpoint.generation_config import GENERATION_CONFIG
 from lucidlm.inference.config import SamplingConfig
+from lucidlm.inference.sequence import SequenceState
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 ELSEWHERE = (
     "num_beams",
@@ -57,6 +60,61 @@ def sampling_of(fields: Mapping[str, Any]) -> dict[str, Any]:
         asked["temperature"] = 0.0
     found = SamplingConfig.parse(asked, where=GENERATION_CONFIG)
     return {name: getattr(found, name) for name in asked}
+
+
+class Sampler:
+    """Chooses the next token of each sequence, as its own settings say.
+
+    Parameters
+    ----------
+    vocab_size: of the model.
+    device: where the logits are.
+    """
+
+    def __init__(self, vocab_size: int, tokenizer: Tokenizer, device: torch.device) -> None:
+        self._vocab_size, self._tokenizer, self._device = vocab_size, tokenizer, device
+        self._suppressed: dict[frozenset[int], Tensor] = {}
+
+    def choose(self, rows: Sequence[SequenceState], logits: Tensor) -> list[int]:
+        """Return the next token of each sequence, from `logits` (n, V) fp32, which may be overwritten."""
+        alike: dict[tuple[SamplingConfig, frozenset[int]], list[int]] = defaultdict(list)
+        for place, row in enumerate(rows):
+            alike[row.choice].append(place)
+        chosen = [0] * len(rows)
+        for (config, ends), places in alike.items():
+            some = logits if len(places) == len(rows) else logits[places]
+            tokens = self._choose([rows[place] for place in places], some, config, ends).tolist()
+            for place, token in zip(places, tokens, strict=True):
+                chosen[place] = token
+        return chosen
+
+    def _choose(
+        self, rows: Sequence[SequenceState], logits: Tensor, config: SamplingConfig, ends: frozenset[int]
+    ) -> Tensor:
+        """Choose for sequences with the same settings, (n,) int64."""
+        if ends not in self._suppressed:
+            self._suppressed[ends] = suppressed_tokens(self._vocab_size, self._tokenizer, ends).to(self._device)
+        logits.masked_fill_(self._suppressed[ends], -math.inf)
+        noise = None if config.greedy else torch.stack([row.noise[len(row.tokens)] for row in rows]).to(logits.device)
+        seen = None
+        if config.repetition_penalty != 1:
+            seen = torch.zeros_like(logits, dtype=torch.bool)
+            for place, row in enumerate(rows):
+                seen[place, row.prompt + row.tokens] = True
+        return choose(logits, config, seen=seen, noise=noise)
+
+
+def suppressed_tokens(vocab_size: int, tokenizer: Tokenizer, ends: Collection[int]) -> Tensor:
+    """Return (V,) bool, the tokens that stand for nothing a text may hold: padding, mask, unknown, unused rows.
+
+    Those that end a text are not among them, though some tokenizers pad with one.
+    """
+    suppressed = torch.arange(vocab_size) >= tokenizer.vocab_size
+    for token in (tokenizer.find("pad_token"), tokenizer.find("mask_token"), tokenizer.unknown_id):
+        if token is not None and token < vocab_size:
+            suppressed[token] = True
+    suppressed[list(ends)] = False
+    return suppressed
 
 
 def choose(logits: Tensor, config: SamplingConfig, *, seen: Tensor | None, noise: Tensor | None) -> Tensor:

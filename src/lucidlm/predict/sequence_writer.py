@@ -15,9 +15,9 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.progress import track
 from lucidlm.data.examples.records import GeneratedText
 from lucidlm.inference.beam import beam_search
-from lucidlm.inference.decode import generate, suppressed_tokens
+from lucidlm.inference.decode import generate
 from lucidlm.inference.end_of_text import ends_of
-from lucidlm.inference.sampler import SamplingConfig
+from lucidlm.inference.sampler import SamplingConfig, suppressed_tokens
 from lucidlm.model.attention_backends import causal_mask
 from lucidlm.model.heads import LanguageModel
 from lucidlm.predict.batching import bucket_by_length, pad

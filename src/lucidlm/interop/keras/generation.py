@@ -14,8 +14,9 @@ import torch
 from keras import ops
 from torch import Tensor
 
-from lucidlm.inference.decode import Sampler, start_rows, suppressed_tokens
-from lucidlm.inference.sampler import SamplingConfig
+from lucidlm.inference.config import SamplingConfig
+from lucidlm.inference.sampler import Sampler
+from lucidlm.inference.sequence import start_rows
 from lucidlm.interop.keras.layers import KeyValues
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.generation import GenerationDefaults
@@ -93,7 +94,7 @@ def stream(
     """
     read = tokenizer.encode_prompt(prompt, special=special)
     row = start_rows(stepper.model.config, tokenizer, [read], config, stepper.model.generation.ends)[0]
-    chooser = Sampler([row], config, suppressed_tokens(stepper.model.config.vocab_size, tokenizer, row.ends))
+    sampler = Sampler(stepper.model.config.vocab_size, tokenizer, torch.device("cpu"))
 
     def pieces() -> Iterator[str]:
         yield prompt
@@ -102,7 +103,7 @@ def stream(
         while row.reason is None:
             logits, caches = stepper.read(new, caches, length)
             length += len(new)
-            new = chooser.choose(logits).tolist()
+            new = sampler.choose([row], logits)
             if piece := row.push(new[0]):
                 yield piece
 

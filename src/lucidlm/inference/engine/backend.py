@@ -1,0 +1,38 @@
+"""What computes: the one interface between the engine and the ways of running a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Tokens of one sequence that are read in one step.
+
+    Parameters
+    ----------
+    tokens: one or more ids.
+    start: how many tokens of the sequence have been read before them.
+    blocks: the numbers of the blocks that hold the sequence up to the end of `tokens`, in order.
+    """
+
+    tokens: list[int]
+    start: int
+    blocks: list[int]
+
+
+class Backend(Protocol):
+    """A model with a cache of its own, in blocks of `block_size` tokens that the engine hands out."""
+
+    block_size: int
+    blocks: int
+    """How many blocks there are."""
+
+    def read(self, stretches: Sequence[Stretch]) -> Tensor:
+        """Read stretches of different sequences, and keep their keys and values; return the logits (n, V), fp32, after
+        the last token of each, which the caller may overwrite."""
+        ...

@@ -1,0 +1,88 @@
+"""The engine: takes requests at any time, reads and writes all of them together, a token each a step."""
+
+from __future__ import annotations
+
+import torch
+
+from lucidlm.inference.engine.backend import Backend
+from lucidlm.inference.engine.blocks import BlockPool
+from lucidlm.inference.engine.scheduler import Entry, Scheduler
+from lucidlm.inference.sampler import Sampler
+from lucidlm.inference.sequence import SequenceState
+
+MOST_RUNNING = 128
+"""Sequences read at a time: more of them are hardly faster on a CPU."""
+
+MOST_TOKENS = 2048
+"""Tokens read in a step: as many as keep a CPU busy."""
+
+
+class Engine:
+    """Sequences that are continued together, each by its own settings; what else runs does not change a text.
+
+    Parameters
+    ----------
+    backend: what computes; its cache has room for the longest sequence at least.
+    most_tokens: how many tokens are read in a step: fewer let those that are being written to wait less for the prompts
+        of others.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        sampler: Sampler,
+        *,
+        most_running: int = MOST_RUNNING,
+        most_tokens: int = MOST_TOKENS,
+    ) -> None:
+        self._backend, self._sampler = backend, sampler
+        self._scheduler = Scheduler(BlockPool(backend.blocks, backend.block_size), most_running, most_tokens)
+        self._entries: dict[SequenceState, Entry] = {}
+
+    @property
+    def running(self) -> int:
+        """How many sequences are being read and written."""
+        return len(self._scheduler.running)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn."""
+        return len(self._scheduler.waiting)
+
+    @property
+    def used_blocks(self) -> int:
+        """How many blocks of the cache are held by sequences."""
+        return self._scheduler.pool.count - self._scheduler.pool.available
+
+    def add(self, row: SequenceState) -> None:
+        """Take a sequence; it is read as soon as there is room."""
+        entry = self._entries[row] = Entry(row)
+        self._scheduler.add(entry)
+
+    def cancel(self, row: SequenceState) -> None:
+        """Write no more of a sequence, and give its room to others; one that has ended stays as it is."""
+        if (entry := self._entries.pop(row, None)) is not None:
+            self._scheduler.remove(entry)
+            row.reason = "cancelled"
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[SequenceState, str]]:
+        """Read once; return the sequences that got a token, and the text that it makes certain, which may be empty.
+
+        Where nothing comes back, only parts of prompts were read, or there is nothing to do.
+        """
+        plan = self._scheduler.plan()
+        if not plan:
+            return []
+        logits = self._backend.read([stretch for _, stretch in plan])
+        for entry, stretch in plan:
+            self._scheduler.advance(entry, len(stretch.tokens))
+        places = [place for place, (entry, _) in enumerate(plan) if not entry.pending]
+        if len(places) < len(plan):
+            logits = logits[places]
+        rows = [plan[place][0].row for place in places]
+        pieces = [row.push(token) for row, token in zip(rows, self._sampler.choose(rows, logits), strict=True)]
+        for row in rows:
+            if row.reason is not None:
+                self._scheduler.remove(self._entries.pop(row))
+        return list(zip(rows, pieces, strict=True))

@@ -1,0 +1,135 @@
+"""Which sequences are read in a step: those that write get their token, what is left of a step goes to prompts.
+
+Prompts are read in chunks, so nobody who is being written to waits for a long prompt of another (Agrawal et al. 2023,
+arXiv:2308.16369). Where the cache is full, the youngest sequence gives its blocks back and is read again later.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from lucidlm.inference.engine.backend import Stretch
+from lucidlm.inference.engine.blocks import ROOT, BlockPool
+from lucidlm.inference.sequence import SequenceState
+
+
+@dataclass(eq=False)
+class Entry:
+    """A sequence in the scheduler: how much of it has been read, and into which blocks."""
+
+    row: SequenceState
+    read: int = 0
+    blocks: list[int] = field(default_factory=list)
+    identity: int = ROOT
+    """Of the beginning that its full blocks hold."""
+
+    @property
+    def length(self) -> int:
+        """How many tokens it has."""
+        return len(self.row.prompt) + len(self.row.tokens)
+
+    @property
+    def pending(self) -> int:
+        """How many of them have not been read."""
+        return self.length - self.read
+
+    def tokens(self, start: int, end: int) -> list[int]:
+        """Return its tokens from `start` to `end`."""
+        prompt = len(self.row.prompt)
+        if start >= prompt:
+            return self.row.tokens[start - prompt : end - prompt]
+        return self.row.prompt[start:end] + self.row.tokens[: max(0, end - prompt)]
+
+
+class Scheduler:
+    """The sequences that are read, in the order they came, and those that wait.
+
+    Parameters
+    ----------
+    pool: with room for the longest sequence at least, so that one by itself can always go on.
+    most_running: how many sequences are read at a time.
+    most_tokens: how many tokens are read in a step.
+    """
+
+    def __init__(self, pool: BlockPool, most_running: int, most_tokens: int) -> None:
+        self.pool, self.most_running, self.most_tokens = pool, most_running, most_tokens
+        self.waiting: deque[Entry] = deque()
+        self.running: list[Entry] = []
+
+    def add(self, entry: Entry) -> None:
+        """Let a sequence wait its turn."""
+        self.waiting.append(entry)
+
+    def plan(self) -> list[tuple[Entry, Stretch]]:
+        """Return what is read next, nothing if there is nothing to read; the blocks for it are taken."""
+        planned: dict[Entry, int] = {}
+        room, waiting = self.most_tokens, len(self.waiting)
+        for entry in sorted(self.running, key=lambda one: one.pending > 1):
+            count = min(entry.pending, room)
+            if count and entry in self.running and self._take(entry, entry.read + count, planned):
+                planned[entry] = count
+                room -= count
+        if len(self.waiting) == waiting:  # nobody had to give blocks back
+            while room and (entry := self._admit()) is not None:
+                count = min(entry.pending, room)
+                self.pool.take(entry.blocks, entry.read + count)
+                planned[entry] = count
+                room -= count
+        return [
+            (one, Stretch(one.tokens(one.read, one.read + count), one.read, list(one.blocks)))
+            for one, count in planned.items()
+        ]
+
+    def advance(self, entry: Entry, count: int) -> None:
+        """Note that `count` more tokens have been read, and make the blocks that are full by now known."""
+        size, before = self.pool.size, entry.read // self.pool.size
+        entry.read += count
+        for index in range(before, entry.read // size):
+            tokens = entry.tokens(index * size, (index + 1) * size)
+            entry.identity = self.pool.remember(entry.blocks[index], entry.identity, tokens)
+
+    def remove(self, entry: Entry) -> None:
+        """Forget a sequence that has ended or is no longer wanted."""
+        if entry in self.running:
+            self.running.remove(entry)
+        else:
+            self.waiting.remove(entry)
+        self.pool.release(entry.blocks)
+
+    def _take(self, entry: Entry, tokens: int, planned: dict[Entry, int]) -> bool:
+        """Take blocks for so many tokens, from younger sequences if need be; return whether it could."""
+        while not self.pool.take(entry.blocks, tokens):
+            youngest = self.running.pop()
+            planned.pop(youngest, None)
+            self.pool.release(youngest.blocks)
+            youngest.read, youngest.identity = 0, ROOT
+            self.waiting.appendleft(youngest)
+            if youngest is entry:
+                return False
+        return True
+
+    def _admit(self) -> Entry | None:
+        """Return the sequence that has waited longest, running now; None if it has to wait longer or there is none."""
+        if not self.waiting or len(self.running) == self.most_running:
+            return None
+        entry = self.waiting[0]
+        if any(self._is_reading_the_same(other, entry) for other in self.running):
+            return None
+        # The last token is read in any case: what follows it is not in the cache.
+        entry.blocks, entry.identity = self.pool.take_known(entry.tokens(0, entry.length - 1))
+        entry.read = len(entry.blocks) * self.pool.size
+        if self.pool.blocks_for(entry.length) - len(entry.blocks) > self.pool.available:
+            self.pool.release(entry.blocks)
+            return None
+        self.running.append(self.waiting.popleft())
+        return entry
+
+    def _is_reading_the_same(self, other: Entry, entry: Entry) -> bool:
+        """Return whether `other` is still reading a prompt that begins as this one, whose blocks will be known soon."""
+        first = min(self.pool.size, len(entry.row.prompt))
+        return (
+            other.pending > 1
+            and len(entry.row.prompt) > self.pool.size
+            and other.row.prompt[:first] == entry.row.prompt[:first]
+        )

@@ -1,0 +1,168 @@
+"""One prompt on its way to a text: what has been chosen so far, which text that makes, and whether it has ended."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lucidlm.core.errors import InputError
+from lucidlm.core.seeds import torch_generator
+from lucidlm.inference.config import SamplingConfig
+from lucidlm.inference.end_of_text import ends_of
+from lucidlm.model.config import ModelConfig
+from lucidlm.tokenize.embedding_rows import refuse_beyond
+from lucidlm.tokenize.tokenizer import Tokenizer
+
+Reason = Literal["eos", "stop", "length", "context", "cancelled"]
+"""Why a text ended: the model said so, a stop string came, the length asked for or the model's context was full, or nobody
+wanted more of it."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The continuation of one prompt.
+
+    Parameters
+    ----------
+    text: what follows the prompt, up to a stop string; a character that the end cuts in half is left out.
+    tokens: every id that was chosen, those of a stop string and the end-of-text token included.
+    """
+
+    text: str
+    tokens: list[int]
+    reason: Reason
+
+
+class SequenceState:
+    """One prompt on its way to a text.
+
+    Parameters
+    ----------
+    room: the most tokens that may be chosen.
+    ends: the tokens that end the text.
+    sample: which of several texts for this prompt it is: each has randomness of its own.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        prompt: list[int],
+        tokenizer: Tokenizer,
+        config: SamplingConfig,
+        room: int,
+        ends: frozenset[int],
+        sample: int = 0,
+    ) -> None:
+        self.index, self.prompt, self.ends = index, prompt, ends
+        self.config, self._sample = config, sample
+        self.tokens: list[int] = []
+        self.reason: Reason | None = None
+        self.limit = min(config.length, room)
+        self._at_limit: Reason = "length" if config.length <= room else "context"
+        self._stop = config.stop
+        self._decoder = tokenizer.stream_decoder(prompt)
+        self._text, self._released = "", 0
+        # Stop strings are looked for where control tokens are spelt out, which they are not in the text.
+        self._control = _spelt(tokenizer, ends) if config.stop else {}
+        self._watched = ""
+        self._hidden: list[tuple[int, int]] = []
+
+    @cached_property
+    def choice(self) -> tuple[SamplingConfig, frozenset[int]]:
+        """What its next token depends on beside logits and noise: sequences in which it is the same are chosen together."""
+        return self.config.changed(length=1, stop=(), seed=0), self.ends
+
+    @cached_property
+    def noise(self) -> Tensor:
+        """The randomness of each choice, fp64 (limit,), uniform in [0, 1): seed, prompt and sample alone decide it."""
+        generator = torch_generator(self.config.seed, "generate", self._sample, *self.prompt)
+        return torch.rand(self.limit, dtype=torch.float64, generator=generator)
+
+    def push(self, token: int) -> str:
+        """Take the next token; return the text that it makes certain, which may be empty."""
+        self.tokens.append(token)
+        said = "" if token in self.ends else self._decoder.push(token)
+        self._text += said
+        if (found := self._stopped_at(said, token)) is not None:
+            self._text, self.reason = self._text[:found], "stop"
+        elif token in self.ends:
+            self.reason = "eos"
+        elif len(self.tokens) == self.limit:
+            self.reason = self._at_limit
+        end = len(self._text) if self.reason is not None else self._in_text(len(self._watched) - self._may_be_stop())
+        piece = self._text[self._released : end]
+        self._released = end
+        return piece
+
+    def generation(self) -> Generation:
+        assert self.reason is not None
+        return Generation(self._text, self.tokens, self.reason)
+
+    def _stopped_at(self, said: str, token: int) -> int | None:
+        """Watch what was said, and the token if it is a control token; return where a stop string ends the text."""
+        before = len(self._watched)
+        self._watched += said
+        if token in self._control:
+            self._hidden.append((len(self._watched), len(self._control[token])))
+            self._watched += self._control[token]
+        starts = (self._watched.find(stop, max(0, before - len(stop) + 1)) for stop in self._stop)
+        first = min((start for start in starts if start >= 0), default=None)
+        return None if first is None else self._in_text(first)
+
+    def _in_text(self, place: int) -> int:
+        """Return how much of the text stands before a place in what is watched."""
+        return place - sum(min(max(0, place - start), size) for start, size in self._hidden)
+
+    def _may_be_stop(self) -> int:
+        """Return how many of the last characters that are watched may turn out to begin a stop string."""
+        sizes = (
+            size for stop in self._stop for size in range(len(stop) - 1, 0, -1) if self._watched.endswith(stop[:size])
+        )
+        return max(sizes, default=0)
+
+
+def _spelt(tokenizer: Tokenizer, ends: frozenset[int]) -> dict[int, str]:
+    """Return the tokens that do not show in a text, and how they are spelt."""
+    added = tokenizer.core.get_added_tokens_decoder()
+    spelt = {index: token.content for index, token in added.items() if token.special}
+    return spelt | {index: tokenizer.core.id_to_token(index) or "" for index in ends}
+
+
+def start_rows(
+    model: ModelConfig,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str | list[int]],
+    config: SamplingConfig,
+    ends: Collection[int] = (),
+) -> list[SequenceState]:
+    """Return the prompts as rows, for a model of this configuration, `ends` being what its files say of ends of text.
+
+    See `generate` for what raises `InputError`.
+    """
+    if isinstance(prompts, str):
+        raise TypeError("prompts is a list of prompts, not one string")
+    if not model.causal:
+        raise InputError("a masked language model fills gaps; it cannot continue a text", fix="Use a causal model.")
+    rows, context = [], model.context_length
+    samples: Counter[tuple[int, ...]] = Counter()
+    all_ends = ends_of(tokenizer, ends, model.vocab_size)
+    for index, prompt in enumerate(prompts):
+        ids = tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else prompt or [tokenizer.begin_id]
+        refuse_beyond(ids, model.vocab_size, tokenizer, f"prompt {index + 1}" if len(prompts) > 1 else "the prompt")
+        if len(ids) > context:
+            raise InputError(
+                f"the prompt has {len(ids):,} tokens, the model's context {context:,}",
+                where=f"prompt {index + 1}" if len(prompts) > 1 else None,
+                fix="Shorten it.",
+            )
+        # The last token to be chosen is never read, so it may stand just past the context.
+        key = tuple(ids)
+        rows.append(SequenceState(index, ids, tokenizer, config, context - len(ids) + 1, all_ends, samples[key]))
+        samples[key] += 1
+    return rows
