@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -90,10 +90,8 @@ class _Places:
 
     def to(self, device: torch.device) -> _Places:
         """Move it to `device`."""
-        moved = (
-            value.to(device) if isinstance(value := getattr(self, name), Tensor) else value for name in self.__slots__
-        )
-        return _Places(*moved)
+        moved = {name: value.to(device) for name in self.__slots__ if isinstance(value := getattr(self, name), Tensor)}
+        return replace(self, **moved)
 
 
 def _places(stretches: Sequence[Stretch]) -> _Places:
