@@ -54,7 +54,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, str]]]:
     """What the model is given each time, with a model that counts its replies; it is interrupted at "stop"."""
     found: list[list[tuple[str, str]]] = []
 
-    def reply(_: object, __: object, messages: Sequence[Message], config: Any, on_text: Callable[[str], None]) -> Any:
+    def reply(_: object, messages: Sequence[Message], config: Any, on_text: Callable[[str], None]) -> Any:
         found.append([(message.role, message.content) for message in messages])
         on_text(f"reply {len(found)}")
         if messages[-1].content == "stop":

@@ -29,6 +29,9 @@ SCALE = "_scale"
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 """The scale of a row of zeros: a scale must not be zero."""
 
+GROUP = 32
+"""How many weights of a row share a scale in int4."""
+
 QUANTIZATION_CONFIG: dict[str, Any] = {
     "quant_method": "compressed-tensors",
     "format": "int-quantized",
@@ -53,6 +56,20 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     weight = weight.float()
     scale = (weight.abs().amax(1, keepdim=True) / 127).clamp_(min=SMALLEST_SCALE)
     return (weight / scale).round_().clamp_(-127, 127).to(torch.int8), scale
+
+
+def quantize_groups(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return int4 values (rows, groups, `GROUP`), in int8, and fp32 scales (rows, groups, 1), fp16's values, for a matrix
+    whose columns are a multiple of `GROUP`; values × scales is nearly `weight`.
+
+    The number of the largest magnitude becomes -8, as in GGUF's Q4_0: there is one integer more below zero than above, so
+    no scale that holds all is finer.
+    """
+    groups = weight.float().unflatten(1, (-1, GROUP))
+    largest = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))
+    scale = (largest / -8).half().float()  # divided by as it is stored
+    scale = scale.where(scale != 0, 1.0)
+    return (groups / scale).round_().clamp_(-8, 7).to(torch.int8), scale
 
 
 def check_storable(tensors: Mapping[str, Tensor], dtype: Dtype, where: str | Path) -> None:

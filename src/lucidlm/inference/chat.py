@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lucidlm.inference.decode import generate
+from lucidlm.inference.decode import Writer
 from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.inference.sequence import Generation
-from lucidlm.model.heads import LanguageModel
 from lucidlm.tokenize.chat_prompts import tokenize_chat_prompt
 from lucidlm.tokenize.chat_template import template_of
 from lucidlm.tokenize.conversation import Message
-from lucidlm.tokenize.tokenizer import Tokenizer
 
 
 def reply(
-    model: LanguageModel,
-    tokenizer: Tokenizer,
+    writer: Writer,
     messages: Sequence[Message],
     config: SamplingConfig,
     on_text: Callable[[str], None] | None = None,
@@ -35,7 +32,8 @@ def reply(
     InputError: there is nothing to reply to; the tokenizer has no template and cannot have ours; the template refuses
         the conversation; the model is not causal.
     """
+    model, tokenizer = writer.model, writer.tokenizer
     prompt = tokenize_chat_prompt(messages, tokenizer, model.config.context_length).ids.tolist()
     end = template_of(tokenizer).end
     said = None if on_text is None else lambda _, piece: on_text(piece)
-    return generate(model, tokenizer, [prompt], config, said, ends=() if end is None else (end,))[0]
+    return writer.generate([prompt], config, said, ends=() if end is None else (end,))[0]

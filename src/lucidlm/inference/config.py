@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from pydantic import Field, field_validator
 
@@ -72,3 +72,22 @@ class SamplingSettings(TypedDict, total=False):
     repetition_penalty: float
     stop: tuple[str, ...] | list[str]
     seed: int
+
+
+class EngineConfig(Config):
+    """What computes while texts are written.
+
+    Parameters
+    ----------
+    backend: "torch" runs the model as it is, on any device; "openvino" a copy of it that is compiled for the CPU, with
+        the extra of that name. "auto" takes OpenVINO for models on a CPU where it is installed, else PyTorch.
+    quantize: how that copy holds weights: in fp32 ("none"), int8, or int4 (its embedding in int8). "auto" takes int8 for
+        models of 50 million parameters or more, and fp32 for smaller ones, which are hardly slower for it.
+    """
+
+    backend: Literal["auto", "torch", "openvino"] = Field(
+        default="auto", description="What computes; auto: OpenVINO for CPUs if installed, else PyTorch."
+    )
+    quantize: Literal["auto", "none", "int8", "int4"] = Field(
+        default="auto", description="How OpenVINO holds weights; auto: int8 for large models, none for small ones."
+    )

@@ -1,16 +1,52 @@
-"""Continue prompts with a causal language model, several at once: what the engine does, as one call."""
+"""Continue prompts with a causal language model, several at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from lucidlm.inference.config import SamplingConfig
+from lucidlm.inference.config import EngineConfig, SamplingConfig
+from lucidlm.inference.engine.backend import Backend
 from lucidlm.inference.engine.engine import MOST_RUNNING, Engine
+from lucidlm.inference.engine.opening import open_backend
 from lucidlm.inference.engine.torch_backend import BLOCK, TorchBackend
 from lucidlm.inference.sampler import Sampler
 from lucidlm.inference.sequence import Generation, SequenceState, start_rows
 from lucidlm.model.heads import LanguageModel
 from lucidlm.tokenize.tokenizer import Tokenizer
+
+OnText = Callable[[int, str], None]
+"""Called with a prompt's index and each new piece of its text: whole characters, nothing of a stop string."""
+
+
+class Writer:
+    """A causal language model that continues texts, one call after the other: a beginning that was read for one text is
+    not read again for the next."""
+
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, config: EngineConfig | None = None) -> None:
+        """Make it ready; `config` says what computes.
+
+        Raises
+        ------
+        InputError: see `open_backend`.
+        """
+        self.model, self.tokenizer = model, tokenizer
+        self._engine = _engine(model, tokenizer, open_backend(model, config or EngineConfig(), sequences=16))
+
+    def generate(
+        self,
+        prompts: Sequence[str | list[int]],
+        config: SamplingConfig,
+        on_text: OnText | None = None,
+        *,
+        ends: Collection[int] = (),
+    ) -> list[Generation]:
+        """Continue each of `prompts`; see `generate`."""
+        rows = _rows(self.model, self.tokenizer, prompts, config, ends)
+        return _generations(self._engine, self.model, rows, on_text)
+
+    def stream(self, prompt: str | list[int], config: SamplingConfig) -> Iterator[str]:
+        """Yield the continuation of `prompt` piece by piece; see `stream`."""
+        return _pieces(self._engine, self.model, _rows(self.model, self.tokenizer, [prompt], config))
 
 
 def generate(
@@ -18,17 +54,16 @@ def generate(
     tokenizer: Tokenizer,
     prompts: Sequence[str | list[int]],
     config: SamplingConfig,
-    on_text: Callable[[int, str], None] | None = None,
+    on_text: OnText | None = None,
     *,
     ends: Collection[int] = (),
 ) -> list[Generation]:
-    """Continue each of `prompts`, texts or token ids, all in one batch; an empty one begins a new document.
+    """Continue each of `prompts`, texts or token ids, together; an empty one begins a new document. PyTorch computes.
 
     The texts end at the model's context: it is not moved on, which would mean reading everything again for each token.
 
     Parameters
     ----------
-    on_text: called with a prompt's index and each new piece of its text: whole characters, nothing of a stop string.
     ends: tokens that end a text besides those of the tokenizer and the model.
 
     Raises
@@ -36,34 +71,61 @@ def generate(
     InputError: a prompt is longer than the model's context or holds a token that the model has no row for; the model is
         not causal.
     """
-    rows = start_rows(model.config, tokenizer, prompts, config, [*model.generation.ends, *ends])
-    for row, piece in _decode(model, tokenizer, rows):
-        if on_text is not None and piece:
-            on_text(row.index, piece)
-    return [row.generation() for row in rows]
+    rows = _rows(model, tokenizer, prompts, config, ends)
+    return _generations(_engine_for(model, tokenizer, rows), model, rows, on_text)
 
 
 def stream(
     model: LanguageModel, tokenizer: Tokenizer, prompt: str | list[int], config: SamplingConfig
 ) -> Iterator[str]:
     """Yield the continuation of `prompt` piece by piece; joined, the pieces are the text that `generate` returns."""
-    rows = start_rows(model.config, tokenizer, [prompt], config, model.generation.ends)
-    return (piece for _, piece in _decode(model, tokenizer, rows) if piece)
+    rows = _rows(model, tokenizer, [prompt], config)
+    return _pieces(_engine_for(model, tokenizer, rows), model, rows)
 
 
-def _decode(
-    model: LanguageModel, tokenizer: Tokenizer, rows: list[SequenceState]
-) -> Iterator[tuple[SequenceState, str]]:
-    """Generate tokens until every row has ended; yield a row and its new text for each token chosen."""
+def _rows(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str | list[int]],
+    config: SamplingConfig,
+    ends: Collection[int] = (),
+) -> list[SequenceState]:
+    return start_rows(model.config, tokenizer, prompts, config, [*model.generation.ends, *ends])
+
+
+def _engine(model: LanguageModel, tokenizer: Tokenizer, backend: Backend) -> Engine:
+    return Engine(backend, Sampler(model.config.vocab_size, tokenizer))
+
+
+def _engine_for(model: LanguageModel, tokenizer: Tokenizer, rows: Sequence[SequenceState]) -> Engine:
+    """Return an engine with as much room as these sequences can need at a time."""
     needed = sorted(-(-(len(row.prompt) + row.limit) // BLOCK) for row in rows)
-    backend = TorchBackend(model, sum(needed[-MOST_RUNNING:]))
-    engine = Engine(backend, Sampler(model.config.vocab_size, tokenizer, model.head.device))
-    for row in rows:
-        engine.add(row)
+    return _engine(model, tokenizer, TorchBackend(model, sum(needed[-MOST_RUNNING:])))
+
+
+def _generations(
+    engine: Engine, model: LanguageModel, rows: Sequence[SequenceState], on_text: OnText | None
+) -> list[Generation]:
+    for row, piece in _write(engine, model, rows):
+        if on_text is not None and piece:
+            on_text(row.index, piece)
+    return [row.generation() for row in rows]
+
+
+def _pieces(engine: Engine, model: LanguageModel, rows: Sequence[SequenceState]) -> Iterator[str]:
+    return (piece for _, piece in _write(engine, model, rows) if piece)
+
+
+def _write(engine: Engine, model: LanguageModel, rows: Sequence[SequenceState]) -> Iterator[tuple[SequenceState, str]]:
+    """Write until every row has ended; yield a row and its new text for each token chosen."""
     was_training = model.training
     model.eval()
     try:
-        while engine.running or engine.waiting:
+        for row in rows:
+            engine.add(row)
+        while any(row.reason is None for row in rows):
             yield from engine.step()
-    finally:
+    finally:  # nobody may want to hear the rest
+        for row in rows:
+            engine.cancel(row)
         model.train(was_training)

@@ -68,11 +68,10 @@ class Sampler:
     Parameters
     ----------
     vocab_size: of the model.
-    device: where the logits are.
     """
 
-    def __init__(self, vocab_size: int, tokenizer: Tokenizer, device: torch.device) -> None:
-        self._vocab_size, self._tokenizer, self._device = vocab_size, tokenizer, device
+    def __init__(self, vocab_size: int, tokenizer: Tokenizer) -> None:
+        self._vocab_size, self._tokenizer = vocab_size, tokenizer
         self._suppressed: dict[frozenset[int], Tensor] = {}
 
     def choose(self, rows: Sequence[SequenceState], logits: Tensor) -> list[int]:
@@ -93,7 +92,7 @@ class Sampler:
     ) -> Tensor:
         """Choose for sequences with the same settings, (n,) int64."""
         if ends not in self._suppressed:
-            self._suppressed[ends] = suppressed_tokens(self._vocab_size, self._tokenizer, ends).to(self._device)
+            self._suppressed[ends] = suppressed_tokens(self._vocab_size, self._tokenizer, ends).to(logits.device)
         logits.masked_fill_(self._suppressed[ends], -math.inf)
         noise = None if config.greedy else torch.stack([row.noise[len(row.tokens)] for row in rows]).to(logits.device)
         seen = None

@@ -62,7 +62,7 @@ class Recorder(TorchBackend):
 
 def engine_of(model: LanguageModel, tokenizer: Tokenizer, blocks: int = 80, **settings: int) -> tuple[Engine, Recorder]:
     backend = Recorder(model, blocks)
-    return Engine(backend, Sampler(model.config.vocab_size, tokenizer, torch.device("cpu")), **settings), backend
+    return Engine(backend, Sampler(model.config.vocab_size, tokenizer), **settings), backend
 
 
 def finish(engine: Engine) -> None:

@@ -9,7 +9,8 @@ from tests.speaking_model import saying
 
 from lucidlm.core.errors import InputError
 from lucidlm.inference.chat import reply
-from lucidlm.inference.decode import generate
+from lucidlm.inference.config import EngineConfig
+from lucidlm.inference.decode import Writer, generate
 from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.tasks import tasks
 from lucidlm.tasks.dialogue import Dialogue
@@ -18,6 +19,7 @@ from lucidlm.tokenize.conversation import Chat, Message
 from lucidlm.tokenize.tokenizer import END, Tokenizer
 
 GREEDY = SamplingConfig(temperature=0, length=5)
+TORCH = EngineConfig(backend="torch")
 ASKED = [Message("user", "Who are you?")]
 
 
@@ -33,22 +35,25 @@ def test_a_reply_ends_with_the_turn_whatever_ends_a_text() -> None:
     assert tokenizer.core.id_to_token(end) == "<|im_end|>"
     assert tokenizer.eos_id != end
     heard: list[str] = []
-    found = reply(saying(word, end), tokenizer, ASKED, GREEDY, heard.append)
+    found = reply(Writer(saying(word, end), tokenizer, TORCH), ASKED, GREEDY, heard.append)
     assert (found.text, found.tokens, found.reason) == ("I", [word, end], "eos")
     assert heard == ["I"]
     [plain] = generate(saying(word, end), tokenizer, ["Who"], GREEDY)
     assert (plain.text, plain.reason) == ("I", "eos")
     [untaught] = generate(saying(word, end), tokenizer_with(), ["Who"], GREEDY)
     assert untaught.reason == "length"
-    found = reply(saying(word, tokenizer.eos_id), tokenizer, ASKED, GREEDY)
+    found = reply(Writer(saying(word, tokenizer.eos_id), tokenizer, TORCH), ASKED, GREEDY)
     assert (found.text, found.reason) == ("I", "eos")
 
 
 def test_a_template_that_ends_no_turn_leaves_it_to_the_end_of_text() -> None:
     tokenizer = tokenizer_with(chat_template="{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
     [word] = tokenizer.encode("I")
-    assert reply(saying(word, tokenizer.eos_id), tokenizer, ASKED, GREEDY).tokens == [word, tokenizer.eos_id]
-    assert reply(saying(word), tokenizer, ASKED, GREEDY).reason == "length"
+    assert reply(Writer(saying(word, tokenizer.eos_id), tokenizer, TORCH), ASKED, GREEDY).tokens == [
+        word,
+        tokenizer.eos_id,
+    ]
+    assert reply(Writer(saying(word), tokenizer, TORCH), ASKED, GREEDY).reason == "length"
     with pytest.raises(InputError, match="ends no turn with a control token"):
         tasks.get("dialogue").end(tokenizer)  # type: ignore[attr-defined]
 
@@ -57,7 +62,7 @@ def test_long_conversations_leave_room_for_the_reply() -> None:
     tokenizer = tokenizer_with()
     [word] = tokenizer.encode("I")
     talk = [*ASKED, Message("assistant", "I am. " * 9)] * 9 + ASKED
-    found = reply(saying(word), tokenizer, talk, SamplingConfig(temperature=0, length=24))
+    found = reply(Writer(saying(word), tokenizer, TORCH), talk, SamplingConfig(temperature=0, length=24))
     assert (found.reason, len(found.tokens)) == ("length", 24)
 
 

@@ -12,6 +12,7 @@ import typer
 from lucidlm.cli.from_config import add_command
 from lucidlm.cli.options import given
 from lucidlm.cli.using.sampling import (
+    ENGINE,
     SAMPLING,
     Source,
     configurations,
@@ -33,6 +34,7 @@ SHOWN = (
     *SAMPLING,
     "seed",
     "device",
+    *ENGINE,
 )
 
 
@@ -64,9 +66,9 @@ def chat(
     from lucidlm.tokenize.chat_template import template_of
     from lucidlm.tokenize.conversation import Message
 
-    network, tokenizer = open_writer(model, settings.pop("device", "auto"))
-    sampling = reply_config(network, LENGTH, settings | given({"length": length}))
-    template_of(tokenizer)  # without one there is no need to begin
+    writer = open_writer(model, settings)
+    sampling = reply_config(writer.model, LENGTH, settings | given({"length": length}))
+    template_of(writer.tokenizer)  # without one there is no need to begin
     told = [Message("system", text_given(system, "--system"))] if system else []
     talk = [*told]
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
@@ -82,7 +84,7 @@ def chat(
             print(piece, end="", flush=True)
 
         try:
-            reason = reply(network, tokenizer, talk, sampling, show).reason
+            reason = reply(writer, talk, sampling, show).reason
         except KeyboardInterrupt:
             if not terminal:
                 raise

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from lucidlm.cli.from_config import add_command
-from lucidlm.cli.using.sampling import SAMPLING, Source, configurations, input_lines, open_writer, text_given
+from lucidlm.cli.using.sampling import ENGINE, SAMPLING, Source, configurations, input_lines, open_writer, text_given
 
 SHOWN = (
     "model",
@@ -17,6 +17,7 @@ SHOWN = (
     "special",
     "seed",
     "device",
+    *ENGINE,
 )
 
 
@@ -44,18 +45,16 @@ def generate(
       echo "Once upon a time" | lucidlm generate model --top-k 40 --stop "The end"
     """
     from lucidlm.inference.config import SamplingConfig
-    from lucidlm.inference.decode import generate as run
-    from lucidlm.inference.decode import stream
 
-    network, tokenizer = open_writer(model, settings.pop("device", "auto"))
+    writer = open_writer(model, settings)
     texts = [text_given(prompt, "PROMPTS") for prompt in prompts or ()] or ["".join(input_lines()).rstrip("\n")]
     sampling = SamplingConfig(**settings)
-    prompts_read = [tokenizer.encode_prompt(text, special=special) for text in texts]
+    prompts_read = [writer.tokenizer.encode_prompt(text, special=special) for text in texts]
     if len(texts) > 1:
-        for text, written in zip(texts, run(network, tokenizer, prompts_read, sampling), strict=True):
+        for text, written in zip(texts, writer.generate(prompts_read, sampling), strict=True):
             print(text + written.text)
         return
-    pieces = stream(network, tokenizer, prompts_read[0], sampling)  # refuses what it refuses before anything is printed
+    pieces = writer.stream(prompts_read[0], sampling)  # refuses what it refuses before anything is printed
     print(texts[0], end="", flush=True)
     for piece in pieces:
         print(piece, end="", flush=True)

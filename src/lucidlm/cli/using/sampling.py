@@ -13,8 +13,8 @@ from lucidlm.core.errors import InputError
 if TYPE_CHECKING:
     from lucidlm.core.config import Config
     from lucidlm.inference.config import SamplingConfig
+    from lucidlm.inference.decode import Writer
     from lucidlm.model.heads import LanguageModel
-    from lucidlm.tokenize.tokenizer import Tokenizer
 
 Source = Annotated[str, typer.Argument(metavar="MODEL", help="A model directory, or what `lucidlm import` takes.")]
 
@@ -22,12 +22,16 @@ SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "sto
 """The settings of sampling that these commands show, in the order of their help."""
 
 
+ENGINE = ("backend", "quantize")
+"""What says how the model is run, likewise."""
+
+
 def configurations() -> Sequence[type[Config]]:
     """Return what commands that write have the settings of."""
     from lucidlm.cli.using.settings import UseConfig
-    from lucidlm.inference.config import SamplingConfig
+    from lucidlm.inference.config import EngineConfig, SamplingConfig
 
-    return (SamplingConfig, UseConfig)
+    return (SamplingConfig, EngineConfig, UseConfig)
 
 
 def reply_config(model: LanguageModel, usual: int, chosen: Mapping[str, Any]) -> SamplingConfig:
@@ -57,17 +61,21 @@ def reply_config(model: LanguageModel, usual: int, chosen: Mapping[str, Any]) ->
     return ours.changed(**{**theirs, **chosen})
 
 
-def open_writer(source: str, device: str) -> tuple[LanguageModel, Tokenizer]:
-    """Return a causal language model, on its device, and its tokenizer.
+def open_writer(source: str, settings: dict[str, Any]) -> Writer:
+    """Return a causal language model that is ready to write; takes out of the settings what says where and how.
 
     Raises
     ------
-    InputError: there is no such model, or it is of another kind.
+    InputError: there is no such model, or it is of another kind; see `open_backend` for the rest.
     """
     from lucidlm.checkpoint.load import load_model
     from lucidlm.core.devices import choose_compute
+    from lucidlm.inference.config import EngineConfig
+    from lucidlm.inference.decode import Writer
 
-    return load_model(source, device=choose_compute(device).device).causal_lm()
+    device = choose_compute(settings.pop("device", "auto")).device
+    engine = EngineConfig(**{name: settings.pop(name) for name in ENGINE if name in settings})
+    return Writer(*load_model(source, device=device).causal_lm(), engine)
 
 
 def text_given(text: str, where: str) -> str:

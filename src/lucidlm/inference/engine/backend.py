@@ -18,11 +18,13 @@ class Stretch:
     tokens: one or more ids.
     start: how many tokens of the sequence have been read before them.
     blocks: the numbers of the blocks that hold the sequence up to the end of `tokens`, in order.
+    wanted: for how many of the last of them logits are wanted.
     """
 
     tokens: list[int]
     start: int
     blocks: list[int]
+    wanted: int = 1
 
 
 class Backend(Protocol):
@@ -31,8 +33,13 @@ class Backend(Protocol):
     block_size: int
     blocks: int
     """How many blocks there are."""
+    has_own_threads: bool
+    """Whether something else than PyTorch computes."""
 
     def read(self, stretches: Sequence[Stretch]) -> Tensor:
-        """Read stretches of different sequences, and keep their keys and values; return the logits (n, V), fp32, after
-        the last token of each, which the caller may overwrite."""
+        """Read stretches of different sequences, and keep their keys and values.
+
+        Returns the logits (n, V), fp32, after the last tokens of each, as many as are wanted, one stretch after the other;
+        the caller may overwrite them.
+        """
         ...

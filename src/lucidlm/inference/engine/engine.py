@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import torch
 
 from lucidlm.inference.engine.backend import Backend
@@ -81,8 +84,22 @@ class Engine:
         if len(places) < len(plan):
             logits = logits[places]
         rows = [plan[place][0].row for place in places]
-        pieces = [row.push(token) for row, token in zip(rows, self._sampler.choose(rows, logits), strict=True)]
+        with _one_thread() if self._backend.has_own_threads else nullcontext():
+            tokens = self._sampler.choose(rows, logits)
+        pieces = [row.push(token) for row, token in zip(rows, tokens, strict=True)]
         for row in rows:
             if row.reason is not None:
                 self._scheduler.remove(self._entries.pop(row))
         return list(zip(rows, pieces, strict=True))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let PyTorch compute with one thread, for as long as this is entered: its others would go on waiting actively after
+    that, on the cores that the backend needs for the next step."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -30,6 +30,7 @@ class TorchBackend:
     """
 
     block_size = BLOCK
+    has_own_threads = False
 
     def __init__(self, model: LanguageModel, blocks: int) -> None:
         self.model, self.blocks = model, blocks
@@ -39,19 +40,19 @@ class TorchBackend:
         """See `Backend.read`."""
         states: list[Tensor] = [torch.empty(0)] * len(stretches)
         for places in _passes(stretches):
-            for place, state in zip(places, self._last_states([stretches[place] for place in places]), strict=True):
-                states[place] = state
-        return self.model.logits(torch.stack(states)).float()
+            for place, state in zip(places, self._states([stretches[place] for place in places]), strict=True):
+                count = len(stretches[place].tokens)
+                states[place] = state[count - stretches[place].wanted : count]
+        return self.model.logits(torch.cat(states)).float()
 
-    def _last_states(self, stretches: Sequence[Stretch]) -> Tensor:
-        """Return the hidden states (n, D) of the stretches' last tokens."""
+    def _states(self, stretches: Sequence[Stretch]) -> Tensor:
+        """Return the hidden states (n, T, D) of stretches, padding's too."""
         device, longest = self.model.head.device, max(len(one.tokens) for one in stretches)
         places = _places(stretches).to(device)
         tokens = torch.tensor([one.tokens + [0] * (longest - len(one.tokens)) for one in stretches], device=device)
         caches = [_LayerView(pool, places) for pool in self._layers]
         with fast_matmul(device) if tokens.numel() >= MANY else nullcontext():
-            hidden = self.model.model(tokens, positions=places.positions, mask=places.mask, caches=caches)
-        return hidden[torch.arange(len(stretches), device=device), places.last]
+            return self.model.model(tokens, positions=places.positions, mask=places.mask, caches=caches)
 
 
 def _passes(stretches: Sequence[Stretch]) -> Iterator[list[int]]:
@@ -73,7 +74,6 @@ class _Places:
     ----------
     past: how many columns stand before the first new one, for the longest sequence.
     positions: (n, T) int64, of the tokens in their sequences; of padding 0.
-    last: (n,) int64, the last token of each stretch.
     mask: (n, T or 1, S) bool, the columns that a token sees; None: as the model has it.
     slots: (tokens,) int64, where the keys of the new tokens go, a token of the cache each.
     new: (tokens,) int64, which of the n * T tokens those are; None: all, there is no padding.
@@ -82,7 +82,6 @@ class _Places:
 
     past: int
     positions: Tensor
-    last: Tensor
     mask: Tensor | None
     slots: Tensor
     new: Tensor | None
@@ -114,7 +113,7 @@ def _places(stretches: Sequence[Stretch]) -> _Places:
     if len(stretches) == 1 and bool((read.diff() == 1).all()):
         read = slice(int(read[0]), int(read[0]) + width)
     padded = None if bool(new.all()) else new.flatten().nonzero()[:, 0]
-    return _Places(width - longest, positions, counts - 1, mask, slots.gather(1, positions)[new], padded, read)
+    return _Places(width - longest, positions, mask, slots.gather(1, positions)[new], padded, read)
 
 
 class _LayerPool:

@@ -94,7 +94,7 @@ def stream(
     """
     read = tokenizer.encode_prompt(prompt, special=special)
     row = start_rows(stepper.model.config, tokenizer, [read], config, stepper.model.generation.ends)[0]
-    sampler = Sampler(stepper.model.config.vocab_size, tokenizer, torch.device("cpu"))
+    sampler = Sampler(stepper.model.config.vocab_size, tokenizer)
 
     def pieces() -> Iterator[str]:
         yield prompt

@@ -1,0 +1,146 @@
+"""OpenVINO's backend beside PyTorch's: the same logits with fp32 weights, nearly the same with quantised ones."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lucidlm.checkpoint.quantize import quantize_groups, quantize_rows
+from lucidlm.core.errors import InputError
+from lucidlm.inference.config import EngineConfig, SamplingConfig
+from lucidlm.inference.decode import Writer, generate
+from lucidlm.inference.engine.backend import Backend, Stretch
+from lucidlm.inference.engine.engine import Engine
+from lucidlm.inference.engine.opening import open_backend
+from lucidlm.inference.engine.torch_backend import TorchBackend
+from lucidlm.inference.sampler import Sampler
+from lucidlm.inference.sequence import start_rows
+from lucidlm.model.config import ModelConfig
+from lucidlm.model.heads import LanguageModel
+from lucidlm.tokenize.tokenizer import Tokenizer
+
+pytest.importorskip("openvino", reason="needs the extra [openvino]")
+
+SHAPE: dict[str, Any] = {"embedding_dim": 64, "num_heads": 4, "num_kv_heads": 2, "ff_dim": 96, "num_layers": 2}
+GPT2 = {"norm": "layer", "position": "learned", "bias": True, "qk_norm": False, "num_kv_heads": 4}
+
+
+def make(**fields: Any) -> LanguageModel:
+    """Return a model whose weights are large enough to tell tokens apart."""
+    model = LanguageModel(
+        ModelConfig(**{"vocab_size": 320, "context_length": 160, "tied_embeddings": False, **SHAPE, **fields})
+    )
+    with torch.no_grad():
+        for index, parameter in enumerate(model.parameters()):
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index))
+    return model.eval()
+
+
+def read_all(backend: Backend) -> Tensor:
+    """Read two texts in pieces, in blocks that are not in order, once together and once by a token each."""
+    generator = torch.Generator().manual_seed(0)
+    one, other = (torch.randint(0, 320, (size,), generator=generator).tolist() for size in (70, 41))
+    steps = [
+        [Stretch(one[:40], 0, [3, 7], wanted=5)],
+        [Stretch(one[40:69], 40, [3, 7, 2]), Stretch(other[:40], 0, [0, 9])],
+        [Stretch(one[69:], 69, [3, 7, 2]), Stretch(other[40:], 40, [0, 9])],
+    ]
+    with torch.inference_mode():
+        return torch.cat([backend.read(step) for step in steps])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"num_kv_heads": 1, "head_dim": 32, "tied_embeddings": True},
+        {"num_kv_heads": 4, "qkv_bias": True, "qk_norm": False},
+        {"rope_theta": 5e5, "rope_scaling": {"kind": "llama3", "factor": 8.0, "original_context": 64}},
+        {**GPT2, "activation": "gelu_tanh", "tied_embeddings": True},
+        {**GPT2, "activation": "gelu", "post_norm": True},
+        {"norm": "layer", "activation": "relu2"},
+    ],
+)
+def test_the_same_logits_from_the_same_weights(fields: dict[str, Any]) -> None:
+    model = make(**fields)
+    found = read_all(open_backend(model, EngineConfig(backend="openvino", quantize="none"), sequences=2))
+    expected = read_all(TorchBackend(model, 10))
+    assert found.shape == (5 + 2 + 2, 320)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def by_rows(weight: Tensor) -> Tensor:
+    values, scales = quantize_rows(weight)
+    return values * scales
+
+
+def by_groups(weight: Tensor) -> Tensor:
+    values, scales = quantize_groups(weight)
+    return (values * scales).flatten(1)
+
+
+@pytest.mark.parametrize(("form", "rounded"), [("int8", by_rows), ("int4", by_groups)])
+def test_quantised_weights_are_computed_with(form: Any, rounded: Callable[[Tensor], Tensor]) -> None:
+    model = make()
+    stored = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, weight in stored.named_parameters():
+            if weight.dim() == 2:
+                weight.copy_((rounded if "layers" in name else by_rows)(weight))
+    found = read_all(open_backend(model, EngineConfig(backend="openvino", quantize=form), sequences=2))
+    expected, exact = read_all(TorchBackend(stored, 10)), read_all(TorchBackend(model, 10))
+    spread = expected.std()
+    # Activations, keys and values are rounded too, which costs a little more.
+    assert (found - expected).std() < 0.06 * spread
+    if form == "int4":
+        assert (found - expected).std() < 0.6 * (exact - expected).std()
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train_bpe(["the quick brown fox jumps over the lazy dog. 你好，世界。" * 3], 300)
+
+
+def test_a_writer_writes_the_same_and_reads_nothing_twice(tokenizer: Tokenizer) -> None:
+    model = make()
+    writer = Writer(model, tokenizer, EngineConfig(backend="openvino"))
+    prompts = ["the quick brown fox", "你好", "the quick brown fox"]
+    for config in (SamplingConfig(temperature=0, length=40), SamplingConfig(temperature=1.0, min_p=0.0, length=40)):
+        assert writer.generate(prompts, config) == generate(model, tokenizer, prompts, config)
+    greedy = SamplingConfig(temperature=0, length=30)
+    left_early = writer.stream(prompts[0], greedy)
+    assert next(left_early)
+    left_early.close()
+    assert "".join(writer.stream(prompts[0], greedy)) == generate(model, tokenizer, prompts[:1], greedy)[0].text
+
+
+def test_company_changes_no_text(tokenizer: Tokenizer) -> None:
+    model, config = make(), SamplingConfig(temperature=0, length=50)
+    backend = open_backend(model, EngineConfig(backend="openvino", quantize="int8"), sequences=8)
+    texts = ["the quick brown fox jumps over the lazy dog. " * 3, "x", "dog", "你好", "the lazy dog"]
+
+    def write(prompts: list[str]) -> list[list[int]]:
+        engine = Engine(backend, Sampler(320, tokenizer), most_tokens=50)
+        rows = start_rows(model.config, tokenizer, prompts, config)
+        for row in rows:
+            engine.add(row)
+            engine.step()
+        while engine.running:
+            engine.step()
+        return [row.tokens for row in rows]
+
+    together = write(texts)
+    assert together == [write([text])[0] for text in texts]
+
+
+def test_what_does_not_go_together_is_refused() -> None:
+    model = make()
+    with pytest.raises(InputError, match="PyTorch computes with the weights as they are"):
+        open_backend(model, EngineConfig(backend="torch", quantize="int8"))
+    with pytest.raises(InputError, match="quantize"):
+        EngineConfig(quantize="int3")  # type: ignore[arg-type]
