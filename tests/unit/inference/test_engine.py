@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from lucidlm.inference.decode import generate
 from lucidlm.inference.end_of_text import ends_of
 from lucidlm.inference.engine.backend import Stretch
 from lucidlm.inference.engine.engine import Engine
+from lucidlm.inference.engine.lookup import Lookup
 from lucidlm.inference.engine.torch_backend import BLOCK, TorchBackend
 from lucidlm.inference.sampler import Sampler, SamplingConfig
 from lucidlm.inference.sequence import Generation, SequenceState, start_rows
@@ -60,7 +62,7 @@ class Recorder(TorchBackend):
         return sum(len(one.tokens) for step in self.steps for one in step)
 
 
-def engine_of(model: LanguageModel, tokenizer: Tokenizer, blocks: int = 80, **settings: int) -> tuple[Engine, Recorder]:
+def engine_of(model: LanguageModel, tokenizer: Tokenizer, blocks: int = 80, **settings: Any) -> tuple[Engine, Recorder]:
     backend = Recorder(model, blocks)
     return Engine(backend, Sampler(model.config.vocab_size, tokenizer), **settings), backend
 
@@ -122,7 +124,7 @@ def test_a_full_cache_delays_the_youngest_and_changes_nothing(model: LanguageMod
 
 
 def test_what_was_read_is_not_read_again(model: LanguageModel, tokenizer: Tokenizer) -> None:
-    engine, backend = engine_of(model, tokenizer)
+    engine, backend = engine_of(model, tokenizer, guesses=False)
     [first] = rows_of(model, tokenizer, [LONG])
     engine.add(first)
     finish(engine)
@@ -138,7 +140,7 @@ def test_what_was_read_is_not_read_again(model: LanguageModel, tokenizer: Tokeni
 
 
 def test_several_texts_for_a_prompt_read_it_once(model: LanguageModel, tokenizer: Tokenizer) -> None:
-    engine, backend = engine_of(model, tokenizer, most_tokens=40)
+    engine, backend = engine_of(model, tokenizer, most_tokens=40, guesses=False)
     rows = rows_of(model, tokenizer, [LONG] * 3, FREE)
     for row in rows:
         engine.add(row)
@@ -151,7 +153,7 @@ def test_several_texts_for_a_prompt_read_it_once(model: LanguageModel, tokenizer
 
 
 def test_a_long_prompt_lets_others_write_on(model: LanguageModel, tokenizer: Tokenizer) -> None:
-    engine, backend = engine_of(model, tokenizer, most_tokens=16)
+    engine, backend = engine_of(model, tokenizer, most_tokens=16, guesses=False)
     writer, reader = rows_of(model, tokenizer, ["x", LONG + LONG])
     engine.add(writer)
     engine.step()
@@ -167,7 +169,7 @@ def test_a_long_prompt_lets_others_write_on(model: LanguageModel, tokenizer: Tok
 
 
 def test_cancelling_frees_room_at_once_and_harms_nobody(model: LanguageModel, tokenizer: Tokenizer) -> None:
-    engine, backend = engine_of(model, tokenizer, most_running=2, most_tokens=64)
+    engine, backend = engine_of(model, tokenizer, most_running=2, most_tokens=64, guesses=False)
     writing, kept, waiting, reading = rows_of(model, tokenizer, ["the quick", "x", "the lazy dog", LONG])
     for row in (writing, kept, waiting):
         engine.add(row)
@@ -190,3 +192,84 @@ def test_cancelling_frees_room_at_once_and_harms_nobody(model: LanguageModel, to
     assert kept.reason == "length"
     assert not engine.step()
     assert backend.steps
+
+
+# ---------------------------------------------------------------------- guesses
+
+
+class Repeating(TorchBackend):
+    """A model that says one text again and again, whatever it is given."""
+
+    def __init__(self, model: LanguageModel, blocks: int, text: list[int]) -> None:
+        super().__init__(model, blocks)
+        self.text, self.steps, self.guessed = text, 0, 0
+
+    def read(self, stretches: Sequence[Stretch]) -> Tensor:
+        super().read(stretches)
+        self.steps += 1
+        self.guessed += sum(len(one.guess) for one in stretches)
+        ends = [one.start + len(one.tokens) for one in stretches]
+        places = [place for end, one in zip(ends, stretches, strict=True) for place in range(end - one.wanted, end)]
+        following = [self.text[place % len(self.text)] for place in places]
+        return 50.0 * torch.nn.functional.one_hot(torch.tensor(following), 300).float()
+
+
+def test_what_repeats_itself_is_written_in_fewer_steps(model: LanguageModel, tokenizer: Tokenizer) -> None:
+    text = tokenizer.encode("the quick brown fox jumps")[:7]
+    found = {}
+    for guesses in (True, False):
+        backend = Repeating(model, 10, text)
+        engine = Engine(backend, Sampler(300, tokenizer), guesses=guesses)
+        [row] = start_rows(model.config, tokenizer, ["x"], GREEDY.changed(length=100))
+        engine.add(row)
+        finish(engine)
+        found[guesses] = row.tokens, backend.steps
+        assert engine.used_blocks == 0
+    assert found[True][0] == found[False][0] == [text[place % 7] for place in range(100)]
+    assert found[False][1] == 100
+    assert found[True][1] < 30
+
+
+@pytest.mark.parametrize("config", [GREEDY, FREE, FREE.changed(repetition_penalty=1.2), GREEDY.changed(stop=("fox",))])
+@pytest.mark.parametrize("length", [1, 5, 90])
+def test_guesses_change_no_text(
+    model: LanguageModel, tokenizer: Tokenizer, config: SamplingConfig, length: int
+) -> None:
+    prompts = [LONG + "the quick", "你好，" * 9, "the the the the the"]
+    config = config.changed(length=length, temperature=config.temperature * 0.5)
+    texts = {}
+    for guesses in (True, False):
+        engine, backend = engine_of(model, tokenizer, guesses=guesses)
+        rows = rows_of(model, tokenizer, prompts, config)
+        for row in rows:
+            engine.add(row)
+        finish(engine)
+        texts[guesses] = [row.generation() for row in rows]
+        guessed = sum(len(one.guess) for step in backend.steps for one in step)
+        assert (guessed > 0) == (guesses and length == 90)
+    assert texts[True] == texts[False]
+
+
+def test_guesses_end_where_the_text_has_to(model: LanguageModel, tokenizer: Tokenizer) -> None:
+    text = tokenizer.encode("the quick brown fox jumps")[:3]
+    backend = Repeating(model, 10, text)
+    engine = Engine(backend, Sampler(300, tokenizer))
+    [row] = start_rows(model.config, tokenizer, ["x"], GREEDY.changed(length=1000))
+    engine.add(row)
+    finish(engine)
+    assert row.reason == "context"
+    assert len(row.prompt) + len(row.tokens) == model.config.context_length + 1
+
+
+def test_wrong_guesses_are_made_ever_less() -> None:
+    lookup = Lookup()
+    tokens, made = [1, 2, 3, 4] * 2, []
+    while len(tokens) < 400:
+        guess = lookup.guess(tokens, 8)
+        if guess:
+            made.append(len(tokens))
+            lookup.learn(len(tokens), len(guess), 0)
+        tokens += [1, 2, 3, 4]
+    gaps = [after - before for before, after in pairwise(made)]
+    assert gaps == [8, 16, 32, 64, 64, 64, 64, 64]
+    assert len(lookup.guess([*tokens, *[1, 2, 3, 4] * 20], 8)) == 2

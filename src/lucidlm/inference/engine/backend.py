@@ -26,6 +26,11 @@ class Stretch:
     blocks: list[int]
     wanted: int = 1
 
+    @property
+    def guess(self) -> list[int]:
+        """Of the last tokens, those that nobody has chosen yet: logits are wanted for the one before them too."""
+        return self.tokens[len(self.tokens) - self.wanted + 1 :]
+
 
 class Backend(Protocol):
     """A model with a cache of its own, in blocks of `block_size` tokens that the engine hands out."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import accumulate, count
 
 import torch
+from torch import Tensor
 
 from lucidlm.inference.engine.backend import Backend
 from lucidlm.inference.engine.blocks import BlockPool
+from lucidlm.inference.engine.lookup import Lookup
 from lucidlm.inference.engine.scheduler import Entry, Scheduler
 from lucidlm.inference.sampler import Sampler
 from lucidlm.inference.sequence import SequenceState
@@ -28,6 +31,7 @@ class Engine:
     backend: what computes; its cache has room for the longest sequence at least.
     most_tokens: how many tokens are read in a step: fewer let those that are being written to wait less for the prompts
         of others.
+    guesses: whether tokens are guessed where few sequences are written, see `Lookup`.
     """
 
     def __init__(
@@ -37,8 +41,9 @@ class Engine:
         *,
         most_running: int = MOST_RUNNING,
         most_tokens: int = MOST_TOKENS,
+        guesses: bool = True,
     ) -> None:
-        self._backend, self._sampler = backend, sampler
+        self._backend, self._sampler, self._guesses = backend, sampler, guesses
         self._scheduler = Scheduler(BlockPool(backend.blocks, backend.block_size), most_running, most_tokens)
         self._entries: dict[SequenceState, Entry] = {}
 
@@ -59,7 +64,7 @@ class Engine:
 
     def add(self, row: SequenceState) -> None:
         """Take a sequence; it is read as soon as there is room."""
-        entry = self._entries[row] = Entry(row)
+        entry = self._entries[row] = Entry(row, lookup=Lookup() if self._guesses else None)
         self._scheduler.add(entry)
 
     def cancel(self, row: SequenceState) -> None:
@@ -72,25 +77,43 @@ class Engine:
     def step(self) -> list[tuple[SequenceState, str]]:
         """Read once; return the sequences that got a token, and the text that it makes certain, which may be empty.
 
-        Where nothing comes back, only parts of prompts were read, or there is nothing to do.
+        One that got several is there several times. Where nothing comes back, only parts of prompts were read, or there is
+        nothing to do.
         """
         plan = self._scheduler.plan()
         if not plan:
             return []
         logits = self._backend.read([stretch for _, stretch in plan])
+        written: list[tuple[SequenceState, str]] = []
+        right = dict.fromkeys((entry for entry, _ in plan), 0)  # how much of what was guessed the model chooses too
+        places = accumulate((stretch.wanted for _, stretch in plan), initial=0)
+        going = [
+            (entry, stretch, place)
+            for (entry, stretch), place in zip(plan, places, strict=False)
+            if len(stretch.tokens) - (stretch.wanted - 1) == entry.pending
+        ]
+        for step in count():
+            if not going:
+                break
+            rows = [entry.row for entry, _, _ in going]
+            tokens = self._choose(rows, logits[[place + step for _, _, place in going]])
+            written += [(row, row.push(token)) for row, token in zip(rows, tokens, strict=True)]
+            going = [
+                one
+                for one, token in zip(going, tokens, strict=True)
+                if one[0].row.reason is None and step + 1 < one[1].wanted and token == one[1].guess[step]
+            ]
+            for entry, _, _ in going:
+                right[entry] += 1
         for entry, stretch in plan:
-            self._scheduler.advance(entry, len(stretch.tokens))
-        places = [place for place, (entry, _) in enumerate(plan) if not entry.pending]
-        if len(places) < len(plan):
-            logits = logits[places]
-        rows = [plan[place][0].row for place in places]
+            self._scheduler.advance(entry, stretch, right[entry])
+            if entry.row.reason is not None:
+                self._scheduler.remove(self._entries.pop(entry.row))
+        return written
+
+    def _choose(self, rows: list[SequenceState], logits: Tensor) -> list[int]:
         with _one_thread() if self._backend.has_own_threads else nullcontext():
-            tokens = self._sampler.choose(rows, logits)
-        pieces = [row.push(token) for row, token in zip(rows, tokens, strict=True)]
-        for row in rows:
-            if row.reason is not None:
-                self._scheduler.remove(self._entries.pop(row))
-        return list(zip(rows, pieces, strict=True))
+            return self._sampler.choose(rows, logits)
 
 
 @contextmanager

@@ -21,7 +21,8 @@ class OpenVINOBackend:
     Parameters
     ----------
     blocks: room for so many times 32 tokens.
-    form: how weights are held; in int8 and int4 keys and values are in uint8, and products are computed in int8.
+    form: how weights are held; in int8 and int4 keys and values are in fp16, and products are computed in int8. (OpenVINO's
+        8-bit keys depend on what stood in their block before, which a wrong guess would change.)
     """
 
     block_size = 32  # that of OpenVINO's attention
@@ -34,7 +35,7 @@ class OpenVINOBackend:
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "INFERENCE_PRECISION_HINT": "f32",
-            "KV_CACHE_PRECISION": "f32" if exact else "u8",
+            "KV_CACHE_PRECISION": "f32" if exact else "f16",
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0 if exact else 32,
         }
         compiled = openvino.Core().compile_model(build_graph(model, form), "CPU", settings)

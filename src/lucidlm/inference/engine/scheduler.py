@@ -11,7 +11,11 @@ from dataclasses import dataclass, field
 
 from lucidlm.inference.engine.backend import Stretch
 from lucidlm.inference.engine.blocks import ROOT, BlockPool
+from lucidlm.inference.engine.lookup import Lookup
 from lucidlm.inference.sequence import SequenceState
+
+FEW = 4
+"""Sequences up to which tokens are guessed: with more of them a step has enough to do."""
 
 
 @dataclass(eq=False)
@@ -23,6 +27,7 @@ class Entry:
     blocks: list[int] = field(default_factory=list)
     identity: int = ROOT
     """Of the beginning that its full blocks hold."""
+    lookup: Lookup | None = None
 
     @property
     def length(self) -> int:
@@ -63,31 +68,35 @@ class Scheduler:
 
     def plan(self) -> list[tuple[Entry, Stretch]]:
         """Return what is read next, nothing if there is nothing to read; the blocks for it are taken."""
-        planned: dict[Entry, int] = {}
+        planned: dict[Entry, tuple[int, list[int]]] = {}
         room, waiting = self.most_tokens, len(self.waiting)
         for entry in sorted(self.running, key=lambda one: one.pending > 1):
             count = min(entry.pending, room)
             if count and entry in self.running and self._take(entry, entry.read + count, planned):
-                planned[entry] = count
-                room -= count
+                guess = self._guess(entry, room - count) if len(self.running) <= FEW else []
+                planned[entry] = count, guess
+                room -= count + len(guess)
         if len(self.waiting) == waiting:  # nobody had to give blocks back
             while room and (entry := self._admit()) is not None:
                 count = min(entry.pending, room)
                 self.pool.take(entry.blocks, entry.read + count)
-                planned[entry] = count
+                planned[entry] = count, []
                 room -= count
         return [
-            (one, Stretch(one.tokens(one.read, one.read + count), one.read, list(one.blocks)))
-            for one, count in planned.items()
+            (one, Stretch(one.tokens(one.read, one.read + count) + guess, one.read, list(one.blocks), 1 + len(guess)))
+            for one, (count, guess) in planned.items()
         ]
 
-    def advance(self, entry: Entry, count: int) -> None:
-        """Note that `count` more tokens have been read, and make the blocks that are full by now known."""
+    def advance(self, entry: Entry, stretch: Stretch, right: int) -> None:
+        """Note that a stretch has been read, `right` tokens of its guess rightly so, and make the blocks that are full by
+        now known."""
         size, before = self.pool.size, entry.read // self.pool.size
-        entry.read += count
+        entry.read += len(stretch.tokens) - len(stretch.guess) + right
         for index in range(before, entry.read // size):
             tokens = entry.tokens(index * size, (index + 1) * size)
             entry.identity = self.pool.remember(entry.blocks[index], entry.identity, tokens)
+        if stretch.guess and entry.lookup is not None:
+            entry.lookup.learn(entry.length, len(stretch.guess), right)
 
     def remove(self, entry: Entry) -> None:
         """Forget a sequence that has ended or is no longer wanted."""
@@ -97,7 +106,15 @@ class Scheduler:
             self.waiting.remove(entry)
         self.pool.release(entry.blocks)
 
-    def _take(self, entry: Entry, tokens: int, planned: dict[Entry, int]) -> bool:
+    def _guess(self, entry: Entry, most: int) -> list[int]:
+        """Return tokens that may follow a sequence that is being written, and take the blocks for them, if there are any."""
+        row = entry.row
+        if entry.lookup is None or entry.pending > 1 or not row.tokens:
+            return []
+        guess = entry.lookup.guess(row.prompt + row.tokens, min(most, row.limit - len(row.tokens) - 1))
+        return guess if self.pool.take(entry.blocks, entry.length + len(guess)) else []
+
+    def _take(self, entry: Entry, tokens: int, planned: dict[Entry, tuple[int, list[int]]]) -> bool:
         """Take blocks for so many tokens, from younger sequences if need be; return whether it could."""
         while not self.pool.take(entry.blocks, tokens):
             youngest = self.running.pop()
