@@ -73,6 +73,15 @@ class Engine:
             self._scheduler.remove(entry)
             row.reason = "cancelled"
 
+    def __contains__(self, row: SequenceState) -> bool:
+        """Return whether a sequence is being read or written, or waits for that."""
+        return row in self._entries
+
+    def drop_running(self) -> None:
+        """Give up the sequences that were being read and written, as when a step has failed; those that wait stay."""
+        for entry in self._scheduler.drop_running():
+            self._entries.pop(entry.row, None)
+
     @torch.inference_mode()
     def step(self) -> list[tuple[SequenceState, str]]:
         """Read once; return the sequences that got a token, and the text that it makes certain, which may be empty.

@@ -106,6 +106,12 @@ class Scheduler:
             self.waiting.remove(entry)
         self.pool.release(entry.blocks)
 
+    def drop_running(self) -> list[Entry]:
+        """Forget the running sequences, and all that blocks hold: what was last written to them may not be right."""
+        dropped, self.running = self.running, []
+        self.pool = BlockPool(self.pool.count, self.pool.size)
+        return dropped
+
     def _guess(self, entry: Entry, most: int) -> list[int]:
         """Return tokens that may follow a sequence that is being written, and take the blocks for them, if there are any."""
         row = entry.row
