@@ -107,25 +107,34 @@ def _generations(
     engine: Engine, model: LanguageModel, rows: Sequence[SequenceState], on_text: OnText | None
 ) -> list[Generation]:
     for row, piece in _write(engine, model, rows):
-        if on_text is not None and piece:
+        if on_text is not None:
             on_text(row.index, piece)
     return [row.generation() for row in rows]
 
 
 def _pieces(engine: Engine, model: LanguageModel, rows: Sequence[SequenceState]) -> Iterator[str]:
-    return (piece for _, piece in _write(engine, model, rows) if piece)
+    return (piece for _, piece in _write(engine, model, rows))
 
 
 def _write(engine: Engine, model: LanguageModel, rows: Sequence[SequenceState]) -> Iterator[tuple[SequenceState, str]]:
-    """Write until every row has ended; yield a row and its new text for each token chosen."""
+    """Write until every row has ended; yield a row and its new text, whenever there is some.
+
+    What others let the same engine write meanwhile is theirs.
+    """
     was_training = model.training
     model.eval()
     try:
         for row in rows:
             engine.add(row)
         while any(row.reason is None for row in rows):
-            yield from engine.step()
+            engine.step()
+            yield from _new(rows)
+        yield from _new(rows)  # another may have let them end
     finally:  # nobody may want to hear the rest
         for row in rows:
             engine.cancel(row)
         model.train(was_training)
+
+
+def _new(rows: Sequence[SequenceState]) -> Iterator[tuple[SequenceState, str]]:
+    return ((row, piece) for row in rows if (piece := row.take()))

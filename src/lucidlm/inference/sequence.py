@@ -67,7 +67,7 @@ class SequenceState:
         self._at_limit: Reason = "length" if config.length <= room else "context"
         self._stop = config.stop
         self._decoder = tokenizer.stream_decoder(prompt)
-        self._text, self._released = "", 0
+        self._text, self._released, self._taken = "", 0, 0
         # Stop strings are looked for where control tokens are spelt out, which they are not in the text.
         self._control = _spelt(tokenizer, ends) if config.stop else {}
         self._watched = ""
@@ -98,6 +98,11 @@ class SequenceState:
         end = len(self._text) if self.reason is not None else self._in_text(len(self._watched) - self._may_be_stop())
         piece = self._text[self._released : end]
         self._released = end
+        return piece
+
+    def take(self) -> str:
+        """Return the text that has become certain since this was last called."""
+        piece, self._taken = self._text[self._taken : self._released], self._released
         return piece
 
     def generation(self) -> Generation:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lucidlm.inference.decode import generate
+from lucidlm.inference.config import EngineConfig
+from lucidlm.inference.decode import Writer, generate
 from lucidlm.inference.end_of_text import ends_of
 from lucidlm.inference.engine.backend import Stretch
 from lucidlm.inference.engine.engine import Engine
@@ -273,3 +274,15 @@ def test_wrong_guesses_are_made_ever_less() -> None:
     gaps = [after - before for before, after in pairwise(made)]
     assert gaps == [8, 16, 32, 64, 64, 64, 64, 64]
     assert len(lookup.guess([*tokens, *[1, 2, 3, 4] * 20], 8)) == 2
+
+
+def test_streams_of_one_writer_do_not_mix(model: LanguageModel, tokenizer: Tokenizer) -> None:
+    writer = Writer(model, tokenizer, EngineConfig(backend="torch"))
+    prompts = ["the quick", "the quick", LONG, "x"]
+    streams = [writer.stream(prompt, GREEDY.changed(length=10 + number)) for number, prompt in enumerate(prompts)]
+    texts = [""] * len(prompts)
+    for _ in range(30):
+        for number, pieces in enumerate(streams):
+            texts[number] += next(pieces, "")
+    for number, prompt in enumerate(prompts):
+        assert texts[number] == alone(model, tokenizer, prompt, GREEDY.changed(length=10 + number)).text
