@@ -140,11 +140,13 @@ def tokens_at_once(device: torch.device, bytes_per_token: int, enough: int) -> i
     bytes_per_token: what a token's activations take while a block is computed.
     enough: as many keep a CPU busy; more would not be faster. A GPU gets eight times as many.
     """
-    if device.type == "cuda":
-        free, most = torch.cuda.mem_get_info(device)[0], 8 * enough
-    else:
-        free, most = psutil.virtual_memory().available, enough
-    return max(FEWEST_TOKENS, min(most, free // 4 // max(1, bytes_per_token)))
+    most = 8 * enough if device.type == "cuda" else enough
+    return max(FEWEST_TOKENS, min(most, free_memory(device) // 4 // max(1, bytes_per_token)))
+
+
+def free_memory(device: torch.device) -> int:
+    """Return how many bytes are free on `device`: on a GPU its own, elsewhere the system's."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

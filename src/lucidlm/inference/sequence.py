@@ -67,7 +67,7 @@ class SequenceState:
         self._at_limit: Reason = "length" if config.length <= room else "context"
         self._stop = config.stop
         self._decoder = tokenizer.stream_decoder(prompt)
-        self._text, self._released, self._taken = "", 0, 0
+        self._text, self._certain, self._taken = "", 0, 0
         # Stop strings are looked for where control tokens are spelt out, which they are not in the text.
         self._control = _spelt(tokenizer, ends) if config.stop else {}
         self._watched = ""
@@ -84,8 +84,8 @@ class SequenceState:
         generator = torch_generator(self.config.seed, "generate", self._sample, *self.prompt)
         return torch.rand(self.limit, dtype=torch.float64, generator=generator)
 
-    def push(self, token: int) -> str:
-        """Take the next token; return the text that it makes certain, which may be empty."""
+    def push(self, token: int) -> None:
+        """Add the next token; `take` then has the text that it makes certain."""
         self.tokens.append(token)
         said = "" if token in self.ends else self._decoder.push(token)
         self._text += said
@@ -96,13 +96,11 @@ class SequenceState:
         elif len(self.tokens) == self.limit:
             self.reason = self._at_limit
         end = len(self._text) if self.reason is not None else self._in_text(len(self._watched) - self._may_be_stop())
-        piece = self._text[self._released : end]
-        self._released = end
-        return piece
+        self._certain = end
 
     def take(self) -> str:
-        """Return the text that has become certain since this was last called."""
-        piece, self._taken = self._text[self._taken : self._released], self._released
+        """Return the text that has become certain since this was last called, which may be none."""
+        piece, self._taken = self._text[self._taken : self._certain], self._certain
         return piece
 
     def generation(self) -> Generation:

@@ -15,7 +15,7 @@ from lucidlm.inference.decode import Writer, generate
 from lucidlm.inference.end_of_text import ends_of
 from lucidlm.inference.engine.backend import Stretch
 from lucidlm.inference.engine.engine import Engine
-from lucidlm.inference.engine.lookup import Lookup
+from lucidlm.inference.engine.prompt_lookup import PromptLookup
 from lucidlm.inference.engine.torch_backend import BLOCK, TorchBackend
 from lucidlm.inference.sampler import Sampler, SamplingConfig
 from lucidlm.inference.sequence import Generation, SequenceState, start_rows
@@ -125,7 +125,7 @@ def test_a_full_cache_delays_the_youngest_and_changes_nothing(model: LanguageMod
 
 
 def test_what_was_read_is_not_read_again(model: LanguageModel, tokenizer: Tokenizer) -> None:
-    engine, backend = engine_of(model, tokenizer, guesses=False)
+    engine, backend = engine_of(model, tokenizer, drafts=False)
     [first] = rows_of(model, tokenizer, [LONG])
     engine.add(first)
     finish(engine)
@@ -141,7 +141,7 @@ def test_what_was_read_is_not_read_again(model: LanguageModel, tokenizer: Tokeni
 
 
 def test_several_texts_for_a_prompt_read_it_once(model: LanguageModel, tokenizer: Tokenizer) -> None:
-    engine, backend = engine_of(model, tokenizer, most_tokens=40, guesses=False)
+    engine, backend = engine_of(model, tokenizer, most_tokens=40, drafts=False)
     rows = rows_of(model, tokenizer, [LONG] * 3, FREE)
     for row in rows:
         engine.add(row)
@@ -154,7 +154,7 @@ def test_several_texts_for_a_prompt_read_it_once(model: LanguageModel, tokenizer
 
 
 def test_a_long_prompt_lets_others_write_on(model: LanguageModel, tokenizer: Tokenizer) -> None:
-    engine, backend = engine_of(model, tokenizer, most_tokens=16, guesses=False)
+    engine, backend = engine_of(model, tokenizer, most_tokens=16, drafts=False)
     writer, reader = rows_of(model, tokenizer, ["x", LONG + LONG])
     engine.add(writer)
     engine.step()
@@ -170,7 +170,7 @@ def test_a_long_prompt_lets_others_write_on(model: LanguageModel, tokenizer: Tok
 
 
 def test_cancelling_frees_room_at_once_and_harms_nobody(model: LanguageModel, tokenizer: Tokenizer) -> None:
-    engine, backend = engine_of(model, tokenizer, most_running=2, most_tokens=64, guesses=False)
+    engine, backend = engine_of(model, tokenizer, most_running=2, most_tokens=64, drafts=False)
     writing, kept, waiting, reading = rows_of(model, tokenizer, ["the quick", "x", "the lazy dog", LONG])
     for row in (writing, kept, waiting):
         engine.add(row)
@@ -195,7 +195,7 @@ def test_cancelling_frees_room_at_once_and_harms_nobody(model: LanguageModel, to
     assert backend.steps
 
 
-# ---------------------------------------------------------------------- guesses
+# ---------------------------------------------------------------------- drafts
 
 
 class Repeating(TorchBackend):
@@ -203,12 +203,12 @@ class Repeating(TorchBackend):
 
     def __init__(self, model: LanguageModel, blocks: int, text: list[int]) -> None:
         super().__init__(model, blocks)
-        self.text, self.steps, self.guessed = text, 0, 0
+        self.text, self.steps, self.drafted = text, 0, 0
 
     def read(self, stretches: Sequence[Stretch]) -> Tensor:
         super().read(stretches)
         self.steps += 1
-        self.guessed += sum(len(one.guess) for one in stretches)
+        self.drafted += sum(len(one.draft) for one in stretches)
         ends = [one.start + len(one.tokens) for one in stretches]
         places = [place for end, one in zip(ends, stretches, strict=True) for place in range(end - one.wanted, end)]
         following = [self.text[place % len(self.text)] for place in places]
@@ -218,13 +218,13 @@ class Repeating(TorchBackend):
 def test_what_repeats_itself_is_written_in_fewer_steps(model: LanguageModel, tokenizer: Tokenizer) -> None:
     text = tokenizer.encode("the quick brown fox jumps")[:7]
     found = {}
-    for guesses in (True, False):
+    for drafts in (True, False):
         backend = Repeating(model, 10, text)
-        engine = Engine(backend, Sampler(300, tokenizer), guesses=guesses)
+        engine = Engine(backend, Sampler(300, tokenizer), drafts=drafts)
         [row] = start_rows(model.config, tokenizer, ["x"], GREEDY.changed(length=100))
         engine.add(row)
         finish(engine)
-        found[guesses] = row.tokens, backend.steps
+        found[drafts] = row.tokens, backend.steps
         assert engine.used_blocks == 0
     assert found[True][0] == found[False][0] == [text[place % 7] for place in range(100)]
     assert found[False][1] == 100
@@ -233,25 +233,23 @@ def test_what_repeats_itself_is_written_in_fewer_steps(model: LanguageModel, tok
 
 @pytest.mark.parametrize("config", [GREEDY, FREE, FREE.changed(repetition_penalty=1.2), GREEDY.changed(stop=("fox",))])
 @pytest.mark.parametrize("length", [1, 5, 90])
-def test_guesses_change_no_text(
-    model: LanguageModel, tokenizer: Tokenizer, config: SamplingConfig, length: int
-) -> None:
+def test_drafts_change_no_text(model: LanguageModel, tokenizer: Tokenizer, config: SamplingConfig, length: int) -> None:
     prompts = [LONG + "the quick", "你好，" * 9, "the the the the the"]
     config = config.changed(length=length, temperature=config.temperature * 0.5)
     texts = {}
-    for guesses in (True, False):
-        engine, backend = engine_of(model, tokenizer, guesses=guesses)
+    for drafts in (True, False):
+        engine, backend = engine_of(model, tokenizer, drafts=drafts)
         rows = rows_of(model, tokenizer, prompts, config)
         for row in rows:
             engine.add(row)
         finish(engine)
-        texts[guesses] = [row.generation() for row in rows]
-        guessed = sum(len(one.guess) for step in backend.steps for one in step)
-        assert (guessed > 0) == (guesses and length == 90)
+        texts[drafts] = [row.generation() for row in rows]
+        drafted = sum(len(one.draft) for step in backend.steps for one in step)
+        assert (drafted > 0) == (drafts and length == 90)
     assert texts[True] == texts[False]
 
 
-def test_guesses_end_where_the_text_has_to(model: LanguageModel, tokenizer: Tokenizer) -> None:
+def test_drafts_end_where_the_text_has_to(model: LanguageModel, tokenizer: Tokenizer) -> None:
     text = tokenizer.encode("the quick brown fox jumps")[:3]
     backend = Repeating(model, 10, text)
     engine = Engine(backend, Sampler(300, tokenizer))
@@ -262,18 +260,18 @@ def test_guesses_end_where_the_text_has_to(model: LanguageModel, tokenizer: Toke
     assert len(row.prompt) + len(row.tokens) == model.config.context_length + 1
 
 
-def test_wrong_guesses_are_made_ever_less() -> None:
-    lookup = Lookup()
+def test_wrong_drafts_are_made_ever_less() -> None:
+    lookup = PromptLookup()
     tokens, made = [1, 2, 3, 4] * 2, []
     while len(tokens) < 400:
-        guess = lookup.guess(tokens, 8)
-        if guess:
+        draft = lookup.draft(tokens, 8)
+        if draft:
             made.append(len(tokens))
-            lookup.learn(len(tokens), len(guess), 0)
+            lookup.learn(len(tokens), len(draft), 0)
         tokens += [1, 2, 3, 4]
     gaps = [after - before for before, after in pairwise(made)]
     assert gaps == [8, 16, 32, 64, 64, 64, 64, 64]
-    assert len(lookup.guess([*tokens, *[1, 2, 3, 4] * 20], 8)) == 2
+    assert len(lookup.draft([*tokens, *[1, 2, 3, 4] * 20], 8)) == 2
 
 
 def test_streams_of_one_writer_do_not_mix(model: LanguageModel, tokenizer: Tokenizer) -> None:

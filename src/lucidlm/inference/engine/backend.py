@@ -27,7 +27,7 @@ class Stretch:
     wanted: int = 1
 
     @property
-    def guess(self) -> list[int]:
+    def draft(self) -> list[int]:
         """Of the last tokens, those that nobody has chosen yet: logits are wanted for the one before them too."""
         return self.tokens[len(self.tokens) - self.wanted + 1 :]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lucidlm.inference.engine.backend import Backend
 from lucidlm.inference.engine.blocks import BlockPool
-from lucidlm.inference.engine.lookup import Lookup
+from lucidlm.inference.engine.prompt_lookup import PromptLookup
 from lucidlm.inference.engine.scheduler import Entry, Scheduler
 from lucidlm.inference.sampler import Sampler
 from lucidlm.inference.sequence import SequenceState
@@ -31,7 +31,7 @@ class Engine:
     backend: what computes; its cache has room for the longest sequence at least.
     most_tokens: how many tokens are read in a step: fewer let those that are being written to wait less for the prompts
         of others.
-    guesses: whether tokens are guessed where few sequences are written, see `Lookup`.
+    drafts: whether tokens are drafted where few sequences are written, see `PromptLookup`.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class Engine:
         *,
         most_running: int = MOST_RUNNING,
         most_tokens: int = MOST_TOKENS,
-        guesses: bool = True,
+        drafts: bool = True,
     ) -> None:
-        self._backend, self._sampler, self._guesses = backend, sampler, guesses
+        self._backend, self._sampler, self._drafts = backend, sampler, drafts
         self._scheduler = Scheduler(BlockPool(backend.blocks, backend.block_size), most_running, most_tokens)
         self._entries: dict[SequenceState, Entry] = {}
 
@@ -64,7 +64,7 @@ class Engine:
 
     def add(self, row: SequenceState) -> None:
         """Take a sequence; it is read as soon as there is room."""
-        entry = self._entries[row] = Entry(row, lookup=Lookup() if self._guesses else None)
+        entry = self._entries[row] = Entry(row, lookup=PromptLookup() if self._drafts else None)
         self._scheduler.add(entry)
 
     def cancel(self, row: SequenceState) -> None:
@@ -83,39 +83,39 @@ class Engine:
             self._entries.pop(entry.row, None)
 
     @torch.inference_mode()
-    def step(self) -> list[tuple[SequenceState, str]]:
-        """Read once; return the sequences that got a token, and the text that it makes certain, which may be empty.
+    def step(self) -> list[SequenceState]:
+        """Read once; return the sequences that got a token, or several.
 
-        One that got several is there several times. Where nothing comes back, only parts of prompts were read, or there is
-        nothing to do.
+        Where nothing comes back, only parts of prompts were read, or there is nothing to do.
         """
         plan = self._scheduler.plan()
         if not plan:
             return []
         logits = self._backend.read([stretch for _, stretch in plan])
-        written: list[tuple[SequenceState, str]] = []
-        right = dict.fromkeys((entry for entry, _ in plan), 0)  # how much of what was guessed the model chooses too
+        accepted = dict.fromkeys((entry for entry, _ in plan), 0)  # how much of what was drafted the model chooses too
         places = accumulate((stretch.wanted for _, stretch in plan), initial=0)
         going = [
             (entry, stretch, place)
             for (entry, stretch), place in zip(plan, places, strict=False)
             if len(stretch.tokens) - (stretch.wanted - 1) == entry.pending
         ]
+        written = [entry.row for entry, _, _ in going]
         for step in count():
             if not going:
                 break
             rows = [entry.row for entry, _, _ in going]
             tokens = self._choose(rows, logits[[place + step for _, _, place in going]])
-            written += [(row, row.push(token)) for row, token in zip(rows, tokens, strict=True)]
+            for row, token in zip(rows, tokens, strict=True):
+                row.push(token)
             going = [
                 one
                 for one, token in zip(going, tokens, strict=True)
-                if one[0].row.reason is None and step + 1 < one[1].wanted and token == one[1].guess[step]
+                if one[0].row.reason is None and step + 1 < one[1].wanted and token == one[1].draft[step]
             ]
             for entry, _, _ in going:
-                right[entry] += 1
+                accepted[entry] += 1
         for entry, stretch in plan:
-            self._scheduler.advance(entry, stretch, right[entry])
+            self._scheduler.advance(entry, stretch, accepted[entry])
             if entry.row.reason is not None:
                 self._scheduler.remove(self._entries.pop(entry.row))
         return written

@@ -78,11 +78,8 @@ class EngineLoop:
         while self._obey():
             self._began = time.monotonic()
             try:
-                pieces: dict[SequenceState, str] = {}
-                for row, piece in self._engine.step():
-                    pieces[row] = pieces.get(row, "") + piece
-                for row, piece in pieces.items():
-                    self._tell(row, News(piece, row.reason))
+                for row in self._engine.step():
+                    self._tell(row, News(row.take(), row.reason))
             except Exception as error:
                 self._engine.drop_running()
                 for row in [row for row in self._listeners if row not in self._engine]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-import psutil
-import torch
-
+from lucidlm.core.devices import free_memory
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log
 from lucidlm.inference.config import EngineConfig
@@ -59,8 +57,7 @@ def open_backend(model: LanguageModel, config: EngineConfig, sequences: int = 1)
 
 def _blocks(model: LanguageModel, sequences: int) -> int:
     """Return how many blocks hold so many sequences of full length, or as many as memory allows, one in any case."""
-    shape, device = model.config, model.head.device
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    shape, free = model.config, free_memory(model.head.device)
     of_token = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * model.head.element_size()
     one = -(-shape.context_length // BLOCK)
     return max(one, min(sequences * one, int(CACHE_SHARE * free) // (of_token * BLOCK)))

@@ -22,7 +22,7 @@ class OpenVINOBackend:
     ----------
     blocks: room for so many times 32 tokens.
     form: how weights are held; in int8 and int4 keys and values are in fp16, and products are computed in int8. (OpenVINO's
-        8-bit keys depend on what stood in their block before, which a wrong guess would change.)
+        8-bit keys depend on what stood in their block before, which a wrong draft would change.)
     """
 
     block_size = 32  # that of OpenVINO's attention

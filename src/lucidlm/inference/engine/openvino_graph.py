@@ -47,7 +47,7 @@ class _Builder:
         tokens, positions = _parameter("input_ids", [-1, -1]), _parameter("position_ids", [-1, -1])
         self.beams = _parameter("beam_idx", [-1], Type.i32)  # of the states; it leaves with them
         self.batch = ops.gather(ops.shape_of(tokens), _ints(0), _int(0))
-        table = self._rows("embed_tokens.weight")
+        table = _matrix(self.weights["embed_tokens.weight"], self._outer)
         x: Value = ops.gather(table, tokens, _int(0))  # (N, 1, D)
         angles = None
         if self.model.model.rotary is None:
@@ -74,9 +74,6 @@ class _Builder:
     def _outer(self) -> Form:
         """How embedding and head are held: they are what loses most by int4."""
         return "none" if self.form == "none" else "int8"
-
-    def _rows(self, name: str) -> Value:
-        return _matrix(self.weights[name], self._outer)
 
     def _block(self, x: Value, name: str, angles: tuple[Value, Value] | None) -> Value:
         attention, mlp = f"{name}self_attn.", f"{name}mlp."

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from lucidlm.inference.engine.backend import Stretch
 from lucidlm.inference.engine.blocks import ROOT, BlockPool
-from lucidlm.inference.engine.lookup import Lookup
+from lucidlm.inference.engine.prompt_lookup import PromptLookup
 from lucidlm.inference.sequence import SequenceState
 
 FEW = 4
-"""Sequences up to which tokens are guessed: with more of them a step has enough to do."""
+"""Sequences up to which tokens are drafted: with more of them a step has enough to do."""
 
 
 @dataclass(eq=False)
@@ -27,7 +27,7 @@ class Entry:
     blocks: list[int] = field(default_factory=list)
     identity: int = ROOT
     """Of the beginning that its full blocks hold."""
-    lookup: Lookup | None = None
+    lookup: PromptLookup | None = None
 
     @property
     def length(self) -> int:
@@ -73,9 +73,9 @@ class Scheduler:
         for entry in sorted(self.running, key=lambda one: one.pending > 1):
             count = min(entry.pending, room)
             if count and entry in self.running and self._take(entry, entry.read + count, planned):
-                guess = self._guess(entry, room - count) if len(self.running) <= FEW else []
-                planned[entry] = count, guess
-                room -= count + len(guess)
+                draft = self._draft(entry, room - count) if len(self.running) <= FEW else []
+                planned[entry] = count, draft
+                room -= count + len(draft)
         if len(self.waiting) == waiting:  # nobody had to give blocks back
             while room and (entry := self._admit()) is not None:
                 count = min(entry.pending, room)
@@ -83,20 +83,20 @@ class Scheduler:
                 planned[entry] = count, []
                 room -= count
         return [
-            (one, Stretch(one.tokens(one.read, one.read + count) + guess, one.read, list(one.blocks), 1 + len(guess)))
-            for one, (count, guess) in planned.items()
+            (one, Stretch(one.tokens(one.read, one.read + count) + draft, one.read, list(one.blocks), 1 + len(draft)))
+            for one, (count, draft) in planned.items()
         ]
 
-    def advance(self, entry: Entry, stretch: Stretch, right: int) -> None:
-        """Note that a stretch has been read, `right` tokens of its guess rightly so, and make the blocks that are full by
+    def advance(self, entry: Entry, stretch: Stretch, accepted: int) -> None:
+        """Note that a stretch has been read, of its draft the `accepted` first tokens, and make the blocks that are full by
         now known."""
         size, before = self.pool.size, entry.read // self.pool.size
-        entry.read += len(stretch.tokens) - len(stretch.guess) + right
+        entry.read += len(stretch.tokens) - len(stretch.draft) + accepted
         for index in range(before, entry.read // size):
             tokens = entry.tokens(index * size, (index + 1) * size)
             entry.identity = self.pool.remember(entry.blocks[index], entry.identity, tokens)
-        if stretch.guess and entry.lookup is not None:
-            entry.lookup.learn(entry.length, len(stretch.guess), right)
+        if stretch.draft and entry.lookup is not None:
+            entry.lookup.learn(entry.length, len(stretch.draft), accepted)
 
     def remove(self, entry: Entry) -> None:
         """Forget a sequence that has ended or is no longer wanted."""
@@ -107,18 +107,18 @@ class Scheduler:
         self.pool.release(entry.blocks)
 
     def drop_running(self) -> list[Entry]:
-        """Forget the running sequences, and all that blocks hold: what was last written to them may not be right."""
+        """Forget the running sequences, and all that blocks hold: what was last written to them may be wrong."""
         dropped, self.running = self.running, []
         self.pool = BlockPool(self.pool.count, self.pool.size)
         return dropped
 
-    def _guess(self, entry: Entry, most: int) -> list[int]:
+    def _draft(self, entry: Entry, most: int) -> list[int]:
         """Return tokens that may follow a sequence that is being written, and take the blocks for them, if there are any."""
         row = entry.row
         if entry.lookup is None or entry.pending > 1 or not row.tokens:
             return []
-        guess = entry.lookup.guess(row.prompt + row.tokens, min(most, row.limit - len(row.tokens) - 1))
-        return guess if self.pool.take(entry.blocks, entry.length + len(guess)) else []
+        draft = entry.lookup.draft(row.prompt + row.tokens, min(most, row.limit - len(row.tokens) - 1))
+        return draft if self.pool.take(entry.blocks, entry.length + len(draft)) else []
 
     def _take(self, entry: Entry, tokens: int, planned: dict[Entry, tuple[int, list[int]]]) -> bool:
         """Take blocks for so many tokens, from younger sequences if need be; return whether it could."""
@@ -150,9 +150,5 @@ class Scheduler:
 
     def _is_reading_the_same(self, other: Entry, entry: Entry) -> bool:
         """Return whether `other` is still reading a prompt that begins as this one, whose blocks will be known soon."""
-        first = min(self.pool.size, len(entry.row.prompt))
-        return (
-            other.pending > 1
-            and len(entry.row.prompt) > self.pool.size
-            and other.row.prompt[:first] == entry.row.prompt[:first]
-        )
+        size, ours, theirs = self.pool.size, entry.row.prompt, other.row.prompt
+        return other.pending > 1 and len(ours) > size and ours[:size] == theirs[:size]

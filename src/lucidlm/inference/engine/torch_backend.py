@@ -11,12 +11,10 @@ from torch import Tensor
 
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.inference.engine.backend import Stretch
+from lucidlm.inference.prompt_batch import MANY
 from lucidlm.model.heads import LanguageModel
 
 BLOCK = 32
-MANY = 64
-"""Tokens read at once whose products are large ones."""
-
 ALIKE = 0.75
 """Prompts are padded to the longest of those that are read in one pass, which the others have this much of at least."""
 
@@ -74,7 +72,7 @@ class _Places:
     ----------
     past: how many columns stand before the first new one, for the longest sequence.
     positions: (n, T) int64, of the tokens in their sequences; of padding 0.
-    mask: (n, T or 1, S) bool, the columns that a token sees; None: as the model has it.
+    mask: (n, T, S) bool, the columns that a token sees; None: as the model has it.
     slots: (tokens,) int64, where the keys of the new tokens go, a token of the cache each.
     new: (tokens,) int64, which of the n * T tokens those are; None: all, there is no padding.
     columns: (n * S,) int64, the slots that are read; or a slice of the cache, where it is one.

@@ -104,7 +104,8 @@ def stream(
             logits, caches = stepper.read(new, caches, length)
             length += len(new)
             new = sampler.choose([row], logits)
-            if piece := row.push(new[0]):
+            row.push(new[0])
+            if piece := row.take():
                 yield piece
 
     return pieces()
