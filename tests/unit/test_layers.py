@@ -30,6 +30,7 @@ LAYERS = (
     {"report"},
     {"recipe", "big_language_model"},
     {"api"},
+    {"serve"},
     {"cli"},
     {"__main__"},
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, TypedDict
 
 from pydantic import Field, field_validator
@@ -23,7 +24,10 @@ class SamplingConfig(Config):
     min_p: 0: no token is left out.
     repetition_penalty: more than 1 makes tokens of the prompt and the text less likely; 1: no change.
     stop: strings that end a text; they are not part of it.
+    logit_bias: pairs of a token's id and what is added to its logit.
     seed: the same seed and prompt give the same text.
+    logprobs: for how many of the likeliest tokens, beside the one that is chosen, their log-probabilities are kept in each
+        place; None: for none, nor for the chosen one. They are the model's own, before any of the settings above.
     """
 
     length: int = Field(default=100, ge=1, description="Most tokens to write.")
@@ -47,7 +51,13 @@ class SamplingConfig(Config):
         default=1.0, ge=1e-6, le=1e6, description="Above 1: avoid tokens that stand in the text already."
     )
     stop: tuple[str, ...] = Field(default=(), description="End before this string; may be given again.")
+    logit_bias: tuple[tuple[int, float], ...] = Field(
+        default=(), description="Numbers that are added to tokens' logits, by the tokens' ids."
+    )
     seed: Seed = 0
+    logprobs: int | None = Field(
+        default=None, ge=0, description="Keep the log-probabilities of so many tokens a place."
+    )
 
     @field_validator("stop")
     @classmethod
@@ -55,6 +65,13 @@ class SamplingConfig(Config):
         if "" in stop:
             raise ValueError("an empty stop string would end every text before it begins")
         return stop
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _biases_are_numbers(cls, bias: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
+        if not all(math.isfinite(value) for _, value in bias):
+            raise ValueError("every bias should be a finite number")
+        return bias
 
     @property
     def greedy(self) -> bool:
@@ -71,6 +88,7 @@ class SamplingSettings(TypedDict, total=False):
     min_p: float
     repetition_penalty: float
     stop: tuple[str, ...] | list[str]
+    logit_bias: tuple[tuple[int, float], ...]
     seed: int
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lucidlm.checkpoint.generation_config import GENERATION_CONFIG
 from lucidlm.inference.config import SamplingConfig
-from lucidlm.inference.sequence import SequenceState
+from lucidlm.inference.sequence import Likelihood, SequenceState
 from lucidlm.tokenize.tokenizer import Tokenizer
 
 ELSEWHERE = (
@@ -75,7 +75,12 @@ class Sampler:
         self._suppressed: dict[frozenset[int], Tensor] = {}
 
     def choose(self, rows: Sequence[SequenceState], logits: Tensor) -> list[int]:
-        """Return the next token of each sequence, from `logits` (n, V) fp32, which may be overwritten."""
+        """Return the next token of each sequence, from `logits` (n, V) fp32, which may be overwritten.
+
+        Sequences that want log-probabilities get the likelihood of their token.
+        """
+        watched = [place for place, row in enumerate(rows) if row.config.logprobs is not None]
+        logprobs = logits[watched].log_softmax(-1) if watched else None
         alike: dict[tuple[SamplingConfig, frozenset[int]], list[int]] = defaultdict(list)
         for place, row in enumerate(rows):
             alike[row.choice].append(place)
@@ -85,6 +90,9 @@ class Sampler:
             tokens = self._choose([rows[place] for place in places], some, config, ends).tolist()
             for place, token in zip(places, tokens, strict=True):
                 chosen[place] = token
+        if logprobs is not None:
+            for place, found in zip(watched, logprobs, strict=True):
+                rows[place].likelihoods.append(likelihood(found, chosen[place], rows[place].config.logprobs or 0))
         return chosen
 
     def _choose(
@@ -94,6 +102,9 @@ class Sampler:
         if ends not in self._suppressed:
             self._suppressed[ends] = suppressed_tokens(self._vocab_size, self._tokenizer, ends).to(logits.device)
         logits.masked_fill_(self._suppressed[ends], -math.inf)
+        if config.logit_bias:
+            for token, bias in config.logit_bias:
+                logits[:, token] += bias
         noise = None if config.greedy else torch.stack([row.noise[len(row.tokens)] for row in rows]).to(logits.device)
         seen = None
         if config.repetition_penalty != 1:
@@ -101,6 +112,12 @@ class Sampler:
             for place, row in enumerate(rows):
                 seen[place, row.prompt + row.tokens] = True
         return choose(logits, config, seen=seen, noise=noise)
+
+
+def likelihood(logprobs: Tensor, token: int, count: int) -> Likelihood:
+    """Return how likely `token` is by log-probabilities (V,), and the `count` likeliest tokens."""
+    values, tokens = logprobs.topk(min(count, len(logprobs)))
+    return Likelihood(float(logprobs[token]), tuple(zip(tokens.tolist(), values.tolist(), strict=True)))
 
 
 def suppressed_tokens(vocab_size: int, tokenizer: Tokenizer, ends: Collection[int]) -> Tensor:

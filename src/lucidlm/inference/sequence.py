@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -24,6 +24,20 @@ Reason = Literal["eos", "stop", "length", "context", "cancelled"]
 wanted more of it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """How likely the model found a token, and what it found likelier, in natural logarithms of probabilities.
+
+    Parameters
+    ----------
+    logprob: of the token that was chosen.
+    top: ids of the likeliest tokens and theirs, the likeliest first.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
 @dataclass(frozen=True)
 class Generation:
     """The continuation of one prompt.
@@ -32,11 +46,13 @@ class Generation:
     ----------
     text: what follows the prompt, up to a stop string; a character that the end cuts in half is left out.
     tokens: every id that was chosen, those of a stop string and the end-of-text token included.
+    likelihoods: of each token, if they were asked for.
     """
 
     text: str
     tokens: list[int]
     reason: Reason
+    likelihoods: list[Likelihood] = field(default_factory=list)
 
 
 class SequenceState:
@@ -62,6 +78,7 @@ class SequenceState:
         self.index, self.prompt, self.ends = index, prompt, ends
         self.config, self._sample = config, sample
         self.tokens: list[int] = []
+        self.likelihoods: list[Likelihood] = []
         self.reason: Reason | None = None
         self.limit = min(config.length, room)
         self._at_limit: Reason = "length" if config.length <= room else "context"
@@ -76,13 +93,18 @@ class SequenceState:
     @cached_property
     def choice(self) -> tuple[SamplingConfig, frozenset[int]]:
         """What its next token depends on beside logits and noise: sequences in which it is the same are chosen together."""
-        return self.config.changed(length=1, stop=(), seed=0), self.ends
+        return self.config.changed(length=1, stop=(), seed=0, logprobs=None), self.ends
 
     @cached_property
     def noise(self) -> Tensor:
         """The randomness of each choice, fp64 (limit,), uniform in [0, 1): seed, prompt and sample alone decide it."""
         generator = torch_generator(self.config.seed, "generate", self._sample, *self.prompt)
         return torch.rand(self.limit, dtype=torch.float64, generator=generator)
+
+    @property
+    def text(self) -> str:
+        """What follows the prompt by now; the end of it may turn out to be a stop string's."""
+        return self._text
 
     def push(self, token: int) -> None:
         """Add the next token; `take` then has the text that it makes certain."""
@@ -105,7 +127,7 @@ class SequenceState:
 
     def generation(self) -> Generation:
         assert self.reason is not None
-        return Generation(self._text, self.tokens, self.reason)
+        return Generation(self._text, self.tokens, self.reason, self.likelihoods)
 
     def _stopped_at(self, said: str, token: int) -> int | None:
         """Watch what was said, and the token if it is a control token; return where a stop string ends the text."""
@@ -152,6 +174,8 @@ def start_rows(
         raise TypeError("prompts is a list of prompts, not one string")
     if not model.causal:
         raise InputError("a masked language model fills gaps; it cannot continue a text", fix="Use a causal model.")
+    if beyond := [token for token, _ in config.logit_bias if not 0 <= token < model.vocab_size]:
+        raise InputError(f"there is no token {beyond[0]} in a vocabulary of {model.vocab_size:,}", where="logit_bias")
     rows, context = [], model.context_length
     samples: Counter[tuple[int, ...]] = Counter()
     all_ends = ends_of(tokenizer, ends, model.vocab_size)

@@ -58,6 +58,11 @@ class Engine:
         return len(self._scheduler.waiting)
 
     @property
+    def blocks(self) -> int:
+        """How many blocks the cache has."""
+        return self._backend.blocks
+
+    @property
     def used_blocks(self) -> int:
         """How many blocks of the cache are held by sequences."""
         return self._scheduler.pool.count - self._scheduler.pool.available

@@ -1,0 +1,1 @@
+"""Models over HTTP: OpenAI's protocol, an endpoint for each task, and a web page."""

@@ -1,0 +1,124 @@
+"""Conversations as requests have them: checked, and turned into messages and prompts."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from lucidlm.serve.errors import ApiError
+from lucidlm.serve.fields import Text
+from lucidlm.serve.models import ServedModel
+from lucidlm.tokenize.chat_check import refuse_unwritten
+from lucidlm.tokenize.conversation import Chat, Message
+
+MOST_MESSAGES = 4096
+
+Json = Annotated[dict[str, Any], Field()]
+
+
+class Part(BaseModel):
+    """A part of a message: text, as nothing else can be read here."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["text", "input_text", "output_text"]
+    text: Text
+
+
+class FunctionCall(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: Text
+    arguments: Text
+
+
+class ToolCall(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    id: Text
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class ChatMessage(BaseModel):
+    """A turn of a conversation."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | list[Part] | None = None
+    name: Text | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: Text | None = None
+    refusal: None = None
+
+    @property
+    def message(self) -> Message:
+        """The turn as a template sees it."""
+        content = self.content
+        said = content if isinstance(content, str) else "".join(part.text for part in content or ())
+        also: dict[str, Any] = {}
+        if self.name is not None:
+            also["name"] = self.name
+        if self.tool_call_id is not None:
+            also["tool_call_id"] = self.tool_call_id
+        if self.tool_calls:
+            calls = [call.model_dump() for call in self.tool_calls]
+            for call in calls:
+                call["function"]["arguments"] = _arguments(call["function"]["arguments"])
+            also["tool_calls"] = calls
+        return Message("system" if self.role == "developer" else self.role, said, also)
+
+
+class Function(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: Text
+    description: Text | None = None
+    parameters: Json | None = None
+    strict: bool | None = None
+
+    @field_validator("strict")
+    @classmethod
+    def _not_strict(cls, strict: bool | None) -> bool | None:
+        if strict:
+            raise ValueError("is not supported here: nothing holds the model to the schema")
+        return strict
+
+
+class Tool(BaseModel):
+    """Something that the assistant may call."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["function"]
+    function: Function
+
+
+def chat_prompt(model: ServedModel, messages: list[ChatMessage], tools: list[Tool]) -> list[int]:
+    """Return the ids of a conversation up to the assistant's next turn.
+
+    Raises
+    ------
+    ApiError: there is nothing to reply to, or the model's template knows no tools.
+    InputError: the template refuses the conversation, or leaves something out.
+    """
+    assert model.template is not None
+    if messages[-1].role == "assistant":
+        raise ApiError("messages: the assistant has spoken last, there is nothing to reply to", param="messages")
+    said = [message.message for message in messages]
+    described = [tool.model_dump(exclude_none=True) for tool in tools]
+    chat = Chat(tuple(said), "messages", tuple(described))
+    refuse_unwritten(model.template, chat)
+    rendered = model.template.render(said, reply=True, tools=described, where="messages")
+    return model.template.encode(rendered)[0]
+
+
+def _arguments(text: str) -> Any:
+    """Return the arguments of a call, which templates expect as values; text that is no JSON stays text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

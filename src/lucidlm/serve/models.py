@@ -1,0 +1,221 @@
+"""The models that a server has, by their names, and what each of them can do."""
+
+from __future__ import annotations
+
+import time
+from asyncio import Lock, to_thread
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.core.devices import choose_compute
+from lucidlm.core.errors import InputError
+from lucidlm.core.progress import log
+from lucidlm.inference.config import EngineConfig
+from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
+from lucidlm.predict.embedder import TextEmbedder
+from lucidlm.predict.pair_classifier import PairScorer
+from lucidlm.serve.config import ServeConfig
+from lucidlm.serve.errors import ApiError
+from lucidlm.serve.task_kinds import TaskKind, kind_of
+from lucidlm.serve.writing import ServedWriter
+from lucidlm.tasks import tasks
+from lucidlm.tasks.base.task import Predictor
+from lucidlm.tokenize.chat_template import ChatTemplate, template_of
+from lucidlm.tokenize.tokenizer import Tokenizer
+
+T = TypeVar("T")
+
+MOST_CALLS = 32
+"""Calls of a model's predictor that are running or wait for it; they are answered one after the other."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model and what it can do; what it cannot is None.
+
+    Parameters
+    ----------
+    name: what requests call it.
+    created: when it was loaded, in seconds since 1970.
+    template: makes prompts of conversations.
+    task: what it was tuned for, by the task's name, and how that is asked.
+    predictor: answers that task.
+    """
+
+    name: str
+    loaded: LoadedModel
+    tokenizer: Tokenizer
+    created: int
+    writer: ServedWriter | None = None
+    template: ChatTemplate | None = None
+    embedder: TextEmbedder | None = None
+    task: tuple[str, TaskKind] | None = None
+    predictor: Predictor[Any, Any] | None = None
+    _calls: list[int] = field(default_factory=lambda: [0])
+    _turn: Lock = field(default_factory=Lock)
+
+    @property
+    def abilities(self) -> list[str]:
+        """What it can do, in words."""
+        known = {
+            "completions": self.writer,
+            "chat": self.template,
+            "embeddings": self.embedder,
+            "rerank": self.embedder or (self.predictor if isinstance(self.predictor, PairScorer) else None),
+        }
+        found = [name for name, part in known.items() if part is not None]
+        return [*found, f"tasks/{self.task[0]}"] if self.task is not None else found
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it can answer."""
+        return self.writer is None or self.writer.healthy
+
+    async def call(self, answer: Callable[[], T]) -> T:
+        """Return what `answer`, which uses the model, gives; it runs in a thread, after those that came before it.
+
+        Raises
+        ------
+        ApiError: too many are waiting already.
+        """
+        if self._calls[0] >= MOST_CALLS:
+            message = f"{self._calls[0]} calls of {self.name} are waiting: come again later"
+            raise ApiError(message, status=429, code="queue_full", headers={"Retry-After": "1"})
+        self._calls[0] += 1
+        try:
+            async with self._turn:
+                return await to_thread(answer)
+        finally:
+            self._calls[0] -= 1
+
+
+class Models:
+    """All models of a server.
+
+    Parameters
+    ----------
+    served: them by their names.
+    """
+
+    def __init__(self, served: Mapping[str, ServedModel]) -> None:
+        self._served = dict(served)
+
+    def __iter__(self):
+        return iter(self._served.values())
+
+    def named(self, name: str | None) -> ServedModel:
+        """Return a model by its name; without one the only model there is.
+
+        Raises
+        ------
+        ApiError: there is none of this name, or no name and several models.
+        """
+        names = ", ".join(self._served)
+        if name is None:
+            if len(self._served) == 1:
+                return next(iter(self._served.values()))
+            raise ApiError(f"model: there are several, name one of {names}", param="model")
+        if name not in self._served:
+            message = f"there is no model {name[:100]!r} here, but {names}"
+            raise ApiError(message, status=404, param="model", code="model_not_found")
+        return self._served[name]
+
+    def able(self, name: str | None, ability: str) -> ServedModel:
+        """Return a model that can do something: the one of this name, or without one the first that can.
+
+        Raises
+        ------
+        ApiError: there is none, or the one of this name cannot.
+        """
+        able = [one for one in self._served.values() if ability in one.abilities]
+        if name is None and able:
+            return able[0]
+        found = self.named(name)
+        if ability not in found.abilities:
+            message = f"{found.name} cannot do this ({ability}); it can: {', '.join(found.abilities) or 'nothing'}"
+            raise ApiError(message, param="model")
+        return found
+
+    @property
+    def healthy(self) -> bool:
+        """Whether all can answer."""
+        return all(one.healthy for one in self)
+
+    def close(self) -> None:
+        """End what runs in threads."""
+        for one in self:
+            if one.writer is not None:
+                one.writer.close()
+
+
+def open_models(sources: Sequence[str], config: ServeConfig, engine: EngineConfig, device: str = "auto") -> Models:
+    """Load models, each `SOURCE` or `NAME=SOURCE`; a name is else the last part of the source.
+
+    Raises
+    ------
+    InputError: one is no model, has no tokenizer or can do nothing that is served; two have one name.
+    """
+    served: dict[str, ServedModel] = {}
+    for given in sources:
+        name, source = _named(given)
+        if name in served:
+            what = f"two models are called {name}"
+            raise InputError(what, where=source, fix="Name them apart: NAME=MODEL.")
+        served[name] = one = _serve(name, source, config, engine, device)
+        log(f"{name}: {', '.join(one.abilities)}")
+    return Models(served)
+
+
+def _named(given: str) -> tuple[str, str]:
+    name, separator, source = given.partition("=")
+    if separator and not Path(given).exists() and "/" not in name and ":" not in name:
+        return name, source
+    return given.rstrip("/").rsplit("/", 1)[-1].removeprefix("pypi:").partition("==")[0], given
+
+
+def _serve(name: str, source: str, config: ServeConfig, engine: EngineConfig, device: str) -> ServedModel:
+    loaded = load_model(source, device=choose_compute(device).device)
+    tokenizer, task = loaded.require_tokenizer(), _task(loaded)
+    writer = template = embedder = None
+    predictor = None if task is None else tasks.get(task).predictor(loaded)
+    if isinstance(loaded.model, LanguageModel):
+        if loaded.model.config.causal:
+            writer = ServedWriter(loaded.model, tokenizer, engine, config.max_running, config.max_waiting)
+            template = _template(tokenizer)
+        embedder = _embedder(loaded)
+    kind = None if task is None else kind_of(task, predictor)
+    asked = None if task is None or kind is None else (task, kind)
+    return ServedModel(name, loaded, tokenizer, int(time.time()), writer, template, embedder, asked, predictor)
+
+
+def _task(loaded: LoadedModel) -> str | None:
+    """Return the task that a model was tuned for; of one that was tuned elsewhere the task of its kind."""
+    known = loaded.record["provenance"].get("task")
+    if known in set(tasks):
+        return known
+    model: Model = loaded.model
+    if isinstance(model, LanguageModel):
+        return None
+    if isinstance(model, SequenceClassifier):
+        return "multi-label" if model.problem_type == "multi_label_classification" else "text-classification"
+    return "question-answering" if isinstance(model, SpanExtractor) else "token-tagging"
+
+
+def _template(tokenizer: Tokenizer) -> ChatTemplate | None:
+    """Return the template of a tokenizer, or None where it has none that can be used."""
+    try:
+        return template_of(tokenizer)
+    except InputError:
+        return None
+
+
+def _embedder(loaded: LoadedModel) -> TextEmbedder | None:
+    """Return what embeds with a language model, or None where its files ask for what is not supported."""
+    try:
+        return TextEmbedder.of(loaded)
+    except InputError:
+        return None

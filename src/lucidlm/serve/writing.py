@@ -1,0 +1,117 @@
+"""Texts for requests: from the event loop, which serves them, to the engine's thread, which writes, and back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from lucidlm.inference.config import EngineConfig, SamplingConfig
+from lucidlm.inference.engine.engine import Engine
+from lucidlm.inference.engine.loop import EngineLoop, News
+from lucidlm.inference.engine.opening import open_backend
+from lucidlm.inference.sampler import Sampler, sampling_of
+from lucidlm.inference.sequence import SequenceState, start_rows
+from lucidlm.model.heads import LanguageModel
+from lucidlm.serve.errors import ApiError
+from lucidlm.tokenize.tokenizer import Tokenizer
+
+RETRY_AFTER = "2"
+"""Seconds after which a request that was turned away may come again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of one of a request's texts in a step of the engine.
+
+    Parameters
+    ----------
+    choice: which of the texts it is.
+    first, end: the places of its new tokens among `row.tokens`.
+    """
+
+    choice: int
+    row: SequenceState
+    news: News
+    first: int
+    end: int
+
+
+class ServedWriter:
+    """A causal language model whose engine runs in a thread of its own, for many requests at a time.
+
+    Parameters
+    ----------
+    max_running, max_waiting: texts that are written at a time, and that may wait for it.
+
+    Raises
+    ------
+    InputError: see `open_backend`.
+    """
+
+    def __init__(
+        self, model: LanguageModel, tokenizer: Tokenizer, config: EngineConfig, max_running: int, max_waiting: int
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.defaults = SamplingConfig(**sampling_of(model.generation.fields))
+        backend = open_backend(model, config, sequences=max_running)
+        self.engine = Engine(backend, Sampler(model.config.vocab_size, tokenizer), most_running=max_running)
+        self._loop = EngineLoop(self.engine)
+        self._most, self._taken = max_running + max_waiting, 0
+
+    @property
+    def context(self) -> int:
+        """Tokens of the longest text."""
+        return self.model.config.context_length
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the engine's thread lives and goes on."""
+        return self._loop.healthy
+
+    def rows(
+        self, prompts: Sequence[str | list[int]], sampling: SamplingConfig, ends: Sequence[int] = ()
+    ) -> list[SequenceState]:
+        """Return prompts as sequences that can be written.
+
+        Raises
+        ------
+        InputError: a prompt does not fit, or holds a token that the model has no row for.
+        """
+        return start_rows(self.model.config, self.tokenizer, prompts, sampling, [*self.model.generation.ends, *ends])
+
+    async def write(self, rows: Sequence[SequenceState]) -> AsyncIterator[Written]:
+        """Yield what becomes of `rows`, until all have ended; whoever stops listening ends them.
+
+        Raises
+        ------
+        ApiError: too many texts are being written already, or writing has failed.
+        """
+        if self._taken + len(rows) > self._most:
+            message = f"{self._taken:,} texts are being written or wait for it: come again later"
+            raise ApiError(message, status=429, code="queue_full", headers={"Retry-After": RETRY_AFTER})
+        self._taken += len(rows)
+        loop, heard = asyncio.get_running_loop(), asyncio.Queue[tuple[int, News]]()
+        read, left = [0] * len(rows), len(rows)
+
+        def listener(choice: int, news: News) -> None:  # in the engine's thread
+            loop.call_soon_threadsafe(heard.put_nowait, (choice, news))
+
+        try:
+            for choice, row in enumerate(rows):
+                self._loop.submit(row, lambda news, choice=choice: listener(choice, news))
+            while left:
+                choice, news = await heard.get()
+                if news.failure is not None:
+                    raise news.failure
+                left -= news.last
+                first, read[choice] = read[choice], news.tokens
+                yield Written(choice, rows[choice], news, first, news.tokens)
+        finally:
+            for row in rows:
+                self._loop.cancel(row)
+            self._taken -= len(rows)
+
+    def close(self) -> None:
+        """End the engine's thread."""
+        self._loop.stop()
