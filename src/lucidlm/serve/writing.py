@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from lucidlm.inference.config import EngineConfig, SamplingConfig
@@ -80,7 +80,7 @@ class ServedWriter:
         """
         return start_rows(self.model.config, self.tokenizer, prompts, sampling, [*self.model.generation.ends, *ends])
 
-    async def write(self, rows: Sequence[SequenceState]) -> AsyncIterator[Written]:
+    async def write(self, rows: Sequence[SequenceState]) -> AsyncGenerator[Written, None]:
         """Yield what becomes of `rows`, until all have ended; whoever stops listening ends them.
 
         Raises
