@@ -180,8 +180,13 @@ def start_rows(
     samples: Counter[tuple[int, ...]] = Counter()
     all_ends = ends_of(tokenizer, ends, model.vocab_size)
     for index, prompt in enumerate(prompts):
-        ids = tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else prompt or [tokenizer.begin_id]
-        refuse_beyond(ids, model.vocab_size, tokenizer, f"prompt {index + 1}" if len(prompts) > 1 else "the prompt")
+        where = f"prompt {index + 1}" if len(prompts) > 1 else "the prompt"
+        if isinstance(prompt, str):
+            ids = tokenizer.encode_prompt(prompt)
+            refuse_beyond(ids, model.vocab_size, tokenizer, where)
+        else:
+            ids = prompt or [tokenizer.begin_id]
+            _refuse_unknown(ids, model.vocab_size, where)
         if len(ids) > context:
             raise InputError(
                 f"the prompt has {len(ids):,} tokens, the model's context {context:,}",
@@ -193,3 +198,9 @@ def start_rows(
         rows.append(SequenceState(index, ids, tokenizer, config, context - len(ids) + 1, all_ends, samples[key]))
         samples[key] += 1
     return rows
+
+
+def _refuse_unknown(tokens: Sequence[int], vocab_size: int, where: str) -> None:
+    """Refuse ids that somebody made up."""
+    if (unknown := next((token for token in tokens if not 0 <= token < vocab_size), None)) is not None:
+        raise InputError(f"there is no token {unknown} in a vocabulary of {vocab_size:,}", where=where)

@@ -165,7 +165,8 @@ def open_models(sources: Sequence[str], config: ServeConfig, engine: EngineConfi
         if name in served:
             what = f"two models are called {name}"
             raise InputError(what, where=source, fix="Name them apart: NAME=MODEL.")
-        served[name] = one = _serve(name, source, config, engine, device)
+        loaded = load_model(source, device=choose_compute(device).device)
+        served[name] = one = serve_model(name, loaded, config, engine)
         log(f"{name}: {', '.join(one.abilities)}")
     return Models(served)
 
@@ -177,8 +178,13 @@ def _named(given: str) -> tuple[str, str]:
     return given.rstrip("/").rsplit("/", 1)[-1].removeprefix("pypi:").partition("==")[0], given
 
 
-def _serve(name: str, source: str, config: ServeConfig, engine: EngineConfig, device: str) -> ServedModel:
-    loaded = load_model(source, device=choose_compute(device).device)
+def serve_model(name: str, loaded: LoadedModel, config: ServeConfig, engine: EngineConfig) -> ServedModel:
+    """Make a model ready to be served, by all that it can do.
+
+    Raises
+    ------
+    InputError: it has no tokenizer; see `open_backend` and `Task.predictor` for the rest.
+    """
     tokenizer, task = loaded.require_tokenizer(), _task(loaded)
     writer = template = embedder = None
     predictor = None if task is None else tasks.get(task).predictor(loaded)

@@ -13,7 +13,7 @@ from lucidlm.inference.engine.opening import open_backend
 from lucidlm.inference.sampler import Sampler, sampling_of
 from lucidlm.inference.sequence import SequenceState, start_rows
 from lucidlm.model.heads import LanguageModel
-from lucidlm.serve.errors import ApiError
+from lucidlm.serve.errors import ApiError, as_api_error
 from lucidlm.tokenize.tokenizer import Tokenizer
 
 RETRY_AFTER = "2"
@@ -103,7 +103,7 @@ class ServedWriter:
             while left:
                 choice, news = await heard.get()
                 if news.failure is not None:
-                    raise news.failure
+                    raise as_api_error(news.failure)
                 left -= news.last
                 first, read[choice] = read[choice], news.tokens
                 yield Written(choice, rows[choice], news, first, news.tokens)
