@@ -14,9 +14,10 @@ from uuid import uuid4
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lucidlm.serve import chat, completions, errors, health, page, responses, task_routes, tokens, vectors
+from lucidlm.serve import errors, page
 from lucidlm.serve.access import AccessGuard, read_keys
 from lucidlm.serve.config import ServeConfig
+from lucidlm.serve.endpoints import chat, completions, health, responses, tasks, tokens, vectors
 from lucidlm.serve.limits import RequestLimits
 from lucidlm.serve.measures import Measures
 from lucidlm.serve.models import Models
@@ -53,7 +54,7 @@ def create_app(models: Models, config: ServeConfig, log: Log = print_line) -> Fa
     app.state.accepts = False
     errors.install(app)
     routers = (health, completions, chat, responses, vectors, tokens, page)
-    for router in (*(module.router for module in routers), task_routes.task_router(models)):
+    for router in (*(module.router for module in routers), tasks.task_router(models)):
         app.include_router(router)
     # The last one is the first to see a request.
     app.add_middleware(RequestLimits, most=int(config.max_body * 1e6))

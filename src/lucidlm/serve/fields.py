@@ -40,6 +40,8 @@ class Body(BaseModel):
 
 
 class StreamOptions(BaseModel):
+    """What a stream holds beside the text."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
     include_usage: bool = Field(default=False, description="Send the counts of tokens at the end.")

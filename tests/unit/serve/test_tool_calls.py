@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lucidlm.serve.tool_calls import ToolCallReader
+from lucidlm.serve.endpoints.tool_calls import ToolCallReader
 
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "北京"}}\n</tool_call>'
 TEXTS = {

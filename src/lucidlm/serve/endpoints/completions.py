@@ -12,13 +12,13 @@ from fastapi.responses import Response
 from pydantic import Field, field_validator
 
 from lucidlm.inference.sequence import SequenceState
+from lucidlm.serve.endpoints.texts import finish_reason, usage
+from lucidlm.serve.endpoints.token_text import completion_logprobs
 from lucidlm.serve.errors import ApiError
 from lucidlm.serve.events import DONE, event, sent, unless_gone
 from lucidlm.serve.fields import MOST_CHOICES, MOST_LOGPROBS, SamplingBody, Text
 from lucidlm.serve.models import ServedModel
 from lucidlm.serve.state import state_of
-from lucidlm.serve.texts import finish_reason, usage
-from lucidlm.serve.token_text import completion_logprobs
 from lucidlm.serve.writing import Written
 
 router = APIRouter()
@@ -32,6 +32,8 @@ Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
 class CompletionRequest(SamplingBody):
+    """Prompts, and how to go on with them."""
+
     prompt: Text | Tokens | list[Text] | list[Tokens] = Field(description="A prompt or several: texts or token ids.")
     max_tokens: int = Field(default=LENGTH, ge=1, description="Most tokens of each text.")
     logprobs: int | None = Field(default=None, ge=0, le=MOST_LOGPROBS, description="So many likeliest tokens a place.")

@@ -7,20 +7,24 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from pydantic import Field
 
+from lucidlm.serve.endpoints.token_text import shown, spelling
 from lucidlm.serve.errors import ApiError
 from lucidlm.serve.fields import Body, Text
 from lucidlm.serve.state import state_of
-from lucidlm.serve.token_text import shown, spelling
 
 router = APIRouter()
 
 
 class TokenizeRequest(Body):
+    """A text to be cut into tokens."""
+
     text: Text
     special: bool = Field(default=False, description="Read control tokens that the text spells out as such.")
 
 
 class DetokenizeRequest(Body):
+    """Tokens to be put together."""
+
     tokens: list[Annotated[int, Field(ge=0)]]
 
 

@@ -13,8 +13,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lucidlm.inference.sequence import SequenceState
-from lucidlm.serve.chat import reply_rows
-from lucidlm.serve.chat_fields import MOST_MESSAGES, ChatMessage, Part, chat_prompt
+from lucidlm.serve.endpoints.chat import reply_rows
+from lucidlm.serve.endpoints.chat_fields import MOST_MESSAGES, ChatMessage, Part, chat_prompt
 from lucidlm.serve.events import event, sent, unless_gone
 from lucidlm.serve.fields import Body, SamplingBody, Text
 from lucidlm.serve.models import ServedModel
@@ -35,6 +35,8 @@ class InputItem(BaseModel):
 
 
 class ResponsesRequest(Body):
+    """A conversation, and how to go on with it."""
+
     input: Text | list[InputItem] = Field(description="What the user says, or the turns so far.")
     instructions: Text | None = Field(default=None, description="What the assistant is told before the conversation.")
     max_output_tokens: int | None = Field(default=None, ge=1)

@@ -12,20 +12,22 @@ from fastapi.responses import Response
 from pydantic import Field, field_validator, model_validator
 
 from lucidlm.inference.sequence import SequenceState
-from lucidlm.serve.chat_fields import MOST_MESSAGES, ChatMessage, Tool, chat_prompt
+from lucidlm.serve.endpoints.chat_fields import MOST_MESSAGES, ChatMessage, Tool, chat_prompt
+from lucidlm.serve.endpoints.texts import finish_reason, usage
+from lucidlm.serve.endpoints.token_text import chat_logprobs
+from lucidlm.serve.endpoints.tool_calls import ToolCallReader
 from lucidlm.serve.events import DONE, event, sent, unless_gone
 from lucidlm.serve.fields import MOST_LOGPROBS, SamplingBody
 from lucidlm.serve.models import ServedModel
 from lucidlm.serve.state import state_of
-from lucidlm.serve.texts import finish_reason, usage
-from lucidlm.serve.token_text import chat_logprobs
-from lucidlm.serve.tool_calls import ToolCallReader
 from lucidlm.serve.writing import Written
 
 router = APIRouter()
 
 
 class ChatRequest(SamplingBody):
+    """A conversation, and how to go on with it."""
+
     messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES, description="The turns so far.")
     max_tokens: int | None = Field(default=None, ge=1, description="Most tokens of a reply; left out: what fits.")
     max_completion_tokens: int | None = Field(default=None, ge=1, description="The same, by its newer name.")

@@ -23,6 +23,8 @@ MOST_TEXTS = 2048
 
 
 class EmbeddingsRequest(Body):
+    """Texts that become vectors."""
+
     input: Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)] = Field(
         description="A text or several, not token ids: those of other tokenizers would mean something else here."
     )
@@ -31,6 +33,8 @@ class EmbeddingsRequest(Body):
 
 
 class RerankRequest(Body):
+    """A query, and texts to be put in order."""
+
     query: Text = Field(min_length=1)
     documents: Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)]
     top_n: int | None = Field(default=None, ge=1, description="How many to return; left out: all.")

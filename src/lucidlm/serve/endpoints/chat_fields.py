@@ -28,6 +28,8 @@ class Part(BaseModel):
 
 
 class FunctionCall(BaseModel):
+    """What an assistant calls, and with which arguments, as JSON."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: Text
@@ -35,6 +37,8 @@ class FunctionCall(BaseModel):
 
 
 class ToolCall(BaseModel):
+    """A call in an earlier reply."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
     id: Text
@@ -73,6 +77,8 @@ class ChatMessage(BaseModel):
 
 
 class Function(BaseModel):
+    """What can be called: its name and, as a JSON schema, its arguments."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: Text
