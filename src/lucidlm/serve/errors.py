@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from traceback import format_exception
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -55,14 +56,14 @@ class ApiError(Exception):
 
 
 def as_api_error(error: BaseException) -> ApiError:
-    """Return any error as one that is told; of what is our fault, only that it is."""
+    """Return any error as one that is told; of what is our fault only that it is, and the rest is logged."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, LucidError) and error.exit_code == 2:
         return ApiError(str(error))
     if isinstance(error, TimeoutError):
         return ApiError("the answer took longer than the server allows", status=504, code="timeout")
-    log(f"serve: {type(error).__name__}: {error}")
+    log("".join(format_exception(error)))
     return ApiError("something failed in the server; its log says what", status=500, code="internal_error")
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from lucidlm.serve.errors import ApiError
 from lucidlm.serve.fields import Text
@@ -14,8 +14,6 @@ from lucidlm.tokenize.chat_check import refuse_unwritten
 from lucidlm.tokenize.conversation import Chat, Message
 
 MOST_MESSAGES = 4096
-
-Json = Annotated[dict[str, Any], Field()]
 
 
 class Part(BaseModel):
@@ -34,6 +32,17 @@ class FunctionCall(BaseModel):
 
     name: Text
     arguments: Text
+
+    @field_validator("arguments")
+    @classmethod
+    def _an_object(cls, arguments: str) -> str:
+        try:
+            found = json.loads(arguments)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise ValueError("is no JSON object")
+        return arguments
 
 
 class ToolCall(BaseModel):
@@ -71,7 +80,7 @@ class ChatMessage(BaseModel):
         if self.tool_calls:
             calls = [call.model_dump() for call in self.tool_calls]
             for call in calls:
-                call["function"]["arguments"] = _arguments(call["function"]["arguments"])
+                call["function"]["arguments"] = json.loads(call["function"]["arguments"])
             also["tool_calls"] = calls
         return Message("system" if self.role == "developer" else self.role, said, also)
 
@@ -83,7 +92,7 @@ class Function(BaseModel):
 
     name: Text
     description: Text | None = None
-    parameters: Json | None = None
+    parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
     @field_validator("strict")
@@ -120,11 +129,3 @@ def chat_prompt(model: ServedModel, messages: list[ChatMessage], tools: list[Too
     refuse_unwritten(model.template, chat)
     rendered = model.template.render(said, reply=True, tools=described, where="messages")
     return model.template.encode(rendered)[0]
-
-
-def _arguments(text: str) -> Any:
-    """Return the arguments of a call, which templates expect as values; text that is no JSON stays text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
