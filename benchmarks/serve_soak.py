@@ -87,6 +87,8 @@ def main() -> None:
     growth = statistics.median(steady[-tenth:]) / statistics.median(steady[:tenth]) - 1
     print(f"machine: {describe_machine()}")
     print(f"{CLIENTS} clients, {args.minutes:g} minutes: {sum(found.values()):,} answers: {dict(found)}")
+    tenths = [f"{statistics.median(memory[len(memory) * part // 10 :][:5]) / 1e6:.1f}" for part in range(10)]
+    print(f"memory in MB at each tenth of the time: {', '.join(tenths)}")
     print(f"places free at the end: {free}; memory {memory[-1] / 1e6:.0f} MB, growth {growth:+.2%}")
     sys.exit(not (free and growth < 0.02 and not found["wrong"]))
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ from lucidlm.serve.endpoints import chat, completions, health, responses, tasks,
 from lucidlm.serve.limits import RequestLimits
 from lucidlm.serve.measures import Measures
 from lucidlm.serve.models import Models
+from lucidlm.serve.runs import runs_router
 from lucidlm.serve.state import ServerState
 from lucidlm.version import __version__
 
@@ -56,6 +58,8 @@ def create_app(models: Models, config: ServeConfig, log: Log = print_line) -> Fa
     routers = (health, completions, chat, responses, vectors, tokens, page)
     for router in (*(module.router for module in routers), tasks.task_router(models)):
         app.include_router(router)
+    if config.runs is not None:
+        app.include_router(runs_router(Path(config.runs)))
     # The last one is the first to see a request.
     app.add_middleware(RequestLimits, most=int(config.max_body * 1e6))
     app.add_middleware(AccessGuard, keys=keys, local=config.local)

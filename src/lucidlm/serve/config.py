@@ -22,6 +22,7 @@ class ServeConfig(Config):
     timeout: seconds that the answer to a request may take.
     grace: seconds that requests have to end in when the server is stopped.
     log_texts: whether prompts and answers are logged too.
+    runs: a folder of training runs that the page shows; None: it shows none.
     """
 
     host: str = Field(default="127.0.0.1", description="Address to listen on; others than this machine's need keys.")
@@ -33,6 +34,7 @@ class ServeConfig(Config):
     timeout: float = Field(default=600.0, gt=0, description="Most seconds that an answer may take.")
     grace: float = Field(default=30.0, ge=0, description="Seconds for running requests when the server is stopped.")
     log_texts: bool = Field(default=False, description="Log prompts and answers too.")
+    runs: str | None = Field(default=None, description="Folder of training runs that the page shows.")
 
     @property
     def local(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 
 import uvicorn
 
@@ -24,9 +25,12 @@ def run(sources: Sequence[str], config: ServeConfig, engine: EngineConfig, devic
 
     Raises
     ------
-    InputError: a source is no model, the address cannot be listened on, or there should be keys and are none.
+    InputError: a source is no model, the address cannot be listened on, there should be keys and are none, or there is no
+        such folder of runs.
     """
     read_keys(config)
+    if config.runs is not None and not Path(config.runs).is_dir():
+        raise InputError("there is no such folder", where=config.runs, fix="Pass the folder that runs are left in.")
     with _listening(config.host, config.port) as listener:
         models = open_models(sources, config, engine, device)
         app = create_app(models, config)

@@ -13,7 +13,7 @@ from lucidlm.cli.using.sampling import ENGINE
 if TYPE_CHECKING:
     from lucidlm.core.config import Config
 
-SERVER = ("host", "port", "api_keys", "max_running", "max_waiting", "max_body", "timeout", "grace", "log_texts")
+SERVER = ("host", "port", "api_keys", "max_running", "max_waiting", "max_body", "timeout", "grace", "log_texts", "runs")
 SHOWN = ("models", *SERVER, "device", *ENGINE)
 
 
