@@ -11,10 +11,10 @@ from lucidlm.model.generation import GenerationDefaults
 from lucidlm.model.heads import LanguageModel
 
 
-def saying(*tokens: int, ends: tuple[int, ...] = ()) -> LanguageModel:
+def saying(*tokens: int, ends: tuple[int, ...] = (), context: int = 96) -> LanguageModel:
     """A model that says `tokens` over and over, each after the one before, and the first after anything else."""
     shape: dict[str, Any] = {"embedding_dim": 32, "num_heads": 2, "ff_dim": 32, "num_layers": 1, "qk_norm": False}
-    model = LanguageModel(ModelConfig(vocab_size=290, context_length=96, tied_embeddings=False, **shape)).eval()
+    model = LanguageModel(ModelConfig(vocab_size=290, context_length=context, tied_embeddings=False, **shape)).eval()
     with torch.no_grad():
         for name, parameter in model.model.layers.named_parameters():
             if "norm" not in name:
