@@ -111,7 +111,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         exported = Path(folder) / "model"
-        export(path, exported, "hf")
+        export(path, to="hf", out=exported)
         for name, command in commands(path, exported).items():
             if args.only and not name.startswith(tuple(args.only)):
                 continue

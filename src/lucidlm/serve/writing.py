@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 from lucidlm.inference.config import EngineConfig, SamplingConfig
 from lucidlm.inference.engine.engine import Engine
@@ -57,6 +58,7 @@ class ServedWriter:
         backend = open_backend(model, config, sequences=max_running)
         self.engine = Engine(backend, Sampler(model.config.vocab_size, tokenizer), most_running=max_running)
         self._loop = EngineLoop(self.engine)
+        self._mailbox = _Mailbox()
         self._most, self._taken = max_running + max_waiting, 0
 
     @property
@@ -91,15 +93,13 @@ class ServedWriter:
             message = f"{self._taken:,} texts are being written or wait for it: come again later"
             raise ApiError(message, status=429, code="queue_full", headers={"Retry-After": RETRY_AFTER})
         self._taken += len(rows)
-        loop, heard = asyncio.get_running_loop(), asyncio.Queue[tuple[int, News]]()
+        heard = asyncio.Queue[tuple[int, News]]()
         read, left = [0] * len(rows), len(rows)
-
-        def listener(choice: int, news: News) -> None:  # in the engine's thread
-            loop.call_soon_threadsafe(heard.put_nowait, (choice, news))
-
         try:
             for choice, row in enumerate(rows):
-                self._loop.submit(row, lambda news, choice=choice: listener(choice, news))
+                self._loop.submit(
+                    row, self._mailbox.listener(lambda news, choice=choice: heard.put_nowait((choice, news)))
+                )
             while left:
                 choice, news = await heard.get()
                 if news.failure is not None:
@@ -115,3 +115,31 @@ class ServedWriter:
     def close(self) -> None:
         """End the engine's thread."""
         self._loop.stop()
+
+
+class _Mailbox:
+    """Carries news from the engine's thread to the event loop, all of a step's at once: waking the loop takes longer than
+    anything else on the way."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Callable[[News], None], News]] = []
+        self._lock = Lock()
+
+    def listener(self, told: Callable[[News], None]) -> Callable[[News], None]:
+        """Return what the engine's thread may call, for `told` to be called in the event loop that is running now."""
+        loop = asyncio.get_running_loop()
+
+        def tell(news: News) -> None:
+            with self._lock:
+                self._waiting.append((told, news))
+                first = len(self._waiting) == 1
+            if first:
+                loop.call_soon_threadsafe(self._deliver)
+
+        return tell
+
+    def _deliver(self) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for told, news in waiting:
+            told(news)
