@@ -22,6 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+import httpx
 import torch
 
 from lucidlm import export
@@ -130,7 +131,7 @@ def main() -> None:
                         first, last = ([getattr(one, part) for one in answers] for part in ("first", "last"))
                         rows.append([name, str(count), spread(rates), _percentiles(first), _percentiles(last)])
                         print(rows[-1], flush=True)
-            except RuntimeError as error:
+            except (RuntimeError, httpx.HTTPError) as error:
                 print(f"{name} is left out: {error}")
     notes = [
         f"completions of {LENGTH} tokens, {args.rounds} rounds of {', '.join(map(str, REQUESTS.values()))} requests"
