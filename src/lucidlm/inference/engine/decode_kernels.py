@@ -1,4 +1,4 @@
-"""Triton kernels for one new token a sequence, over the cache in blocks: seven a layer.
+"""Triton kernels for one new token a sequence, over the cache in blocks: eight launches a layer.
 
 A step with one token is bound by how many kernels run one after the other and how soon each has its weights. So a kernel
 does what its inputs allow, and where the GPU lets it begin early (`EARLY`: programmatic dependent launch, from Hopper on)
@@ -19,7 +19,7 @@ try:
     from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
     BEGINS_EARLY = True
-except ImportError:  # before Triton 3.4
+except ImportError:  # older versions of Triton have none
     gdc_launch_dependents, gdc_wait = None, None
     BEGINS_EARLY = False
 
