@@ -98,14 +98,18 @@ class EngineConfig(Config):
     Parameters
     ----------
     backend: "torch" runs the model as it is, on any device; "openvino" a copy of it that is compiled for the CPU, with
-        the extra of that name. "auto" takes OpenVINO for models on a CPU where it is installed, else PyTorch.
+        the extra of that name. "auto" takes OpenVINO for models on a CPU where it is installed, CUDA graphs of kernels
+        of ours on NVIDIA GPUs, else PyTorch.
     quantize: how that copy holds weights: in fp32 ("none"), int8, or int4 (its embedding in int8). "auto" takes int8 for
-        models of 50 million parameters or more, and fp32 for smaller ones, which are hardly slower for it.
+        models of 50 million parameters or more, and fp32 for smaller ones, which are hardly slower for it. On a GPU that
+        multiplies bf16 fast it takes bf16, "none" the weights as they are.
     """
 
     backend: Literal["auto", "torch", "openvino"] = Field(
-        default="auto", description="What computes; auto: OpenVINO for CPUs if installed, else PyTorch."
+        default="auto",
+        description="What computes; auto: OpenVINO for CPUs if installed, own kernels on CUDA, else PyTorch.",
     )
     quantize: Literal["auto", "none", "int8", "int4"] = Field(
-        default="auto", description="How OpenVINO holds weights; auto: int8 for large models, none for small ones."
+        default="auto",
+        description="How weights are held; auto: int8 for large models with OpenVINO, bf16 on CUDA; none: as they are.",
     )

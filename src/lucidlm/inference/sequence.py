@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import torch_generator
@@ -92,14 +91,14 @@ class SequenceState:
 
     @cached_property
     def choice(self) -> tuple[SamplingConfig, frozenset[int]]:
-        """What its next token depends on beside logits and noise: sequences in which it is the same are chosen together."""
-        return self.config.changed(length=1, stop=(), seed=0, logprobs=None), self.ends
+        """What its next token depends on beside logits and noise: sequences that share this object are chosen together."""
+        return _the_same((self.config.changed(length=1, stop=(), seed=0, logprobs=None), self.ends))
 
     @cached_property
-    def noise(self) -> Tensor:
-        """The randomness of each choice, fp64 (limit,), uniform in [0, 1): seed, prompt and sample alone decide it."""
+    def noise(self) -> list[float]:
+        """The randomness of each choice, uniform in [0, 1): seed, prompt and sample alone decide it."""
         generator = torch_generator(self.config.seed, "generate", self._sample, *self.prompt)
-        return torch.rand(self.limit, dtype=torch.float64, generator=generator)
+        return torch.rand(self.limit, dtype=torch.float64, generator=generator).tolist()
 
     @property
     def text(self) -> str:
@@ -111,14 +110,14 @@ class SequenceState:
         self.tokens.append(token)
         said = "" if token in self.ends else self._decoder.push(token)
         self._text += said
-        if (found := self._stopped_at(said, token)) is not None:
+        if self._stop and (found := self._stopped_at(said, token)) is not None:
             self._text, self.reason = self._text[:found], "stop"
         elif token in self.ends:
             self.reason = "eos"
         elif len(self.tokens) == self.limit:
             self.reason = self._at_limit
-        end = len(self._text) if self.reason is not None else self._in_text(len(self._watched) - self._may_be_stop())
-        self._certain = end
+        watching = self._stop and self.reason is None
+        self._certain = self._in_text(len(self._watched) - self._may_be_stop()) if watching else len(self._text)
 
     def take(self) -> str:
         """Return the text that has become certain since this was last called, which may be none."""
@@ -150,6 +149,12 @@ class SequenceState:
             size for stop in self._stop for size in range(len(stop) - 1, 0, -1) if self._watched.endswith(stop[:size])
         )
         return max(sizes, default=0)
+
+
+@lru_cache(maxsize=1024)
+def _the_same(choice: tuple[SamplingConfig, frozenset[int]]) -> tuple[SamplingConfig, frozenset[int]]:
+    """Return the same object for settings that are equal, as long as there are few of them."""
+    return choice
 
 
 def _spelt(tokenizer: Tokenizer, ends: frozenset[int]) -> dict[int, str]:

@@ -109,13 +109,14 @@ class Engine:
             if not going:
                 break
             rows = [entry.row for entry, _, _ in going]
-            tokens = self._choose(rows, logits[[place + step for _, _, place in going]])
+            wanted = [place + step for _, _, place in going]
+            tokens = self._choose(rows, logits if wanted == list(range(len(logits))) else logits[wanted])
             for row, token in zip(rows, tokens, strict=True):
                 row.push(token)
             going = [
                 one
                 for one, token in zip(going, tokens, strict=True)
-                if one[0].row.reason is None and step + 1 < one[1].wanted and token == one[1].draft[step]
+                if step + 1 < one[1].wanted and one[0].row.reason is None and token == one[1].draft[step]
             ]
             for entry, _, _ in going:
                 accepted[entry] += 1

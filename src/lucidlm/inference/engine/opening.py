@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from importlib.util import find_spec
+
+import torch
 
 from lucidlm.core.devices import free_memory
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log
 from lucidlm.inference.config import EngineConfig
 from lucidlm.inference.engine.backend import Backend
+from lucidlm.inference.engine.cuda_backend import CudaBackend, why_not
 from lucidlm.inference.engine.torch_backend import BLOCK, TorchBackend
 from lucidlm.model.flops import count_parameters
 from lucidlm.model.heads import LanguageModel
@@ -35,6 +39,8 @@ def open_backend(model: LanguageModel, config: EngineConfig, sequences: int = 1)
         PyTorch computes.
     """
     device = model.head.device
+    if device.type == "cuda" and config.backend == "auto" and config.quantize in ("auto", "none"):
+        return _on_gpu(model, config, sequences)
     blocks = _blocks(model, sequences)
     installed = find_spec("openvino") is not None
     if config.backend == "torch" or (config.backend == "auto" and (device.type != "cpu" or not installed)):
@@ -53,6 +59,30 @@ def open_backend(model: LanguageModel, config: EngineConfig, sequences: int = 1)
     if form != "none":
         log(f"writing with OpenVINO, weights in {form} (--quantize none: as they are)")
     return OpenVINOBackend(model, blocks, form)
+
+
+def _on_gpu(model: LanguageModel, config: EngineConfig, sequences: int) -> Backend:
+    """Return what runs `model` on a GPU: a copy in bf16, if the GPU multiplies that fast and nothing else is asked for."""
+    if (
+        config.quantize == "auto"
+        and model.head.dtype is torch.float32
+        and torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        log("writing with weights in bf16, which this GPU multiplies fast (--quantize none: as they are)")
+        model = _copied(model, torch.bfloat16)
+    blocks = _blocks(model, sequences)
+    if (reason := why_not(model)) is not None:
+        log(f"PyTorch writes token by token, without kernels of ours: {reason}")
+        return TorchBackend(model, blocks)
+    return CudaBackend(model, blocks)
+
+
+def _copied(model: LanguageModel, dtype: torch.dtype) -> LanguageModel:
+    """Return a copy for evaluation with weights in `dtype`; what follows from the configuration stays as it is."""
+    state = {name: value.to(dtype) for name, value in model.state_dict().items()}
+    copied = deepcopy(model).eval()
+    copied.load_state_dict(state, assign=True)
+    return copied
 
 
 def _blocks(model: LanguageModel, sequences: int) -> int:

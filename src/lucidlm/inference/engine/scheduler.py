@@ -37,7 +37,7 @@ class Entry:
     @property
     def pending(self) -> int:
         """How many of them have not been read."""
-        return self.length - self.read
+        return len(self.row.prompt) + len(self.row.tokens) - self.read
 
     def tokens(self, start: int, end: int) -> list[int]:
         """Return its tokens from `start` to `end`."""
@@ -91,12 +91,12 @@ class Scheduler:
         """Note that a stretch has been read, of its draft the `accepted` first tokens, and make the blocks that are full by
         now known."""
         size, before = self.pool.size, entry.read // self.pool.size
-        entry.read += len(stretch.tokens) - len(stretch.draft) + accepted
+        entry.read += len(stretch.tokens) - (stretch.wanted - 1) + accepted
         for index in range(before, entry.read // size):
             tokens = entry.tokens(index * size, (index + 1) * size)
             entry.identity = self.pool.remember(entry.blocks[index], entry.identity, tokens)
-        if stretch.draft and entry.lookup is not None:
-            entry.lookup.learn(entry.length, len(stretch.draft), accepted)
+        if stretch.wanted > 1 and entry.lookup is not None:
+            entry.lookup.learn(entry.length, stretch.wanted - 1, accepted)
 
     def remove(self, entry: Entry) -> None:
         """Forget a sequence that has ended or is no longer wanted."""

@@ -128,6 +128,10 @@ class _LayerPool:
             self._held = like.new_empty(shape), like.new_empty(shape)
         return self._held
 
+    def held_on(self, model: LanguageModel) -> tuple[Tensor, Tensor]:
+        """Return keys and values, made for `model` if nothing has come yet."""
+        return self.held(model.head.new_empty(1, model.config.num_kv_heads, 0, model.config.head_dim))
+
 
 class _LayerView:
     """What one pass sees of a layer's pool; satisfies `lucidlm.model.attention.LayerCache`."""
