@@ -15,6 +15,7 @@ from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory
 from lucidlm.inference.decode import generate
 from lucidlm.inference.sampler import SamplingConfig
 from lucidlm.model.heads import LanguageModel
+from lucidlm.model.loss import IGNORE_INDEX, token_losses
 from lucidlm.train.finetune.config import FinetuneConfig
 from lucidlm.train.finetune.run import finetune
 from lucidlm.train.pretrain.run import pretrain
@@ -69,3 +70,22 @@ def test_greedy_text_is_the_cpus(tiny_model: Path, gpu: torch.device) -> None:
         for device in ("cpu", gpu)
     ]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("vocab_size", [300, 9000])
+def test_the_loss_and_its_gradients_are_the_cpus(gpu: torch.device, vocab_size: int, smoothing: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, head = (torch.randn(size, 32, generator=generator) for size in (40, vocab_size))
+    targets = torch.randint(vocab_size, (2, 20), generator=generator)
+    targets[0, :5] = IGNORE_INDEX
+    found = []
+    for device in (torch.device("cpu"), gpu):
+        states, factors = hidden.to(device).requires_grad_(), head.to(device).requires_grad_()
+        total, count = token_losses(states.unflatten(0, (2, 20)), factors, targets.to(device), smoothing)
+        total.backward()
+        assert states.grad is not None
+        assert factors.grad is not None
+        found.append([total.detach().cpu(), count.cpu(), states.grad.cpu(), factors.grad.cpu()])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)

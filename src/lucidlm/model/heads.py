@@ -115,7 +115,7 @@ class LanguageModel(nn.Module):
 
     def token_nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy in nats of each of `targets` (N,) int64, fp32 (N,), from hidden states (N, D)."""
-        rows = chunk_rows(self.config.vocab_size)
+        rows = chunk_rows(self.config.vocab_size, hidden.device)
         parts = [
             functional.cross_entropy(self.logits(states).float(), target, reduction="none")
             for states, target in zip(hidden.split(rows), targets.split(rows), strict=True)

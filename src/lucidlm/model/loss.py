@@ -9,6 +9,8 @@ whole batch: a chunk of rows small enough for the processor's cache goes through
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -19,6 +21,9 @@ IGNORE_INDEX = -100
 
 CHUNK = 2**21
 """Logits held at a time: 8 MB in fp32, within what a processor's last cache keeps."""
+
+CHUNK_OF_GPU = 2**27
+"""Likewise on a GPU, which needs many rows to be busy: half a gigabyte in fp32."""
 
 FEWEST_ROWS = 256
 """Rows of a chunk at least, whatever the vocabulary: each chunk reads and writes all of the head's gradient."""
@@ -45,9 +50,51 @@ def token_losses(hidden: Tensor, head: Tensor, targets: Tensor, smoothing: float
     return total, (targets != IGNORE_INDEX).sum()
 
 
-def chunk_rows(vocab_size: int) -> int:
-    """Return how many rows of logits to hold at a time."""
-    return max(FEWEST_ROWS, CHUNK // vocab_size)
+def chunk_rows(vocab_size: int, device: torch.device) -> int:
+    """Return how many rows of logits to hold at a time on `device`."""
+    return max(FEWEST_ROWS, (CHUNK if device.type == "cpu" else CHUNK_OF_GPU) // vocab_size)
+
+
+SoftmaxLoss = Callable[[Tensor, Tensor, Tensor, float, bool], tuple[Tensor, Tensor | None]]
+"""Of logits (n, V), targets (n,) and what counts (n,): the summed loss, fp32, and its gradient (n, V) if that is wanted."""
+
+
+def _softmax_loss(
+    logits: Tensor, target: Tensor, counted: Tensor, smoothing: float, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """See `SoftmaxLoss`."""
+    dtype, target, counts = logits.dtype, target[:, None], counted[:, None]
+    logits = logits.float()
+    logits -= logits.amax(-1, keepdim=True)
+    chosen = logits.gather(-1, target)
+    if smoothing:
+        chosen = chosen.lerp_(logits.mean(-1, keepdim=True), smoothing)
+    shares = logits.exp_()
+    norm = shares.sum(-1, keepdim=True)
+    loss = ((norm.log() - chosen) * counts).sum()
+    if not with_gradient:
+        return loss, None
+    # d loss / d logits is the softmax, less one at the target (or less what smoothing makes of that).
+    shares *= counts / norm
+    shares.scatter_add_(-1, target, (smoothing - 1) * counts.float())
+    if smoothing:
+        shares -= counts * (smoothing / logits.shape[-1])
+    return loss, shares.to(dtype)
+
+
+def _softmax_loss_in_a_kernel(
+    logits: Tensor, target: Tensor, counted: Tensor, smoothing: float, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """See `SoftmaxLoss`; on NVIDIA GPUs."""
+    from lucidlm.model import loss_kernels
+
+    losses = loss_kernels.softmax_loss(logits, target, counted, smoothing, with_gradient=with_gradient)
+    return losses.sum(), logits if with_gradient else None
+
+
+def _softmax_loss_for(device: torch.device) -> SoftmaxLoss:
+    in_a_kernel = device.type == "cuda" and find_spec("triton") is not None
+    return _softmax_loss_in_a_kernel if in_a_kernel else _softmax_loss
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -63,26 +110,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total = hidden.new_zeros((), dtype=torch.float32)
         d_hidden = torch.empty_like(hidden) if with_gradients else None
         d_head: Tensor | None = None
-        rows = chunk_rows(len(head))
+        rows = chunk_rows(len(head), hidden.device)
+        softmax_loss = _softmax_loss_for(hidden.device)
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
-            states, target, counts = hidden[part], safe[part, None], counted[part, None]
-            logits = (states @ weight.T).float()  # (n, V)
-            logits -= logits.amax(-1, keepdim=True)
-            chosen = logits.gather(-1, target)
-            if smoothing:
-                chosen = chosen.lerp_(logits.mean(-1, keepdim=True), smoothing)
-            shares = logits.exp_()
-            norm = shares.sum(-1, keepdim=True)
-            total += ((norm.log() - chosen) * counts).sum()
-            if d_hidden is None:
+            states, target, counts = hidden[part], safe[part], counted[part]
+            loss, gradient = softmax_loss(states @ weight.T, target, counts, smoothing, d_hidden is not None)
+            total += loss
+            if d_hidden is None or gradient is None:
                 continue
-            # d loss / d logits is the softmax, less one at the target (or less what smoothing makes of that).
-            shares *= counts / norm
-            shares.scatter_add_(-1, target, (smoothing - 1) * counts.float())
-            if smoothing:
-                shares -= counts * (smoothing / len(head))
-            gradient = shares.to(hidden.dtype)
             torch.mm(gradient, weight, out=d_hidden[part])
             if d_head is None:
                 d_head = (gradient.T @ states).float()
