@@ -100,6 +100,23 @@ def measure(url: str, model: str, count: int, tokenizer: Tokenizer, turn: int) -
     return sum(len(tokenizer.encode(one.text)) for one in found) / seconds, found
 
 
+def warm_up(url: str, model: str, tokenizer: Tokenizer, times: int = 10) -> None:
+    """Ask until there is an answer: some servers list their model before it is loaded.
+
+    Raises
+    ------
+    httpx.HTTPError: there is none after all.
+    """
+    for left in reversed(range(times)):
+        try:
+            measure(url, model, 1, tokenizer, 0)
+            return
+        except httpx.HTTPError:
+            if not left:
+                raise
+            time.sleep(2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", help="a GGUF file, or what `lucidlm import` takes that leads to one")
@@ -121,7 +138,7 @@ def main() -> None:
             started, model = command(port)
             try:
                 with serving(started, url):
-                    measure(url, model, 1, tokenizer, 0)
+                    warm_up(url, model, tokenizer)
                     for count in CLIENTS:
                         rates, answers = [], list[Streamed]()
                         for turn in range(1, args.rounds + 1):

@@ -81,7 +81,7 @@ def test_the_loss_and_its_gradients_are_the_cpus(gpu: torch.device, vocab_size: 
     targets[0, :5] = IGNORE_INDEX
     found = []
     for device in (torch.device("cpu"), gpu):
-        states, factors = hidden.to(device).requires_grad_(), head.to(device).requires_grad_()
+        states, factors = (one.detach().to(device, copy=True).requires_grad_() for one in (hidden, head))
         total, count = token_losses(states.unflatten(0, (2, 20)), factors, targets.to(device), smoothing)
         total.backward()
         assert states.grad is not None
