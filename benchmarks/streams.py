@@ -56,7 +56,8 @@ async def stream(client: httpx.AsyncClient, body: dict[str, object], leave_after
 
 async def clients(url: str, count: int, bodies: Sequence[dict[str, object]]) -> list[Streamed]:
     """Let so many clients ask for all of `bodies`, each for one after the other; return the answers in order."""
-    limits = httpx.Limits(max_connections=count, max_keepalive_connections=count)
+    # A connection for each request: llama.cpp's server may close one just when it is used again.
+    limits = httpx.Limits(max_connections=count, max_keepalive_connections=0)
     left, found = iter(enumerate(bodies)), dict[int, Streamed]()
 
     async def one(client: httpx.AsyncClient) -> None:

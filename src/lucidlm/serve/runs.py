@@ -51,20 +51,19 @@ def runs_router(folder: Path) -> APIRouter:
     @router.get("/runs/metrics")
     def metrics(name: str, after: int = 0) -> dict[str, Any]:
         """Return what a run has measured since its line `after`, and which line comes next."""
-        lines = _whole_lines(found(name) / METRICS)
+        lines = _whole_lines(found(name), METRICS)
         rows = [row for line in lines[max(0, after) :] if (row := _parsed(line)) is not None]
         return {"next": len(lines), "rows": _thinned(rows)}
 
     @router.get("/runs/samples")
     def samples(name: str) -> dict[str, Any]:
         """Return the texts that a run has written."""
-        return {"samples": [row for line in _whole_lines(found(name) / SAMPLES) if (row := _parsed(line)) is not None]}
+        return {"samples": [row for line in _whole_lines(found(name), SAMPLES) if (row := _parsed(line)) is not None]}
 
     @router.get("/runs/report")
     def report(name: str) -> FileResponse:
         """Return a run's report."""
-        path = found(name) / REPORT
-        if not path.is_file():
+        if (path := _file(found(name), REPORT)) is None:
             raise ApiError("this run has no report", status=404)
         return FileResponse(path, headers=POLICY)
 
@@ -76,18 +75,24 @@ def _runs(folder: Path) -> Iterator[tuple[str, Path]]:
     root = folder.resolve()
     patterns = ("/".join(["*"] * depth) for depth in range(1, DEPTH + 1))
     for path in sorted(path for pattern in patterns for path in root.glob(pattern)):
-        known = any((path / name).is_file() for name in (METRICS, EVALUATION, REPORT))
-        if known and path.is_dir() and path.resolve().is_relative_to(root):
+        known = any(_file(path, name) for name in (METRICS, EVALUATION, REPORT))
+        if known and path.resolve().is_relative_to(root):
             yield path.relative_to(root).as_posix(), path
 
 
+def _file(run: Path, name: str) -> Path | None:
+    """Return a file of a run, or None if there is none, or a link that leads out of the run."""
+    path = run / name
+    return path if path.is_file() and path.resolve().parent == run.resolve() else None
+
+
 def _described(name: str, path: Path) -> dict[str, Any]:
-    files = [file for part in (METRICS, EVALUATION, RECORD, REPORT) if (file := path / part).is_file()]
-    changed = max(file.stat().st_mtime for file in files)
-    measured = (path / METRICS).is_file()
-    done = not measured or (path / RECORD).is_file()
+    files = [file for part in (METRICS, EVALUATION, RECORD, REPORT) if (file := _file(path, part)) is not None]
+    changed = max(map(_changed, files), default=0.0)
+    measured = _file(path, METRICS) is not None
+    done = not measured or _file(path, RECORD) is not None
     last: dict[str, Any] = {}
-    for line in _whole_lines(path / METRICS, TAIL):
+    for line in _whole_lines(path, METRICS, TAIL):
         last |= _parsed(line) or {}
     status = "done" if done else "running" if time.time() - changed < LIVE else "stopped"
     return {
@@ -97,14 +102,24 @@ def _described(name: str, path: Path) -> dict[str, Any]:
         "step": last.get("step"),
         "last": {key: value for key, value in last.items() if "loss" in key or key.startswith("validation_")},
         "curves": measured,
-        "samples": (path / SAMPLES).is_file(),
-        "report": (path / REPORT).is_file(),
+        "samples": _file(path, SAMPLES) is not None,
+        "report": _file(path, REPORT) is not None,
     }
 
 
-def _whole_lines(path: Path, tail: int | None = None) -> list[bytes]:
+def _changed(path: Path) -> float:
+    """Return when a file was last changed, in seconds since 1970; 0 if it has just gone."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _whole_lines(run: Path, name: str, tail: int | None = None) -> list[bytes]:
     """Return the lines of a file, or of its last `tail` bytes, but for one that is being written; none without a file."""
     try:
+        if (path := _file(run, name)) is None:
+            return []
         with path.open("rb") as file:
             if tail is not None:
                 file.seek(max(0, path.stat().st_size - tail))

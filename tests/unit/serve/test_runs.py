@@ -26,6 +26,9 @@ def folder(tmp_path: Path) -> Path:
     outside.mkdir()
     (outside / "metrics.jsonl").write_text('{"step": 1, "train_loss": 1}\n')
     (root / "link").symlink_to(outside)
+    (outside / "secret.html").write_text("secret")
+    (root / "recipe" / "tuned" / "report.html").symlink_to(outside / "secret.html")
+    (root / "recipe" / "tuned" / "samples.jsonl").symlink_to(outside / "metrics.jsonl")
     return root
 
 
@@ -35,6 +38,7 @@ def test_runs_are_listed(folder: Path) -> None:
     assert found.keys() == {"first", "recipe/tuned"}
     assert (found["first"]["status"], found["recipe/tuned"]["status"]) == ("done", "running")
     assert found["first"]["report"]
+    assert not found["recipe/tuned"]["report"]  # as it leads elsewhere
     assert found["recipe/tuned"]["last"] == {"train_loss": 5.0 / 3000, "validation_loss": 1.5}
 
 
@@ -60,6 +64,7 @@ def test_samples_and_reports(folder: Path) -> None:
         assert report.text == "<p>report</p>"
         assert "sandbox" in report.headers["content-security-policy"]
         assert client.get("/runs/report", params={"name": "recipe/tuned"}).status_code == 404
+        assert client.get("/runs/samples", params={"name": "recipe/tuned"}).json() == {"samples": []}
 
 
 @pytest.mark.parametrize("name", ["..", "../outside", "/etc", "link", "first/../first", "", "notes"])
