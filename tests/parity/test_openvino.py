@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +16,11 @@ from lucidlm.checkpoint.quantize import quantize_groups, quantize_rows
 from lucidlm.core.errors import InputError
 from lucidlm.inference.config import EngineConfig, SamplingConfig
 from lucidlm.inference.decode import Writer, generate
+from lucidlm.inference.engine import opening
 from lucidlm.inference.engine.backend import Backend, Stretch
 from lucidlm.inference.engine.engine import Engine
 from lucidlm.inference.engine.opening import open_backend
+from lucidlm.inference.engine.rounding_loss import nats, read_windows
 from lucidlm.inference.engine.torch_backend import TorchBackend
 from lucidlm.inference.sampler import Sampler
 from lucidlm.inference.sequence import start_rows
@@ -25,6 +29,7 @@ from lucidlm.model.heads import LanguageModel
 from lucidlm.tokenize.tokenizer import Tokenizer
 
 pytest.importorskip("openvino", reason="needs the extra [openvino]")
+from lucidlm.inference.engine.openvino_backend import OpenVINOBackend
 
 SHAPE: dict[str, Any] = {"embedding_dim": 64, "num_heads": 4, "num_kv_heads": 2, "ff_dim": 96, "num_layers": 2}
 GPT2 = {"norm": "layer", "position": "learned", "bias": True, "qk_norm": False, "num_kv_heads": 4}
@@ -144,3 +149,28 @@ def test_what_does_not_go_together_is_refused() -> None:
         open_backend(model, EngineConfig(backend="torch", quantize="int8"))
     with pytest.raises(InputError, match="quantize"):
         EngineConfig(quantize="int3")  # type: ignore[arg-type]
+
+
+def test_a_text_decides_about_int8(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = Tokenizer.train_bpe(["the quick brown fox jumps over the lazy dog. " * 3], 280)
+    model, text = make(vocab_size=280), tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    config = EngineConfig(backend="openvino", quantize_text=str(text))
+    for limit, taken in ((1.0, "in int8"), (-1.0, "left as they are")):
+        monkeypatch.setattr(opening, "MOST_LOSS", limit)
+        backend = open_backend(model, config, 1, tokenizer)
+        said = capsys.readouterr().err
+        assert taken in said
+        loss = float(re.search(r"int8 costs ([+-][\d.]+)%", said)[1])  # pyright: ignore[reportOptionalSubscript]
+        windows = read_windows(str(text), tokenizer, 160)
+        exact = nats(TorchBackend(model, 5), windows)
+        assert nats(OpenVINOBackend(model, 5, "int8"), windows) / exact - 1 == pytest.approx(loss / 100, abs=2e-4)
+        as_it_is = nats(backend, windows) == pytest.approx(exact, rel=1e-5)
+        assert as_it_is is (limit < 0)
+    text.write_text("the quick")
+    with pytest.raises(InputError, match="too few to measure by"):
+        open_backend(model, config, 1, tokenizer)
+    with pytest.raises(InputError, match="cannot be read as a text"):
+        open_backend(model, config.changed(quantize_text=str(tmp_path / "none")), 1, tokenizer)

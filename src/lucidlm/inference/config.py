@@ -103,6 +103,8 @@ class EngineConfig(Config):
     quantize: how that copy holds weights: in fp32 ("none"), int8, or int4 (its embedding in int8). "auto" takes int8 for
         models of 50 million parameters or more, and fp32 for smaller ones, which are hardly slower for it. On a GPU that
         multiplies bf16 fast it takes bf16, "none" the weights as they are.
+    quantize_text: a text in a file, by which "auto" decides about int8 instead of by the size: it is taken if it costs less
+        than 0.5 % of the bits per byte there. For OpenVINO.
     """
 
     backend: Literal["auto", "torch", "openvino"] = Field(
@@ -112,4 +114,7 @@ class EngineConfig(Config):
     quantize: Literal["auto", "none", "int8", "int4"] = Field(
         default="auto",
         description="How weights are held; auto: int8 for large models with OpenVINO, bf16 on CUDA; none: as they are.",
+    )
+    quantize_text: str | None = Field(
+        default=None, description="A text file: auto takes int8 if that costs less than 0.5 % bits per byte there."
     )

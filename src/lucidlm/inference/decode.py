@@ -30,7 +30,7 @@ class Writer:
         InputError: see `open_backend`.
         """
         self.model, self.tokenizer = model, tokenizer
-        self._engine = _engine(model, tokenizer, open_backend(model, config or EngineConfig(), sequences=16))
+        self._engine = _engine(model, tokenizer, open_backend(model, config or EngineConfig(), 16, tokenizer))
 
     def generate(
         self,

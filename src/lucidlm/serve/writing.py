@@ -55,7 +55,7 @@ class ServedWriter:
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.defaults = SamplingConfig(**sampling_of(model.generation.fields))
-        backend = open_backend(model, config, sequences=max_running)
+        backend = open_backend(model, config, max_running, tokenizer)
         self.engine = Engine(backend, Sampler(model.config.vocab_size, tokenizer), most_running=max_running)
         self._loop = EngineLoop(self.engine)
         self._mailbox = _Mailbox()

@@ -49,7 +49,7 @@ class Controlled(TorchBackend):
 def controlled(monkeypatch: pytest.MonkeyPatch) -> type[Controlled]:
     Controlled.fails = False
     Controlled.may_go_on.set()
-    monkeypatch.setattr(writing, "open_backend", lambda model, config, sequences: Controlled(model, 4096))
+    monkeypatch.setattr(writing, "open_backend", lambda model, *_: Controlled(model, 4096))
     return Controlled
 
 

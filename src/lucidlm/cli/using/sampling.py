@@ -22,7 +22,7 @@ SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "sto
 """The settings of sampling that these commands show, in the order of their help."""
 
 
-ENGINE = ("backend", "quantize")
+ENGINE = ("backend", "quantize", "quantize_text")
 """What says how the model is run, likewise."""
 
 
