@@ -3,7 +3,7 @@
 PyTorch's own operations pass over them some ten times, in fp32, which on an H100 took longer than the products of the head.
 """
 
-# pyright: reportMissingImports=false, reportArgumentType=false
+# pyright: reportMissingImports=false, reportArgumentType=false, reportIndexIssue=false
 from __future__ import annotations
 
 import torch
