@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from asyncio import to_thread
 from collections.abc import AsyncGenerator
 from typing import Any, Literal
 from uuid import uuid4
@@ -73,7 +74,7 @@ async def chat_completions(asked: ChatRequest, request: Request) -> Response:
     asked.refuse_useless_options()
     model = state.models.able(asked.model, "chat")
     tools = [] if asked.tool_choice == "none" else asked.tools or []
-    ids = await model.call(lambda: chat_prompt(model, asked.messages, tools))
+    ids = await to_thread(chat_prompt, model, asked.messages, tools)
     rows = reply_rows(model, ids, asked, asked.length, (asked.top_logprobs or 0) if asked.logprobs else None)
     answer = _Reply(model, rows, logprobs=asked.logprobs, tools=bool(tools))
     written = state.watched(request, model, rows, len(ids))

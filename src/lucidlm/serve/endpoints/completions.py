@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from asyncio import to_thread
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 from uuid import uuid4
@@ -66,7 +67,7 @@ async def completions(asked: CompletionRequest, request: Request) -> Response:
         raise ApiError("prompt: too many texts in one request", param="prompt")
     sampling = asked.sampling(model.writer.defaults, asked.max_tokens, asked.logprobs)
     prompts = [prompt for prompt in asked.prompts for _ in range(asked.n)]
-    rows = model.writer.rows(prompts, sampling)
+    rows = await to_thread(model.writer.rows, prompts, sampling)
     read = sum(len(row.prompt) for row in rows[:: asked.n])
     answer = _Completion(model, rows, read, logprobs=asked.logprobs is not None)
     written = state.watched(request, model, rows, read)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from asyncio import to_thread
 from collections.abc import AsyncGenerator
 from itertools import count
 from typing import Any, Literal
@@ -72,7 +73,7 @@ async def responses(asked: ResponsesRequest, request: Request) -> Response:
     """Reply to a conversation."""
     state = state_of(request)
     model = state.models.able(asked.model, "chat")
-    ids = await model.call(lambda: chat_prompt(model, asked.messages, []))
+    ids = await to_thread(chat_prompt, model, asked.messages, [])
     (row,) = reply_rows(model, ids, asked.sampling_body, asked.max_output_tokens)
     answer = _Response(model, asked, row)
     written = state.watched(request, model, [row], len(ids))

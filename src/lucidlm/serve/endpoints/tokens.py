@@ -29,7 +29,7 @@ class DetokenizeRequest(Body):
 
 
 @router.post("/tokenize")
-async def tokenize(asked: TokenizeRequest, request: Request) -> dict[str, Any]:
+def tokenize(asked: TokenizeRequest, request: Request) -> dict[str, Any]:
     """Cut a text into tokens, as a prompt is."""
     model = state_of(request).models.named(asked.model)
     ids = model.tokenizer.encode_prompt(asked.text, special=asked.special)
@@ -38,7 +38,7 @@ async def tokenize(asked: TokenizeRequest, request: Request) -> dict[str, Any]:
 
 
 @router.post("/detokenize")
-async def detokenize(asked: DetokenizeRequest, request: Request) -> dict[str, Any]:
+def detokenize(asked: DetokenizeRequest, request: Request) -> dict[str, Any]:
     """Put tokens together again."""
     model = state_of(request).models.named(asked.model)
     size = model.tokenizer.vocab_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import to_thread
 from base64 import b64encode
 from typing import Annotated, Any, Literal
 
@@ -53,7 +54,7 @@ async def embeddings(asked: EmbeddingsRequest, request: Request) -> Response:
         raise ApiError(message, param="dimensions")
     texts = [asked.input] if isinstance(asked.input, str) else asked.input
     _refuse_blank(texts, "input")
-    read = sum(map(len, model.tokenizer.encode_batch(texts)))
+    read = sum(map(len, await to_thread(model.tokenizer.encode_batch, texts)))
     note_of(request).update(model=model.name, texts=len(texts), prompt_tokens=read)
     vectors = await unless_gone(request, model.call(lambda: embedder(texts)), state.config.timeout)
     data = [
