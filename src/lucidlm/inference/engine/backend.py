@@ -16,18 +16,20 @@ class Stretch(NamedTuple):
     tokens: one or more ids.
     start: how many tokens of the sequence have been read before them.
     blocks: the numbers of the blocks that hold the sequence up to the end of `tokens`, in order.
-    wanted: for how many of the last of them logits are wanted.
+    wanted: for how many of the last of them logits are wanted; none, where more of a prompt follows.
+    written: how many of the last of them are no prompt's, but chosen or guessed.
     """
 
     tokens: list[int]
     start: int
     blocks: list[int]
     wanted: int = 1
+    written: int = 0
 
     @property
     def draft(self) -> list[int]:
         """Of the last tokens, those that nobody has chosen yet: logits are wanted for the one before them too."""
-        return self.tokens[len(self.tokens) - self.wanted + 1 :]
+        return self.tokens[len(self.tokens) - self.wanted + 1 :] if self.wanted > 1 else []
 
 
 class Backend(Protocol):

@@ -64,23 +64,25 @@ class CudaBackend(TorchBackend):
 
     def read(self, stretches: Sequence[Stretch]) -> Tensor:
         """See `Backend.read`."""
-        single = [place for place, one in enumerate(stretches) if len(one.tokens) == 1]
-        if not single or not self.works:
+        # A draft's tokens are rows of one step: its keys and values are kept before any of them is attended to.
+        whole = [place for place, one in enumerate(stretches) if len(one.tokens) == one.wanted]
+        rows = [row for place in whole for row in _single(stretches[place])]
+        if not rows or not self.works:
             return super().read(stretches)
-        parts = [single[start : start + MOST_ROWS] for start in range(0, len(single), MOST_ROWS)]
+        parts = [rows[start : start + MOST_ROWS] for start in range(0, len(rows), MOST_ROWS)]
         try:
-            logits = [self._decode([stretches[place] for place in part]) for part in parts]
+            logits = [self._decode(part) for part in parts]
         except Exception as error:  # whatever a compiler or a driver says: PyTorch can do it too
             log(f"no CUDA graphs, PyTorch writes token by token: {type(error).__name__}: {error}")
             self.works = False
             self._graphs.clear()
             return super().read(stretches)
-        rest = [place for place, one in enumerate(stretches) if len(one.tokens) > 1]
+        rest = sorted(set(range(len(stretches))) - set(whole))
         if not rest and len(parts) == 1:
             return logits[0]
         if rest:
             logits.append(super().read([stretches[place] for place in rest]))
-        return torch.cat(logits)[_rows_in_order(stretches, single + rest)]
+        return torch.cat(logits)[_rows_in_order(stretches, whole + rest)]
 
     def _decode(self, stretches: Sequence[Stretch]) -> Tensor:
         """Return the logits (n, V) of stretches of a token each, in memory that the next call with as many writes to."""
@@ -92,6 +94,11 @@ class CudaBackend(TorchBackend):
                 self._step = DecodeStep(self.model, [pool.held_on(self.model) for pool in self._layers])
             self._graphs[rows] = _Graph(self._step, rows)
         return self._graphs[rows].replay(stretches)
+
+
+def _single(stretch: Stretch) -> list[Stretch]:
+    """Return a stretch as stretches of a token each."""
+    return [Stretch([token], stretch.start + place, stretch.blocks) for place, token in enumerate(stretch.tokens)]
 
 
 def _rows_in_order(stretches: Sequence[Stretch], order: Sequence[int]) -> list[int]:

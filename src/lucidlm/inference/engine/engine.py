@@ -100,9 +100,7 @@ class Engine:
         accepted = dict.fromkeys((entry for entry, _ in plan), 0)  # how much of what was drafted the model chooses too
         places = accumulate((stretch.wanted for _, stretch in plan), initial=0)
         going = [
-            (entry, stretch, place)
-            for (entry, stretch), place in zip(plan, places, strict=False)
-            if len(stretch.tokens) - (stretch.wanted - 1) == entry.pending
+            (entry, stretch, place) for (entry, stretch), place in zip(plan, places, strict=False) if stretch.wanted
         ]
         written = [entry.row for entry, _, _ in going]
         for step in count():

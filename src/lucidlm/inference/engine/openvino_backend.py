@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import openvino
@@ -47,13 +48,31 @@ class OpenVINOBackend:
 
     def read(self, stretches: Sequence[Stretch]) -> Tensor:
         """See `Backend.read`."""
+        first: list[Stretch] = []
+        later: list[Stretch] = []  # what needs keys and values of a piece in `first`
+        order: list[tuple[list[Stretch], int]] = []  # of each wanted row, in which list and the how many-th there
+        rows = {id(first): 0, id(later): 0}
+        for stretch in stretches:
+            pieces = _pieces(stretch, self.block_size)
+            for place, piece in enumerate(pieces):
+                call = later if place and len(pieces[0].tokens) > 1 else first
+                call.append(piece)
+                order += [(call, rows[id(call)] + row) for row in range(piece.wanted)]
+                rows[id(call)] += piece.wanted
+        if not later:
+            return self._run(first)
+        logits = torch.cat((self._run(first), self._run(later)))
+        return logits[[row if call is first else rows[id(first)] + row for call, row in order]]
+
+    def _run(self, stretches: Sequence[Stretch]) -> Tensor:
         counts = np.array([len(one.tokens) for one in stretches])
         starts = np.array([one.start for one in stretches])
         ends = counts.cumsum()
-        positions = np.concatenate([np.arange(one.start, one.start + len(one.tokens)) for one in stretches])
         inputs = {
             "input_ids": np.concatenate([one.tokens for one in stretches]).astype(np.int64),
-            "position_ids": positions.astype(np.int64),
+            "position_ids": np.concatenate(
+                [np.arange(start, start + count) for start, count in zip(starts, counts, strict=True)]
+            ),
             "rows": np.concatenate(
                 [np.arange(end - one.wanted, end) for end, one in zip(ends, stretches, strict=True)]
             ),
@@ -67,3 +86,27 @@ class OpenVINOBackend:
             self._request.set_tensor(name, openvino.Tensor(value))
         self._request.infer()
         return torch.from_numpy(self._request.get_output_tensor(0).data.copy())
+
+
+def _pieces(stretch: Stretch, size: int) -> list[Stretch]:
+    """Return a stretch as what is given to the attention: several tokens of the prompt, then single ones.
+
+    One token is attended from by another kernel than several, which rounds otherwise, and in int8 the difference grows. So
+    which of the two computes a token must not depend on what was guessed, read again or found in the cache: tokens that
+    were written, or guessed, are pieces of their own, and so is a prompt's last one where it is the first of its block (the
+    blocks before it may have been in the cache).
+    """
+    end = len(stretch.tokens) - stretch.written
+    if stretch.wanted and end > 1 and (stretch.start + end) % size == 1:
+        end -= 1
+    borders = [0, *range(max(end, 1), len(stretch.tokens) + 1)]
+    last_wanted = len(stretch.tokens) - stretch.wanted
+    return [
+        Stretch(
+            stretch.tokens[first:last],
+            stretch.start + first,
+            stretch.blocks[: -(-(stretch.start + last) // size)],
+            max(0, last - max(first, last_wanted)),
+        )
+        for first, last in pairwise(borders)
+    ]

@@ -71,27 +71,33 @@ class Scheduler:
         planned: dict[Entry, tuple[int, list[int]]] = {}
         room, waiting = self.most_tokens, len(self.waiting)
         for entry in sorted(self.running, key=lambda one: one.pending > 1):
-            count = min(entry.pending, room)
+            count = self._chunk(entry, room)
             if count and entry in self.running and self._take(entry, entry.read + count, planned):
                 draft = self._draft(entry, room - count) if len(self.running) <= FEW else []
                 planned[entry] = count, draft
                 room -= count + len(draft)
         if len(self.waiting) == waiting:  # nobody had to give blocks back
-            while room and (entry := self._admit()) is not None:
-                count = min(entry.pending, room)
+            while room > 1 and (entry := self._admit()) is not None:
+                count = self._chunk(entry, room)
                 self.pool.take(entry.blocks, entry.read + count)
                 planned[entry] = count, []
                 room -= count
-        return [
-            (one, Stretch(one.tokens(one.read, one.read + count) + draft, one.read, list(one.blocks), 1 + len(draft)))
-            for one, (count, draft) in planned.items()
-        ]
+        return [(one, _stretch(one, count, draft)) for one, (count, draft) in planned.items()]
+
+    @staticmethod
+    def _chunk(entry: Entry, room: int) -> int:
+        """Return how many pending tokens are read next: as many as there is room for, but neither one nor all but one, so
+        that where a prompt is cut changes nothing: backends may compute a token alone by other kernels."""
+        if entry.pending <= room:
+            return entry.pending
+        count = room - (entry.pending - room == 1)
+        return count if count > 1 else 0
 
     def advance(self, entry: Entry, stretch: Stretch, accepted: int) -> None:
         """Note that a stretch has been read, of its draft the `accepted` first tokens, and make the blocks that are full by
         now known."""
         size, before = self.pool.size, entry.read // self.pool.size
-        entry.read += len(stretch.tokens) - (stretch.wanted - 1) + accepted
+        entry.read += len(stretch.tokens) - len(stretch.draft) + accepted
         for index in range(before, entry.read // size):
             tokens = entry.tokens(index * size, (index + 1) * size)
             entry.identity = self.pool.remember(entry.blocks[index], entry.identity, tokens)
@@ -152,3 +158,11 @@ class Scheduler:
         """Return whether `other` is still reading a prompt that begins as this one, whose blocks will be known soon."""
         size, ours, theirs = self.pool.size, entry.row.prompt, other.row.prompt
         return other.pending > 1 and len(ours) > size and ours[:size] == theirs[:size]
+
+
+def _stretch(entry: Entry, count: int, draft: list[int]) -> Stretch:
+    """Return the next `count` tokens of a sequence and its draft, as they are to be read."""
+    tokens = entry.tokens(entry.read, entry.read + count) + draft
+    wanted = 1 + len(draft) if count == entry.pending else 0
+    written = min(len(tokens), max(0, entry.read + len(tokens) - len(entry.row.prompt)))
+    return Stretch(tokens, entry.read, list(entry.blocks), wanted, written)
