@@ -118,3 +118,26 @@ def test_bf16_logits_are_as_near_to_fp32_as_pytorchs(tokenizer: Tokenizer, gpu: 
             found.append(backend.read([Stretch([7], 100, [0, 1, 2, 3])]).double())
     ours, theirs = ((one - found[2]).norm() / found[2].norm() for one in found[:2])
     assert ours < max(1.5 * theirs, 0.01)
+
+
+def test_guesses_are_rows_of_a_graph_and_change_nothing(tokenizer: Tokenizer, gpu: torch.device) -> None:
+    model = model_of(tokenizer, gpu)
+    with torch.no_grad():
+        model.lm_head.weight *= 0.01  # pyright: ignore[reportOptionalMemberAccess]  (a text that soon repeats itself)
+    texts, lengths = [], []
+    for drafts in (False, True):
+        backend = CudaBackend(model, 60)
+        decoded: list[int] = []
+        usual = backend._decode
+        backend._decode = lambda rows, usual=usual, decoded=decoded: (decoded.append(len(rows)), usual(rows))[1]
+        engine = Engine(backend, Sampler(300, tokenizer), drafts=drafts)
+        (row,) = start_rows(model.config, tokenizer, [LONG], SamplingConfig(temperature=0, length=150))
+        engine.add(row)
+        while engine.running or engine.waiting:
+            engine.step()
+        assert backend.works
+        texts.append(row.tokens)
+        lengths.append(max(decoded))
+    assert texts[0] == texts[1]
+    assert lengths[0] == 1
+    assert lengths[1] > 1

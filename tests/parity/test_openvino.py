@@ -174,3 +174,34 @@ def test_a_text_decides_about_int8(
         open_backend(model, config, 1, tokenizer)
     with pytest.raises(InputError, match="cannot be read as a text"):
         open_backend(model, config.changed(quantize_text=str(tmp_path / "none")), 1, tokenizer)
+
+
+@pytest.mark.parametrize("form", ["int8", "int4"])
+def test_rounded_weights_write_the_same_however_it_is_read(tokenizer: Tokenizer, form: Any) -> None:
+    model = make()
+    prompts = [
+        "the quick brown fox jumps over the lazy dog. " * 2,
+        "jumps",
+        "over the lazy dog. over the lazy",
+        "x" * 33,
+    ]
+    prompts += [prompts[0] + "the quick"]  # begins as another
+    config = SamplingConfig(temperature=0, length=90, logit_bias=((tokenizer.eos_id, -100.0),))
+
+    def written(texts: list[str], *, blocks: int = 40, **settings: Any) -> list[list[int]]:
+        engine = Engine(OpenVINOBackend(model, blocks, form), Sampler(320, tokenizer), **settings)
+        rows = start_rows(model.config, tokenizer, texts, config)
+        for row in rows:
+            engine.add(row)
+        for _ in range(3000):
+            if not (engine.running or engine.waiting):
+                return [row.tokens for row in rows]
+            engine.step()
+        raise AssertionError("the engine does not come to an end")
+
+    alone = [written([prompt], drafts=False)[0] for prompt in prompts]
+    assert [written([prompt], drafts=True)[0] for prompt in prompts] == alone
+    assert written(prompts, drafts=False) == alone
+    assert written(prompts, drafts=False, most_tokens=13) == alone
+    assert written(prompts, drafts=False, blocks=7) == alone  # some give their blocks back and are read again
+    assert written(prompts * 2, drafts=True, most_running=2) == alone * 2
