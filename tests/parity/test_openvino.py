@@ -205,3 +205,31 @@ def test_rounded_weights_write_the_same_however_it_is_read(tokenizer: Tokenizer,
     assert written(prompts, drafts=False, most_tokens=13) == alone
     assert written(prompts, drafts=False, blocks=7) == alone  # some give their blocks back and are read again
     assert written(prompts * 2, drafts=True, most_running=2) == alone * 2
+
+
+@pytest.mark.parametrize("form", ["none", "int8", "int4"])
+def test_the_bits_of_a_token_do_not_depend_on_what_is_read_with_it(form: Any) -> None:
+    backend, size = OpenVINOBackend(make(), 40, form), 32
+    generator = torch.Generator().manual_seed(0)
+    texts = [torch.randint(0, 320, (97,), generator=generator).tolist() for _ in range(6)]
+    places = [list(range(4 * row, 4 * row + 4)) for row in range(6)]
+
+    def read(row: int, start: int, end: int, wanted: int = 1, written: int = 0) -> Stretch:
+        return Stretch(texts[row][start:end], start, places[row][: -(-end // size)], wanted, written)
+
+    for row in range(6):
+        backend.read([read(row, 0, 70)])
+    alone = torch.cat([backend.read([read(row, 70, 71)]) for row in range(6)])
+    together = backend.read([read(row, 70, 71) for row in range(6)])
+    assert torch.equal(together, alone)
+    beside_a_prompt = backend.read([read(0, 70, 71), Stretch(texts[1][:40], 0, [30, 31])])
+    assert torch.equal(beside_a_prompt[:1], alone[:1])
+    one_by_one = [backend.read([read(0, place, place + 1)]) for place in range(71, 76)]
+    guessed = backend.read([read(0, 71, 76, wanted=5, written=5)])
+    assert torch.equal(guessed, torch.cat(one_by_one))
+    read_again = backend.read([read(0, 0, 76, wanted=1, written=6)])
+    assert torch.equal(read_again, one_by_one[-1])
+    whole = backend.read([read(2, 0, 97)])
+    parts = [(0, 40), (40, 64), (64, 97)]
+    assert torch.equal([backend.read([read(2, *part)]) for part in parts][-1], whole)
+    assert torch.equal(backend.read([read(2, 96, 97)]), whole)  # the blocks before it were in the cache

@@ -31,10 +31,11 @@ class OpenVINOBackend:
 
     def __init__(self, model: LanguageModel, blocks: int, form: Form = "int8") -> None:
         self.blocks, exact = blocks, form == "none"
+        self._threads = torch.get_num_threads()
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_NUM_THREADS": self._threads,
             "INFERENCE_PRECISION_HINT": "f32",
             "KV_CACHE_PRECISION": "f32" if exact else "f16",
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0 if exact else 32,
@@ -44,7 +45,7 @@ class OpenVINOBackend:
         for place in compiled.inputs:
             if place.any_name.startswith(("key_cache.", "value_cache.")):
                 shape = [size.get_length() for size in list(place.partial_shape)[1:]]
-                self._request.set_tensor(place, openvino.Tensor(place.element_type, Shape([blocks, *shape])))
+                self._request.set_tensor(place, openvino.Tensor(place.element_type, Shape([blocks + 1, *shape])))
 
     def read(self, stretches: Sequence[Stretch]) -> Tensor:
         """See `Backend.read`."""
@@ -65,6 +66,9 @@ class OpenVINOBackend:
         return logits[[row if call is first else rows[id(first)] + row for call, row in order]]
 
     def _run(self, stretches: Sequence[Stretch]) -> Tensor:
+        if len(stretches) < self._threads and all(len(one.tokens) == 1 for one in stretches):
+            # Fewer single tokens than threads are attended from by a third kernel, but not beside a prompt.
+            stretches = [*stretches, Stretch([0, 0], 0, [self.blocks], wanted=0)]
         counts = np.array([len(one.tokens) for one in stretches])
         starts = np.array([one.start for one in stretches])
         ends = counts.cumsum()
