@@ -6,6 +6,7 @@ import ast
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -87,10 +88,9 @@ def parse(words: list[str]) -> None:
     command.make_context(command.name, list(words)).close()
 
 
-def options(command: object) -> set[str]:
-    found = {
-        option for parameter in getattr(command, "params", ()) for option in parameter.opts + parameter.secondary_opts
-    }
+def options(command: Any) -> set[str]:
+    parameters = command.get_params(typer.Context(command))  # some are made when they are first asked for
+    found = {option for parameter in parameters for option in parameter.opts + parameter.secondary_opts}
     return found.union({"--help"}, *(options(inner) for inner in getattr(command, "commands", {}).values()))
 
 

@@ -92,7 +92,9 @@ class Page:
         return self.all(selector)[0]
 
     def text(self, selector: str) -> str:
-        return self.one(selector).text
+        self.one(selector)
+        # Looked up and read at once: what is live may be drawn anew in between.
+        return self.browser.execute_script("return document.querySelector(arguments[0])?.innerText ?? ''", selector)
 
     def wait(self, condition: Callable[[], Any]) -> None:
         wait_until(condition)

@@ -80,7 +80,7 @@ class SamplingConfig(Config):
 
 
 class SamplingSettings(TypedDict, total=False):
-    """The fields of `SamplingConfig` but for the length, as keywords: for editors and type checkers."""
+    """The fields of `SamplingConfig` but for length and log-probabilities, as keywords: for editors and type checkers."""
 
     temperature: float
     top_k: int

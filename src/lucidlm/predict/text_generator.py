@@ -74,6 +74,7 @@ class TextGenerator(TextModel[LanguageModel]):
 def _sampling(max_new_tokens: int, settings: SamplingSettings) -> SamplingConfig:
     """Return the settings of a call, checked."""
     fields: dict[str, Any] = {**settings}
-    known = SamplingConfig.model_fields.keys() - {"length"} | {"max_new_tokens"}
+    # Texts are all that is returned, so nothing is kept beside them.
+    known = SamplingConfig.model_fields.keys() - {"length", "logprobs"} | {"max_new_tokens"}
     require_known(fields, known)
     return SamplingConfig(length=require_count(max_new_tokens, "max_new_tokens"), **fields)

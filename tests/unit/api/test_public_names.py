@@ -92,7 +92,7 @@ def test_keywords_are_the_flags_of_the_command(name: str) -> None:
         (settings.FinetuneSettings, FinetuneConfig, settings.FINETUNE, {"task", "model", "data", "lora", "loop"}),
         (settings.LabelCurveSettings, LabelCurveConfig, settings.FIELDS, {"task", "model", "data", "test_data"}),
         (settings.EvaluateSettings, EvaluateConfig, settings.FIELDS, {"task", "data"}),
-        (SamplingSettings, SamplingConfig, {}, {"length"}),
+        (SamplingSettings, SamplingConfig, {}, {"length", "logprobs"}),
     ],
 )
 def test_keywords_are_the_fields_of_the_configuration(
