@@ -61,7 +61,7 @@ def main() -> None:
             schemathesis = Path(sys.executable).with_name("schemathesis")
             asked = ["run", f"{url}/openapi.json", "--max-examples", str(args.examples), "--seed", str(args.seed)]
             asked += ["--checks", "not_a_server_error", "--request-timeout", "30", "--workers", "2", "--no-color"]
-            done = subprocess.run([str(schemathesis), *asked], capture_output=True, text=True)
+            done = subprocess.run([str(schemathesis), *asked], capture_output=True, text=True, cwd=folder)
             found = Counter[str]()
             for line in httpx.get(f"{url}/metrics").text.splitlines():
                 if line.startswith("lucidlm_requests_total{"):
