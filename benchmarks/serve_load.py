@@ -17,7 +17,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,15 +64,11 @@ def commands(path: Path, exported: Path) -> dict[str, Callable[[int], tuple[list
     found: dict[str, Callable[[int], tuple[list[str], str]]] = {}
     if find_spec("openvino") is not None:
         found["lucidlm, OpenVINO"] = ours
-    found["lucidlm, PyTorch"] = partial(_with, ours, ("--backend", "torch"))
+    found["lucidlm, PyTorch"] = lambda port: ours(port, "--backend", "torch")
     if find_spec("xllamacpp") is not None:
         found[f"llama.cpp (xllamacpp {_version('xllamacpp')})"] = llama_cpp
     found[f"transformers {_version('transformers')}"] = transformers
     return found
-
-
-def _with(ours: Callable[..., tuple[list[str], str]], options: tuple[str, ...], port: int) -> tuple[list[str], str]:
-    return ours(port, *options)
 
 
 def _version(package: str) -> str:

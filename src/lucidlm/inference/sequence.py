@@ -179,8 +179,7 @@ def start_rows(
         raise TypeError("prompts is a list of prompts, not one string")
     if not model.causal:
         raise InputError("a masked language model fills gaps; it cannot continue a text", fix="Use a causal model.")
-    if beyond := [token for token, _ in config.logit_bias if not 0 <= token < model.vocab_size]:
-        raise InputError(f"there is no token {beyond[0]} in a vocabulary of {model.vocab_size:,}", where="logit_bias")
+    _refuse_unknown([token for token, _ in config.logit_bias], model.vocab_size, "logit_bias")
     rows, context = [], model.context_length
     samples: Counter[tuple[int, ...]] = Counter()
     all_ends = ends_of(tokenizer, ends, model.vocab_size)

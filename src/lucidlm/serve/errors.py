@@ -55,6 +55,11 @@ class ApiError(Exception):
         return JSONResponse(self.body, self.status, self.headers)
 
 
+def queue_full(message: str, seconds: int) -> ApiError:
+    """Return the error of a request that may come again after some seconds."""
+    return ApiError(message, status=429, code="queue_full", headers={"Retry-After": str(seconds)})
+
+
 def as_api_error(error: BaseException) -> ApiError:
     """Return any error as one that is told; of what is our fault only that it is, and the rest is logged."""
     if isinstance(error, ApiError):

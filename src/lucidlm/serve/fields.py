@@ -30,19 +30,21 @@ Text = Annotated[str, AfterValidator(_whole)]
 """Text that can be encoded."""
 
 
-class Body(BaseModel):
-    """A request's body: fields that are not known are refused, and so are values of another type."""
+class Strict(BaseModel):
+    """What is read: fields that are not known are refused, and so are values of another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class Body(Strict):
+    """A request's body."""
 
     model: Text | None = Field(default=None, description="A served model's name; may be left out where there is one.")
     user: Text | None = Field(default=None, description="Who asks; of no consequence.")
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Strict):
     """What a stream holds beside the text."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     include_usage: bool = Field(default=False, description="Send the counts of tokens at the end.")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from asyncio import Lock, to_thread
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanEx
 from lucidlm.predict.embedder import TextEmbedder
 from lucidlm.predict.pair_classifier import PairScorer
 from lucidlm.serve.config import ServeConfig
-from lucidlm.serve.errors import ApiError
+from lucidlm.serve.errors import ApiError, queue_full
 from lucidlm.serve.task_kinds import TaskKind, kind_of
 from lucidlm.serve.writing import ServedWriter
 from lucidlm.tasks import tasks
@@ -31,6 +32,23 @@ T = TypeVar("T")
 
 MOST_CALLS = 32
 """Calls of a model's predictor that are running or wait for it; they are answered one after the other."""
+
+
+class _Turns:
+    """Calls that are made one after the other, and how many are running or wait."""
+
+    def __init__(self) -> None:
+        self.taken, self._lock = 0, Lock()
+
+    @asynccontextmanager
+    async def next(self) -> AsyncIterator[None]:
+        """Wait until all that came before are done."""
+        self.taken += 1
+        try:
+            async with self._lock:
+                yield
+        finally:
+            self.taken -= 1
 
 
 @dataclass(frozen=True)
@@ -55,8 +73,7 @@ class ServedModel:
     embedder: TextEmbedder | None = None
     task: tuple[str, TaskKind] | None = None
     predictor: Predictor[Any, Any] | None = None
-    _calls: list[int] = field(default_factory=lambda: [0])
-    _turn: Lock = field(default_factory=Lock)
+    _turns: _Turns = field(default_factory=_Turns)
 
     @property
     def abilities(self) -> list[str]:
@@ -82,15 +99,10 @@ class ServedModel:
         ------
         ApiError: too many are waiting already.
         """
-        if self._calls[0] >= MOST_CALLS:
-            message = f"{self._calls[0]} calls of {self.name} are waiting: come again later"
-            raise ApiError(message, status=429, code="queue_full", headers={"Retry-After": "1"})
-        self._calls[0] += 1
-        try:
-            async with self._turn:
-                return await to_thread(answer)
-        finally:
-            self._calls[0] -= 1
+        if self._turns.taken >= MOST_CALLS:
+            raise queue_full(f"{self._turns.taken} calls of {self.name} are waiting: come again later", 1)
+        async with self._turns.next():
+            return await to_thread(answer)
 
 
 class Models:
@@ -104,7 +116,7 @@ class Models:
     def __init__(self, served: Mapping[str, ServedModel]) -> None:
         self._served = dict(served)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._served.values())
 
     def named(self, name: str | None) -> ServedModel:

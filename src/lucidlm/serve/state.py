@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
-from fastapi.responses import JSONResponse
 
 from lucidlm.inference.sequence import SequenceState
 from lucidlm.serve.config import ServeConfig
@@ -52,11 +51,6 @@ class ServerState:
             if self.config.log_texts:
                 texts = [row.text for row in rows]
                 note |= {"prompts": [model.tokenizer.decode(row.prompt, False) for row in rows], "written": texts}
-
-    @staticmethod
-    def json(answer: dict[str, Any]) -> JSONResponse:
-        """Return an answer as a response."""
-        return JSONResponse(answer)
 
 
 def state_of(request: Request) -> ServerState:

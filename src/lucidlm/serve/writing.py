@@ -14,10 +14,10 @@ from lucidlm.inference.engine.opening import open_backend
 from lucidlm.inference.sampler import Sampler, sampling_of
 from lucidlm.inference.sequence import SequenceState, start_rows
 from lucidlm.model.heads import LanguageModel
-from lucidlm.serve.errors import ApiError, as_api_error
+from lucidlm.serve.errors import as_api_error, queue_full
 from lucidlm.tokenize.tokenizer import Tokenizer
 
-RETRY_AFTER = "2"
+RETRY_AFTER = 2
 """Seconds after which a request that was turned away may come again."""
 
 
@@ -91,7 +91,7 @@ class ServedWriter:
         """
         if self._taken + len(rows) > self._most:
             message = f"{self._taken:,} texts are being written or wait for it: come again later"
-            raise ApiError(message, status=429, code="queue_full", headers={"Retry-After": RETRY_AFTER})
+            raise queue_full(message, RETRY_AFTER)
         self._taken += len(rows)
         heard = asyncio.Queue[tuple[int, News]]()
         read, left = [0] * len(rows), len(rows)

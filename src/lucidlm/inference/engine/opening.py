@@ -67,17 +67,14 @@ def open_backend(
         exact, rounded = TorchBackend(model, _blocks(model, 1)), OpenVINOBackend(model, blocks, "int8")
         loss = nats(rounded, windows) / nats(exact, windows) - 1
         chosen = loss < MOST_LOSS
-        log(f"int8 costs {loss:+.2%} bits per byte on {config.quantize_text}, so weights are {_named(chosen)}")
+        held = "in int8" if chosen else "left as they are"
+        log(f"int8 costs {loss:+.2%} bits per byte on {config.quantize_text}, so weights are {held}")
         return rounded if chosen else OpenVINOBackend(model, blocks, "none")
     usual = "int8" if count_parameters(model.config) >= LARGE else "none"
     form = usual if config.quantize == "auto" else config.quantize
     if form != "none":
         log(f"writing with OpenVINO, weights in {form} (--quantize none: as they are)")
     return OpenVINOBackend(model, blocks, form)
-
-
-def _named(rounded: bool) -> str:
-    return "in int8" if rounded else "left as they are"
 
 
 def _on_gpu(model: LanguageModel, config: EngineConfig, sequences: int) -> Backend:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import field_validator
 
 from lucidlm.serve.errors import ApiError
-from lucidlm.serve.fields import Text
+from lucidlm.serve.fields import Strict, Text
 from lucidlm.serve.models import ServedModel
 from lucidlm.tokenize.chat_check import refuse_unwritten
 from lucidlm.tokenize.conversation import Chat, Message
@@ -16,19 +16,15 @@ from lucidlm.tokenize.conversation import Chat, Message
 MOST_MESSAGES = 4096
 
 
-class Part(BaseModel):
+class Part(Strict):
     """A part of a message: text, as nothing else can be read here."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["text", "input_text", "output_text"]
     text: Text
 
 
-class FunctionCall(BaseModel):
+class FunctionCall(Strict):
     """What an assistant calls, and with which arguments, as JSON."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     name: Text
     arguments: Text
@@ -45,20 +41,16 @@ class FunctionCall(BaseModel):
         return arguments
 
 
-class ToolCall(BaseModel):
+class ToolCall(Strict):
     """A call in an earlier reply."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     id: Text
     type: Literal["function"] = "function"
     function: FunctionCall
 
 
-class ChatMessage(BaseModel):
+class ChatMessage(Strict):
     """A turn of a conversation."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | list[Part] | None = None
@@ -85,10 +77,8 @@ class ChatMessage(BaseModel):
         return Message("system" if self.role == "developer" else self.role, said, also)
 
 
-class Function(BaseModel):
+class Function(Strict):
     """What can be called: its name and, as a JSON schema, its arguments."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     name: Text
     description: Text | None = None
@@ -103,10 +93,8 @@ class Function(BaseModel):
         return strict
 
 
-class Tool(BaseModel):
+class Tool(Strict):
     """Something that the assistant may call."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["function"]
     function: Function

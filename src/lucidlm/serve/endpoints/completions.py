@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from pydantic import Field, field_validator
 
 from lucidlm.inference.sequence import SequenceState
@@ -73,7 +73,7 @@ async def completions(asked: CompletionRequest, request: Request) -> Response:
     written = state.watched(request, model, rows, read)
     if asked.stream:
         return await sent(request, answer.events(written, asked.wants_usage), state.config.timeout)
-    return state.json(await unless_gone(request, answer.whole(written), state.config.timeout))
+    return JSONResponse(await unless_gone(request, answer.whole(written), state.config.timeout))
 
 
 class _Completion:

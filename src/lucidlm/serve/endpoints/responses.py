@@ -10,14 +10,14 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from fastapi.responses import JSONResponse, Response
+from pydantic import Field, field_validator
 
 from lucidlm.inference.sequence import SequenceState
 from lucidlm.serve.endpoints.chat import reply_rows
 from lucidlm.serve.endpoints.chat_fields import MOST_MESSAGES, ChatMessage, Part, chat_prompt
 from lucidlm.serve.events import event, sent, unless_gone
-from lucidlm.serve.fields import Body, SamplingBody, Text
+from lucidlm.serve.fields import Body, SamplingBody, Strict, Text
 from lucidlm.serve.models import ServedModel
 from lucidlm.serve.state import state_of
 from lucidlm.serve.writing import Written
@@ -25,10 +25,8 @@ from lucidlm.serve.writing import Written
 router = APIRouter()
 
 
-class InputItem(BaseModel):
+class InputItem(Strict):
     """A turn of a conversation."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["message"] = "message"
     role: Literal["system", "developer", "user", "assistant"]
@@ -79,7 +77,7 @@ async def responses(asked: ResponsesRequest, request: Request) -> Response:
     written = state.watched(request, model, [row], len(ids))
     if asked.stream:
         return await sent(request, answer.events(written), state.config.timeout)
-    return state.json(await unless_gone(request, answer.whole(written), state.config.timeout))
+    return JSONResponse(await unless_gone(request, answer.whole(written), state.config.timeout))
 
 
 class _Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 
 from lucidlm.serve.errors import ApiError
 from lucidlm.serve.events import unless_gone
@@ -35,7 +35,7 @@ def _add(router: APIRouter, task: str, kind: TaskKind) -> None:
         results = await unless_gone(
             request, model.call(lambda: kind.answer(model.predictor, columns)), state.config.timeout
         )
-        return state.json({"object": "list", "model": model.name, "task": task, "results": results})
+        return JSONResponse({"object": "list", "model": model.name, "task": task, "results": results})
 
     answer.__annotations__["asked"] = body
     name = task.replace("-", " ")

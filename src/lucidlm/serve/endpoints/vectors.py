@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 
 from lucidlm.predict.pair_classifier import PairScorer
@@ -62,7 +62,7 @@ async def embeddings(asked: EmbeddingsRequest, request: Request) -> Response:
         for index, vector in enumerate(vectors)
     ]
     usage = {"prompt_tokens": read, "total_tokens": read}
-    return state.json({"object": "list", "data": data, "model": model.name, "usage": usage})
+    return JSONResponse({"object": "list", "data": data, "model": model.name, "usage": usage})
 
 
 @router.post("/v1/rerank")
@@ -81,7 +81,7 @@ async def rerank(asked: RerankRequest, request: Request) -> Response:
     if asked.return_documents:
         for result in results:
             result["document"] = {"text": asked.documents[result["index"]]}
-    return state.json({"object": "list", "model": model.name, "results": results})
+    return JSONResponse({"object": "list", "model": model.name, "results": results})
 
 
 def _scores(model: ServedModel, asked: RerankRequest) -> np.ndarray:

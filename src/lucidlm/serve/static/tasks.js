@@ -1,7 +1,8 @@
 // A panel for each task that a model was tuned for.
 
 import { post } from "./api.js";
-import { announce, make } from "./dom.js";
+import { make } from "./dom.js";
+import { askOnce } from "./form.js";
 import { taskName, word } from "./words.js";
 
 const TITLES = { text: "text", other: "otherText", question: "question", context: "context" };
@@ -12,29 +13,12 @@ export function taskPanel(model, task) {
     const input = make("textarea", { id: `task-${field}`, rows: field === "question" ? 2 : 5, required: true });
     return { field, input, label: make("label", { htmlFor: input.id }, word(TITLES[field] ?? field)) };
   });
-  const result = make("div", { className: "result" });
-  const button = make("button", { type: "submit", className: "main" }, word("run"));
-  const answer = async (event) => {
-    event.preventDefault();
-    button.disabled = true;
-    try {
-      const values = Object.fromEntries(inputs.map(({ field, input }) => [field, input.value]));
-      const { results } = await post(`/v1/tasks/${task}`, { model: model.id, ...values });
-      result.replaceChildren(...shown(results[0], values));
-      announce(word("answered", result.textContent));
-    } catch (error) {
-      result.replaceChildren(make("p", { className: "error", role: "alert" }, word("failed", error.message)));
-    } finally {
-      button.disabled = false;
-    }
+  const answer = async () => {
+    const values = Object.fromEntries(inputs.map(({ field, input }) => [field, input.value]));
+    const { results } = await post(`/v1/tasks/${task}`, { model: model.id, ...values });
+    return { elements: shown(results[0], values) };
   };
-  const form = make(
-    "form",
-    { className: "ask", onsubmit: answer },
-    ...inputs.flatMap(({ label, input }) => [label, input]),
-    make("div", { className: "row" }, button),
-  );
-  return { element: make("section", { className: "card", "aria-label": taskName(task) }, form, result) };
+  return askOnce(taskName(task), "run", inputs.flatMap(({ label, input }) => [label, input]), answer);
 }
 
 function shown(found, asked) {
