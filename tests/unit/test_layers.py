@@ -19,6 +19,7 @@ LAYERS = (
     {"model"},
     {"checkpoint"},
     {"inference"},
+    {"control"},
     {"predict"},
     {"interop"},
     {"metrics"},

@@ -9,6 +9,7 @@ from lucidlm.inference.engine.backend import Backend
 from lucidlm.inference.engine.engine import MOST_RUNNING, Engine
 from lucidlm.inference.engine.opening import open_backend
 from lucidlm.inference.engine.torch_backend import BLOCK, TorchBackend
+from lucidlm.inference.logits_processor import MakeProcessors
 from lucidlm.inference.sampler import Sampler
 from lucidlm.inference.sequence import Generation, SequenceState, start_rows
 from lucidlm.model.heads import LanguageModel
@@ -39,14 +40,18 @@ class Writer:
         on_text: OnText | None = None,
         *,
         ends: Collection[int] = (),
+        processors: MakeProcessors | None = None,
     ) -> list[Generation]:
         """Continue each of `prompts`; see `generate`."""
-        rows = _rows(self.model, self.tokenizer, prompts, config, ends)
+        rows = _rows(self.model, self.tokenizer, prompts, config, ends, processors)
         return _generations(self._engine, self.model, rows, on_text)
 
-    def stream(self, prompt: str | list[int], config: SamplingConfig) -> Iterator[str]:
+    def stream(
+        self, prompt: str | list[int], config: SamplingConfig, *, processors: MakeProcessors | None = None
+    ) -> Iterator[str]:
         """Yield the continuation of `prompt` piece by piece; see `stream`."""
-        return _pieces(self._engine, self.model, _rows(self.model, self.tokenizer, [prompt], config))
+        rows = _rows(self.model, self.tokenizer, [prompt], config, processors=processors)
+        return _pieces(self._engine, self.model, rows)
 
 
 def generate(
@@ -57,6 +62,7 @@ def generate(
     on_text: OnText | None = None,
     *,
     ends: Collection[int] = (),
+    processors: MakeProcessors | None = None,
 ) -> list[Generation]:
     """Continue each of `prompts`, texts or token ids, together; an empty one begins a new document. PyTorch computes.
 
@@ -65,21 +71,27 @@ def generate(
     Parameters
     ----------
     ends: tokens that end a text besides those of the tokenizer and the model.
+    processors: makes what changes the logits of each text, such as what holds it to a form (`lucidlm.control`).
 
     Raises
     ------
     InputError: a prompt is longer than the model's context or holds a token that the model has no row for; the model is
-        not causal.
+        not causal; a text cannot be what it is held to.
     """
-    rows = _rows(model, tokenizer, prompts, config, ends)
+    rows = _rows(model, tokenizer, prompts, config, ends, processors)
     return _generations(_engine_for(model, tokenizer, rows), model, rows, on_text)
 
 
 def stream(
-    model: LanguageModel, tokenizer: Tokenizer, prompt: str | list[int], config: SamplingConfig
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompt: str | list[int],
+    config: SamplingConfig,
+    *,
+    processors: MakeProcessors | None = None,
 ) -> Iterator[str]:
     """Yield the continuation of `prompt` piece by piece; joined, the pieces are the text that `generate` returns."""
-    rows = _rows(model, tokenizer, [prompt], config)
+    rows = _rows(model, tokenizer, [prompt], config, processors=processors)
     return _pieces(_engine_for(model, tokenizer, rows), model, rows)
 
 
@@ -89,8 +101,9 @@ def _rows(
     prompts: Sequence[str | list[int]],
     config: SamplingConfig,
     ends: Collection[int] = (),
+    processors: MakeProcessors | None = None,
 ) -> list[SequenceState]:
-    return start_rows(model.config, tokenizer, prompts, config, [*model.generation.ends, *ends])
+    return start_rows(model.config, tokenizer, prompts, config, [*model.generation.ends, *ends], processors)
 
 
 def _engine(model: LanguageModel, tokenizer: Tokenizer, backend: Backend) -> Engine:
@@ -130,6 +143,8 @@ def _write(engine: Engine, model: LanguageModel, rows: Sequence[SequenceState]) 
             engine.step()
             yield from _new(rows)
         yield from _new(rows)  # another may have let them end
+        if (failure := next((row.failure for row in rows if row.failure is not None), None)) is not None:
+            raise failure
     finally:  # nobody may want to hear the rest
         for row in rows:
             engine.cancel(row)

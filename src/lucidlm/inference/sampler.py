@@ -83,6 +83,9 @@ class Sampler:
         """
         watched = [place for place, row in enumerate(rows) if row.config.logprobs is not None]
         logprobs = logits[watched].log_softmax(-1) if watched else None
+        held = [(place, row) for place, row in enumerate(rows) if row.processors]
+        for place, row in held:
+            row.process(logits[place])
         alike: dict[int, list[int]] = defaultdict(list)  # by identity: to hash every row's settings takes longer
         for place, row in enumerate(rows):
             alike[id(row.choice)].append(place)
@@ -93,6 +96,8 @@ class Sampler:
             tokens = self._choose([rows[place] for place in places], some, config, ends).tolist()
             for place, token in zip(places, tokens, strict=True):
                 chosen[place] = token
+        for place, row in held:
+            chosen[place] = row.settle(chosen[place])
         if logprobs is not None:
             for place, found in zip(watched, logprobs, strict=True):
                 rows[place].likelihoods.append(likelihood(found, chosen[place], rows[place].config.logprobs or 0))

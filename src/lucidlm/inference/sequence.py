@@ -9,18 +9,20 @@ from functools import cached_property, lru_cache
 from typing import Literal
 
 import torch
+from torch import Tensor
 
-from lucidlm.core.errors import InputError
+from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.seeds import torch_generator
 from lucidlm.inference.config import SamplingConfig
 from lucidlm.inference.end_of_text import ends_of
+from lucidlm.inference.logits_processor import LogitsProcessor, MakeProcessors
 from lucidlm.model.config import ModelConfig
 from lucidlm.tokenize.embedding_rows import refuse_beyond
 from lucidlm.tokenize.tokenizer import Tokenizer
 
-Reason = Literal["eos", "stop", "length", "context", "cancelled"]
-"""Why a text ended: the model said so, a stop string came, the length asked for or the model's context was full, or nobody
-wanted more of it."""
+Reason = Literal["eos", "stop", "complete", "length", "context", "cancelled", "failed"]
+"""Why a text ended: the model said so, a stop string came, what it is held to left nothing to add, the length asked for or
+the model's context was full, nobody wanted more of it, or what it is held to could not be met."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class SequenceState:
     room: the most tokens that may be chosen.
     ends: the tokens that end the text.
     sample: which of several texts for this prompt it is: each has randomness of its own.
+    processors: what changes its logits, in this order.
     """
 
     def __init__(
@@ -73,12 +76,15 @@ class SequenceState:
         room: int,
         ends: frozenset[int],
         sample: int = 0,
+        processors: Sequence[LogitsProcessor] = (),
     ) -> None:
         self.index, self.prompt, self.ends = index, prompt, ends
         self.config, self._sample = config, sample
         self.tokens: list[int] = []
         self.likelihoods: list[Likelihood] = []
         self.reason: Reason | None = None
+        self.failure: LucidError | None = None
+        self.processors = processors
         self.limit = min(config.length, room)
         self._at_limit: Reason = "length" if config.length <= room else "context"
         self._stop = config.stop
@@ -105,6 +111,21 @@ class SequenceState:
         """What follows the prompt by now; the end of it may turn out to be a stop string's."""
         return self._text
 
+    def process(self, logits: Tensor) -> None:
+        """Let its processors change the logits (V,) of the next token; where one cannot, the text ends, with a `failure`."""
+        try:
+            for processor in self.processors:
+                processor.process(logits)
+        except LucidError as error:
+            self.reason, self.failure = "failed", error
+            logits.zero_()  # one is chosen for nothing, but NaN would not do
+
+    def settle(self, token: int) -> int:
+        """Return the next token, which was chosen to be `token`."""
+        for processor in self.processors:
+            token = processor.settle(token, self.limit - len(self.tokens) - 1)
+        return token
+
     def push(self, token: int) -> None:
         """Add the next token; `take` then has the text that it makes certain."""
         self.tokens.append(token)
@@ -114,10 +135,17 @@ class SequenceState:
             self._text, self.reason = self._text[:found], "stop"
         elif token in self.ends:
             self.reason = "eos"
+        elif self._is_complete(token):
+            self.reason = "complete"
         elif len(self.tokens) == self.limit:
             self.reason = self._at_limit
         watching = self._stop and self.reason is None
         self._certain = self._in_text(len(self._watched) - self._may_be_stop()) if watching else len(self._text)
+
+    def _is_complete(self, token: int) -> bool:
+        for processor in self.processors:
+            processor.push(token)
+        return any(processor.complete for processor in self.processors)
 
     def take(self) -> str:
         """Return the text that has become certain since this was last called, which may be none."""
@@ -170,6 +198,7 @@ def start_rows(
     prompts: Sequence[str | list[int]],
     config: SamplingConfig,
     ends: Collection[int] = (),
+    processors: MakeProcessors | None = None,
 ) -> list[SequenceState]:
     """Return the prompts as rows, for a model of this configuration, `ends` being what its files say of ends of text.
 
@@ -199,7 +228,8 @@ def start_rows(
             )
         # The last token to be chosen is never read, so it may stand just past the context.
         key = tuple(ids)
-        rows.append(SequenceState(index, ids, tokenizer, config, context - len(ids) + 1, all_ends, samples[key]))
+        own = () if processors is None else processors(ids, all_ends)
+        rows.append(SequenceState(index, ids, tokenizer, config, context - len(ids) + 1, all_ends, samples[key], own))
         samples[key] += 1
     return rows
 

@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
+from lucidlm.control.config import ConstraintConfig
+from lucidlm.control.constraint import ConstraintCompiler
 from lucidlm.inference.config import EngineConfig, SamplingConfig
 from lucidlm.inference.engine.engine import Engine
 from lucidlm.inference.engine.loop import EngineLoop, News
@@ -57,6 +59,7 @@ class ServedWriter:
         self.defaults = SamplingConfig(**sampling_of(model.generation.fields))
         backend = open_backend(model, config, max_running, tokenizer)
         self.engine = Engine(backend, Sampler(model.config.vocab_size, tokenizer), most_running=max_running)
+        self._constraints = ConstraintCompiler(tokenizer, model.config.vocab_size)
         self._loop = EngineLoop(self.engine)
         self._mailbox = _Mailbox()
         self._most, self._taken = max_running + max_waiting, 0
@@ -72,15 +75,21 @@ class ServedWriter:
         return self._loop.healthy
 
     def rows(
-        self, prompts: Sequence[str | list[int]], sampling: SamplingConfig, ends: Sequence[int] = ()
+        self,
+        prompts: Sequence[str | list[int]],
+        sampling: SamplingConfig,
+        constraint: ConstraintConfig,
+        ends: Sequence[int] = (),
     ) -> list[SequenceState]:
-        """Return prompts as sequences that can be written.
+        """Return prompts as sequences that can be written; to compile a large constraint may take a second.
 
         Raises
         ------
-        InputError: a prompt does not fit, or holds a token that the model has no row for.
+        InputError: a prompt does not fit, or holds a token that the model has no row for; the constraint is none.
         """
-        return start_rows(self.model.config, self.tokenizer, prompts, sampling, [*self.model.generation.ends, *ends])
+        all_ends = [*self.model.generation.ends, *ends]
+        processors = self._constraints.processors(constraint)
+        return start_rows(self.model.config, self.tokenizer, prompts, sampling, all_ends, processors)
 
     async def write(self, rows: Sequence[SequenceState]) -> AsyncGenerator[Written, None]:
         """Yield what becomes of `rows`, until all have ended; whoever stops listening ends them.

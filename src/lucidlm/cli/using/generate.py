@@ -7,13 +7,24 @@ from typing import Annotated, Any
 import typer
 
 from lucidlm.cli.from_config import add_command
-from lucidlm.cli.using.sampling import ENGINE, SAMPLING, Source, configurations, input_lines, open_writer, text_given
+from lucidlm.cli.using.sampling import (
+    CONSTRAINT,
+    ENGINE,
+    SAMPLING,
+    Source,
+    configurations,
+    constraint_config,
+    input_lines,
+    open_writer,
+    text_given,
+)
 
 SHOWN = (
     "model",
     "prompts",
     "length",
     *SAMPLING,
+    *CONSTRAINT,
     "special",
     "seed",
     "device",
@@ -43,18 +54,25 @@ def generate(
       lucidlm generate model "The quick brown fox"
       lucidlm generate model "This film" "The acting" --length 60 --temperature 0.7
       echo "Once upon a time" | lucidlm generate model --top-k 40 --stop "The end"
+      lucidlm generate model "A dull film. Verdict:" --choices " good" --choices " bad"
+      lucidlm generate model "A person as JSON: " --json-schema person.json
     """
+    from lucidlm.control.constraint import ConstraintCompiler
     from lucidlm.inference.config import SamplingConfig
 
+    held = constraint_config(settings)
     writer = open_writer(model, settings)
+    processors = ConstraintCompiler(writer.tokenizer, writer.model.config.vocab_size).processors(held)
     texts = [text_given(prompt, "PROMPTS") for prompt in prompts or ()] or ["".join(input_lines()).rstrip("\n")]
     sampling = SamplingConfig(**settings)
     prompts_read = [writer.tokenizer.encode_prompt(text, special=special) for text in texts]
     if len(texts) > 1:
-        for text, written in zip(texts, writer.generate(prompts_read, sampling), strict=True):
+        for text, written in zip(texts, writer.generate(prompts_read, sampling, processors=processors), strict=True):
             print(text + written.text)
         return
-    pieces = writer.stream(prompts_read[0], sampling)  # refuses what it refuses before anything is printed
+    pieces = writer.stream(
+        prompts_read[0], sampling, processors=processors
+    )  # refuses what it refuses before anything is printed
     print(texts[0], end="", flush=True)
     for piece in pieces:
         print(piece, end="", flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from lucidlm.core.errors import InputError
 
 if TYPE_CHECKING:
+    from lucidlm.control.config import ConstraintConfig
     from lucidlm.core.config import Config
     from lucidlm.inference.config import SamplingConfig
     from lucidlm.inference.decode import Writer
@@ -22,6 +24,9 @@ SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "sto
 """The settings of sampling that these commands show, in the order of their help."""
 
 
+CONSTRAINT = ("choices", "regex", "json_schema", "grammar", "required", "forbidden")
+"""What a text has to be, likewise."""
+
 ENGINE = ("backend", "quantize", "quantize_text")
 """What says how the model is run, likewise."""
 
@@ -29,9 +34,34 @@ ENGINE = ("backend", "quantize", "quantize_text")
 def configurations() -> Sequence[type[Config]]:
     """Return what commands that write have the settings of."""
     from lucidlm.cli.using.settings import UseConfig
+    from lucidlm.control.config import ConstraintConfig
     from lucidlm.inference.config import EngineConfig, SamplingConfig
 
-    return (SamplingConfig, EngineConfig, UseConfig)
+    return (SamplingConfig, ConstraintConfig, EngineConfig, UseConfig)
+
+
+def constraint_config(settings: dict[str, Any]) -> ConstraintConfig:
+    """Return what a text has to be; takes it out of the settings, and reads the files that they name.
+
+    Raises
+    ------
+    InputError: there is no such file, or it holds no text.
+    """
+    from lucidlm.control.config import ConstraintConfig
+
+    given = {name: settings.pop(name) for name in CONSTRAINT if name in settings}
+    for name in ("json_schema", "grammar"):
+        if name in given and not (name == "json_schema" and given[name].lstrip().startswith("{")):
+            given[name] = _text_of(given[name], f"--{name.replace('_', '-')}")
+    return ConstraintConfig(**given)
+
+
+def _text_of(path: str, where: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        what = "is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else "cannot be read"
+        raise InputError(f"the file {path} {what}", where=where, fix="Pass the path of a file of text.") from None
 
 
 def reply_config(model: LanguageModel, usual: int, chosen: Mapping[str, Any]) -> SamplingConfig:

@@ -110,7 +110,8 @@ class Engine:
             wanted = [place + step for _, _, place in going]
             tokens = self._choose(rows, logits if wanted == list(range(len(logits))) else logits[wanted])
             for row, token in zip(rows, tokens, strict=True):
-                row.push(token)
+                if row.reason is None:  # it fails where what it is held to cannot be met
+                    row.push(token)
             going = [
                 one
                 for one, token in zip(going, tokens, strict=True)

@@ -81,7 +81,7 @@ class EngineLoop:
             self._began = time.monotonic()
             try:
                 for row in self._engine.step():
-                    self._tell(row, News(row.take(), len(row.tokens), row.reason))
+                    self._tell(row, News(row.take(), len(row.tokens), row.reason, row.failure))
             except Exception as error:
                 self._engine.drop_running()
                 for row in [row for row in self._listeners if row not in self._engine]:

@@ -10,13 +10,16 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from lucidlm.control.config import ConstraintConfig
 from lucidlm.inference.sequence import SequenceState
-from lucidlm.serve.endpoints.chat_fields import MOST_MESSAGES, ChatMessage, Tool, chat_prompt
+from lucidlm.serve.constraint_fields import ConstrainedBody
+from lucidlm.serve.endpoints.chat_fields import MOST_MESSAGES, ChatMessage, NamedTool, Tool, chat_prompt
 from lucidlm.serve.endpoints.texts import finish_reason, usage
 from lucidlm.serve.endpoints.token_text import chat_logprobs
-from lucidlm.serve.endpoints.tool_calls import ToolCallReader
+from lucidlm.serve.endpoints.tool_calls import ToolCallReader, call_grammar
+from lucidlm.serve.errors import ApiError
 from lucidlm.serve.events import DONE, event, sent, unless_gone
 from lucidlm.serve.fields import MOST_LOGPROBS, SamplingBody
 from lucidlm.serve.models import ServedModel
@@ -26,7 +29,7 @@ from lucidlm.serve.writing import Written
 router = APIRouter()
 
 
-class ChatRequest(SamplingBody):
+class ChatRequest(ConstrainedBody):
     """A conversation, and how to go on with it."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES, description="The turns so far.")
@@ -35,23 +38,10 @@ class ChatRequest(SamplingBody):
     logprobs: bool = Field(default=False, description="Tell how likely each token was.")
     top_logprobs: int | None = Field(default=None, ge=0, le=MOST_LOGPROBS, description="And so many likeliest ones.")
     tools: list[Tool] | None = Field(default=None, description="What the assistant may call.")
-    tool_choice: Literal["none", "auto"] | None = None
-    parallel_tool_calls: bool | None = None
-    response_format: dict[str, Any] | None = None
-
-    @field_validator("parallel_tool_calls")
-    @classmethod
-    def _parallel(cls, value: bool | None) -> bool | None:
-        if value is False:
-            raise ValueError("is not supported here (only true is): nothing holds the model to a single call")
-        return value
-
-    @field_validator("response_format")
-    @classmethod
-    def _free_text(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None and value != {"type": "text"}:
-            raise ValueError('is not supported here (only {"type": "text"} is): nothing holds the model to a form yet')
-        return value
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = Field(
+        default=None, description="Whether the assistant may call something, has to, or which of the tools it calls."
+    )
+    parallel_tool_calls: bool | None = Field(default=None, description="False: one call at most.")
 
     @model_validator(mode="after")
     def _agreeing(self) -> ChatRequest:
@@ -60,6 +50,29 @@ class ChatRequest(SamplingBody):
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             raise ValueError("max_tokens and max_completion_tokens are the same, and differ")
         return self
+
+    @property
+    def callable(self) -> list[Tool]:
+        """The tools that the assistant may call."""
+        return [] if self.tool_choice == "none" else self.tools or []
+
+    @property
+    def held_to(self) -> ConstraintConfig:
+        """What the reply has to be.
+
+        Raises
+        ------
+        ApiError: that is said in two ways, or a tool has to be called that is not there.
+        """
+        named = self.tool_choice.function.name if isinstance(self.tool_choice, NamedTool) else None
+        tools = [tool.function for tool in self.callable if named in (None, tool.function.name)]
+        forced = named is not None or self.tool_choice == "required"
+        if forced and not tools:
+            wanted = "one of them" if named is None else repr(named)
+            raise ApiError(f"tool_choice: {wanted} is to be called, and not among the tools", param="tool_choice")
+        single = named is not None or self.parallel_tool_calls is False
+        held = forced or (tools and (single or any(tool.strict for tool in tools)))
+        return self.constraint(call_grammar(tools, forced=forced, single=single) if held else None)
 
     @property
     def length(self) -> int | None:
@@ -73,10 +86,10 @@ async def chat_completions(asked: ChatRequest, request: Request) -> Response:
     state = state_of(request)
     asked.refuse_useless_options()
     model = state.models.able(asked.model, "chat")
-    tools = [] if asked.tool_choice == "none" else asked.tools or []
-    ids = await to_thread(chat_prompt, model, asked.messages, tools)
-    rows = reply_rows(model, ids, asked, asked.length, (asked.top_logprobs or 0) if asked.logprobs else None)
-    answer = _Reply(model, rows, logprobs=asked.logprobs, tools=bool(tools))
+    ids = await to_thread(chat_prompt, model, asked.messages, asked.callable)
+    logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
+    rows = await to_thread(reply_rows, model, ids, asked, asked.length, asked.held_to, logprobs)
+    answer = _Reply(model, rows, logprobs=asked.logprobs, tools=bool(asked.callable))
     written = state.watched(request, model, rows, len(ids))
     if asked.stream:
         return await sent(request, answer.events(written, asked.wants_usage), state.config.timeout)
@@ -84,19 +97,24 @@ async def chat_completions(asked: ChatRequest, request: Request) -> Response:
 
 
 def reply_rows(
-    model: ServedModel, ids: list[int], asked: SamplingBody, length: int | None, logprobs: int | None = None
+    model: ServedModel,
+    ids: list[int],
+    asked: SamplingBody,
+    length: int | None,
+    constraint: ConstraintConfig,
+    logprobs: int | None = None,
 ) -> list[SequenceState]:
     """Return the replies that are to be written to a prompt.
 
     Raises
     ------
-    InputError: the prompt does not fit.
+    InputError: the prompt does not fit, or the constraint is none.
     """
     assert model.writer is not None
     assert model.template is not None
     sampling = asked.sampling(model.writer.defaults, length or model.writer.context, logprobs)
     end = model.template.end
-    return model.writer.rows([ids] * asked.n, sampling, () if end is None else (end,))
+    return model.writer.rows([ids] * asked.n, sampling, constraint, () if end is None else (end,))
 
 
 class _Reply:

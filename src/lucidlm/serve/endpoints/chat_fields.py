@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from lucidlm.serve.errors import ApiError
 from lucidlm.serve.fields import Strict, Text
@@ -83,14 +83,7 @@ class Function(Strict):
     name: Text
     description: Text | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-    @field_validator("strict")
-    @classmethod
-    def _not_strict(cls, strict: bool | None) -> bool | None:
-        if strict:
-            raise ValueError("is not supported here: nothing holds the model to the schema")
-        return strict
+    strict: bool | None = Field(default=None, description="Whether calls always have arguments by that schema.")
 
 
 class Tool(Strict):
@@ -98,6 +91,19 @@ class Tool(Strict):
 
     type: Literal["function"]
     function: Function
+
+
+class FunctionName(Strict):
+    """Which function."""
+
+    name: Text
+
+
+class NamedTool(Strict):
+    """The tool that the assistant is to call."""
+
+    type: Literal["function"]
+    function: FunctionName
 
 
 def chat_prompt(model: ServedModel, messages: list[ChatMessage], tools: list[Tool]) -> list[int]:

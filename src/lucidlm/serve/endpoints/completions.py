@@ -13,11 +13,12 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field, field_validator
 
 from lucidlm.inference.sequence import SequenceState
+from lucidlm.serve.constraint_fields import ConstrainedBody
 from lucidlm.serve.endpoints.texts import finish_reason, usage
 from lucidlm.serve.endpoints.token_text import completion_logprobs
 from lucidlm.serve.errors import ApiError
 from lucidlm.serve.events import DONE, event, sent, unless_gone
-from lucidlm.serve.fields import MOST_CHOICES, MOST_LOGPROBS, SamplingBody, Text
+from lucidlm.serve.fields import MOST_CHOICES, MOST_LOGPROBS, Text
 from lucidlm.serve.models import ServedModel
 from lucidlm.serve.state import state_of
 from lucidlm.serve.writing import Written
@@ -32,7 +33,7 @@ MOST_PROMPTS = 128
 Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
-class CompletionRequest(SamplingBody):
+class CompletionRequest(ConstrainedBody):
     """Prompts, and how to go on with them."""
 
     prompt: Text | Tokens | list[Text] | list[Tokens] = Field(description="A prompt or several: texts or token ids.")
@@ -67,7 +68,7 @@ async def completions(asked: CompletionRequest, request: Request) -> Response:
         raise ApiError("prompt: too many texts in one request", param="prompt")
     sampling = asked.sampling(model.writer.defaults, asked.max_tokens, asked.logprobs)
     prompts = [prompt for prompt in asked.prompts for _ in range(asked.n)]
-    rows = await to_thread(model.writer.rows, prompts, sampling)
+    rows = await to_thread(model.writer.rows, prompts, sampling, asked.constraint())
     read = sum(len(row.prompt) for row in rows[:: asked.n])
     answer = _Completion(model, rows, read, logprobs=asked.logprobs is not None)
     written = state.watched(request, model, rows, read)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from asyncio import to_thread
 from collections.abc import AsyncGenerator
@@ -13,7 +14,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field, field_validator
 
+from lucidlm.control.config import ConstraintConfig
 from lucidlm.inference.sequence import SequenceState
+from lucidlm.serve.constraint_fields import TextFormat, schema_of
 from lucidlm.serve.endpoints.chat import reply_rows
 from lucidlm.serve.endpoints.chat_fields import MOST_MESSAGES, ChatMessage, Part, chat_prompt
 from lucidlm.serve.events import event, sent, unless_gone
@@ -33,6 +36,12 @@ class InputItem(Strict):
     content: Text | list[Part]
 
 
+class TextOptions(Strict):
+    """What a reply has to be."""
+
+    format: TextFormat | None = None
+
+
 class ResponsesRequest(Body):
     """A conversation, and how to go on with it."""
 
@@ -41,6 +50,7 @@ class ResponsesRequest(Body):
     max_output_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=100)
     top_p: float | None = Field(default=None, gt=0, le=1)
+    text: TextOptions | None = Field(default=None, description="What the reply has to be.")
     stream: bool = False
     store: Literal[False] | None = Field(default=None, description="Nothing is kept.")
     metadata: dict[str, Text] | None = Field(default=None, description="Given back as it is.")
@@ -72,7 +82,9 @@ async def responses(asked: ResponsesRequest, request: Request) -> Response:
     state = state_of(request)
     model = state.models.able(asked.model, "chat")
     ids = await to_thread(chat_prompt, model, asked.messages, [])
-    (row,) = reply_rows(model, ids, asked.sampling_body, asked.max_output_tokens)
+    schema = None if asked.text is None else schema_of(asked.text.format)
+    held = ConstraintConfig(json_schema=None if schema is None else json.dumps(schema))
+    (row,) = await to_thread(reply_rows, model, ids, asked.sampling_body, asked.max_output_tokens, held)
     answer = _Response(model, asked, row)
     written = state.watched(request, model, [row], len(ids))
     if asked.stream:
@@ -143,7 +155,7 @@ class _Response:
 
     @property
     def _status(self) -> Literal["completed", "incomplete"]:
-        return "completed" if self._row.reason in ("eos", "stop") else "incomplete"
+        return "completed" if self._row.reason in ("eos", "stop", "complete") else "incomplete"
 
     def _item(self, text: str, status: str, *, empty: bool = False) -> dict[str, Any]:
         content = [] if empty else [_part(text)]

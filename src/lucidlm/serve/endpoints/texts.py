@@ -12,7 +12,7 @@ def finish_reason(reason: Reason | None) -> str | None:
     """Return what OpenAI's endpoints call a reason; None while there is none."""
     if reason is None:
         return None
-    return "stop" if reason in ("eos", "stop") else "length"
+    return "stop" if reason in ("eos", "stop", "complete") else "length"
 
 
 def usage(read: int, rows: Sequence[SequenceState]) -> dict[str, Any]:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+
+from lucidlm.control.grammars import json_rule
+
+if TYPE_CHECKING:
+    from lucidlm.serve.endpoints.chat_fields import Function
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
@@ -42,6 +48,34 @@ class ToolCallReader:
             calls += [call] if call is not None else []
             self._held = self._held[after:]
         return (said.rstrip() if calls else said), calls
+
+
+def call_grammar(tools: Sequence[Function], *, forced: bool, single: bool) -> str:
+    """Return the grammar of replies that call these tools as they are described.
+
+    Parameters
+    ----------
+    forced: whether a reply calls one, and says nothing else.
+    single: whether it calls one at most.
+
+    Raises
+    ------
+    InputError: what describes the arguments is no schema that a text can be held to.
+    """
+    begun = f"/\\s*{OPEN}/" if forced else "said"
+    called = f'{begun} call "{CLOSE}"'
+    lines = [f"TEXT: /(?s:.*)/ & ~/(?s:.*{OPEN}.*)/", f'said[lazy]: TEXT "{OPEN}"', r"SPACE: /[ \t\r\n]{0,40}/"]
+    if forced:
+        lines.append(f"start: {called}" if single else f"start: ({called})+")
+    else:
+        lines.append(f"start: ({called}){'?' if single else '*'} TEXT")
+    lines.append(f"call: {' | '.join(f'call_{index}' for index, _ in enumerate(tools))}")
+    for index, tool in enumerate(tools):
+        name, where = json.dumps(tool.name, ensure_ascii=False), f"tools.{index}.function.parameters"
+        arguments = json_rule(tool.parameters or {"type": "object"}, where)
+        parts = ['"{"', '"\\"name\\""', '":"', json.dumps(name), '","', '"\\"arguments\\""', '":"', arguments, '"}"']
+        lines.append(f"call_{index}: SPACE {' SPACE '.join(parts)} SPACE")
+    return "\n".join(lines)
 
 
 def _beginning(text: str, mark: str) -> int:

@@ -1,0 +1,235 @@
+"""A text that is held to grammars: what would break one of them is never chosen.
+
+llguidance tells which tokens may follow. What it does not know of is seen to here: that a text whose length is limited
+comes to its end in time.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import reduce
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lucidlm.control.config import ConstraintConfig
+from lucidlm.control.grammars import grammars
+from lucidlm.control.vocabulary import Vocabulary, llguidance
+from lucidlm.core.errors import InputError
+from lucidlm.inference.logits_processor import LogitsProcessor, MakeProcessors
+from lucidlm.tokenize.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+KEPT = 64
+"""Compiled constraints that are kept."""
+
+MOST_STATES = 50_000
+"""States of a lexer, of some 2 KB each."""
+
+LONGEST_ENDING = 512
+"""Tokens after which no end is looked for."""
+
+SLACK = 64
+"""Tokens of room beside the shortest end that is known, below which each token is looked at."""
+
+
+class ConstraintCompiler:
+    """Makes constraints for texts of a model with this many tokens, and keeps the last ones."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+        self._tokenizer, self._vocab_size = tokenizer, vocab_size
+        self._vocabularies: dict[frozenset[int], Vocabulary] = {}
+        self._kept: OrderedDict[tuple[ConstraintConfig, frozenset[int]], Constraint] = OrderedDict()
+        self._lock = Lock()
+
+    def processors(self, config: ConstraintConfig) -> MakeProcessors | None:
+        """Return what makes the constraint of each text; None if any text will do."""
+        return None if config.empty else lambda _, ends: [self.compile(config, ends)]
+
+    def compile(self, config: ConstraintConfig, ends: frozenset[int]) -> Constraint:
+        """Return a constraint for one text, which ends with one of the tokens `ends`.
+
+        Raises
+        ------
+        InputError: a pattern, schema or grammar is wrong, or of a kind that cannot be followed; no text obeys all that is
+            asked for; llguidance is not installed.
+        """
+        with self._lock:
+            if ends not in self._vocabularies:
+                self._vocabularies[ends] = Vocabulary(self._tokenizer, self._vocab_size, ends)
+            key = config, ends
+            if key not in self._kept:
+                self._kept[key] = Constraint.of(config, self._vocabularies[ends])
+                if len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+            return self._kept[key].copy()
+
+
+class Constraint(LogitsProcessor):
+    """Holds one text to grammars.
+
+    Parameters
+    ----------
+    names: what asks for each of the `matchers`.
+    hints: tokens that may bring about what is required of a text, tried in turn when it has to end.
+    ending: tokens that end the text from where it is; None: none are known.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        names: Sequence[str],
+        matchers: Sequence[LLMatcher],
+        hints: Sequence[list[int]],
+        ending: list[int] | None = None,
+    ) -> None:
+        self._vocabulary, self._names, self._matchers, self._hints = vocabulary, names, matchers, hints
+        self._ending, self._is_current = ending, True
+        self._near = 0 if ending is None else SLACK + 2 * len(ending)
+        self._look = self._near  # when so many tokens are left, or fewer
+
+    @classmethod
+    def of(cls, config: ConstraintConfig, vocabulary: Vocabulary) -> Constraint:
+        """Compile it; see `ConstraintCompiler.compile`."""
+        library = llguidance()
+        names, matchers = [], []
+        for name, grammar in grammars(config):
+            limits = library.LLParserLimits(max_lexer_states=MOST_STATES, verbose_errors=False)
+            matcher = library.LLMatcher(vocabulary.core, grammar, log_level=0, limits=limits)
+            if matcher.is_error():
+                raise InputError(_plain(matcher.get_error()), where=name, fix="Correct it, or leave it out.")
+            names.append(name)
+            matchers.append(matcher)
+        hints = [vocabulary.tokenizer.encode(f"{space}{text}") for text in config.required for space in (" ", "")]
+        made = cls(vocabulary, names, matchers, hints)
+        made._mask("no text is all that is asked for")
+        return cls(vocabulary, names, matchers, hints, made._end([], LONGEST_ENDING))
+
+    def copy(self) -> Constraint:
+        """Return the same for another text that begins."""
+        return Constraint(self._vocabulary, self._names, _copies(self._matchers), self._hints, self._ending)
+
+    def process(self, logits: Tensor) -> None:
+        """Rule out what no text that obeys goes on with.
+
+        Raises
+        ------
+        InputError: nothing is left, or the grammar has become too large to follow.
+        """
+        mask = self._mask("nothing that obeys can follow what has been written")
+        ruled_out = np.unpackbits(~mask, count=len(logits), bitorder="little").view(bool)
+        logits.masked_fill_(torch.from_numpy(ruled_out).to(logits.device), -math.inf)
+
+    def push(self, token: int) -> None:
+        for matcher in self._matchers:
+            matcher.consume_token(token)
+
+    @property
+    def complete(self) -> bool:
+        return any(matcher.is_stopped() for matcher in self._matchers) and _accepting(self._matchers)
+
+    def settle(self, token: int, left: int) -> int:
+        """Return a token with which the text can still end in time, `token` if it is one.
+
+        It is looked at seldom while there is room, and for each token near the end. An end that is known is no longer than
+        what is left.
+        """
+        if token in self._vocabulary.ends or self._ending is None:
+            return token
+        if left > self._look:
+            self._is_current = False
+            return token
+        after = self._end([token], left)
+        if after is not None:
+            room = left - len(after)
+            self._look = left - 1 if room < self._near else left - room // 4
+            self._ending, self._is_current = after, True
+            return token
+        self._look = left - 1
+        instead = self._ending if self._is_current else self._end([], left + 1)
+        if instead is None or len(instead) > left + 1:
+            self._ending = None  # it cannot end in time any more
+            return token
+        self._ending, self._is_current = instead[1:], True
+        return instead[0] if instead else self._vocabulary.ends[0]
+
+    def _mask(self, otherwise: str) -> np.ndarray:
+        """Return which tokens may follow, a bit each, uint8; where there are none, that is said as `otherwise`."""
+        masks = [np.frombuffer(matcher.compute_bitmask(), np.uint8) for matcher in self._matchers]
+        for name, matcher in zip(self._names, self._matchers, strict=True):
+            if matcher.is_error():
+                raise InputError(_plain(matcher.get_error()), where=name, fix="Make it simpler.")
+        mask = reduce(np.bitwise_and, masks)
+        if not mask.any():
+            fix = "Ask for less." if len(self._names) > 1 else "Correct it, or leave it out."
+            raise InputError(otherwise, where=" and ".join(self._names), fix=fix)
+        return mask
+
+    def _end(self, tokens: Sequence[int], most: int) -> list[int] | None:
+        """Return a short end of the text once `tokens` have followed: at most so many tokens, None if none is found."""
+        matchers = _copies(self._matchers)
+        if not _consume(matchers, tokens):
+            return None
+        found: list[int] = []
+        rank = self._vocabulary.rank.copy()
+        for hint in self._hints:
+            if not _accepting(matchers) and all(matcher.validate_tokens(hint) == len(hint) for matcher in matchers):
+                _consume(matchers, hint)
+                found += hint
+        while len(found) <= most:
+            if _accepting(matchers):
+                return found
+            step = matchers[0].compute_ff_tokens() if len(matchers) == 1 else []
+            if not step:
+                masks = (np.frombuffer(matcher.compute_bitmask(), np.uint8) for matcher in matchers)
+                allowed = np.flatnonzero(np.unpackbits(reduce(np.bitwise_and, masks), bitorder="little"))
+                if not len(allowed):
+                    return None
+                step = [int(allowed[rank[allowed].argmin()])]
+                rank[step] += len(rank)  # it may lead round and round
+            if not _consume(matchers, step):
+                return None
+            found += step
+        return None
+
+
+def _copies(matchers: Sequence[LLMatcher]) -> list[LLMatcher]:
+    return [matcher.deep_copy() for matcher in matchers]
+
+
+def _accepting(matchers: Sequence[LLMatcher]) -> bool:
+    return all(matcher.is_accepting() for matcher in matchers)
+
+
+def _consume(matchers: Sequence[LLMatcher], tokens: Sequence[int]) -> bool:
+    """Let matchers take tokens; return whether all could."""
+    return all(matcher.try_consume_tokens(list(tokens)) == len(tokens) for matcher in matchers)
+
+
+def _plain(message: str) -> str:
+    """Return what llguidance says in a line, the place of a mistake included."""
+    lines = message.splitlines()
+    place = re.match(r"at (\d+)\((\d+)\): ", message)
+    for number, line in enumerate(lines):
+        if set(line.strip()) == {"^"} and number:
+            pattern, column = lines[number - 1], line.index("^")
+            said = next((one for one in lines[number:] if one.startswith("error: ")), None)
+            if said is not None:
+                start = len(pattern) - len(pattern.lstrip())
+                return f"{said.removeprefix('error: ')} at character {column - start + 1}, {pattern[column : column + 20]!r}"
+    first = lines[0].rstrip(":") if lines else "it cannot be followed"
+    if of_schema := re.search(r"failed to compile JSON schema: (.*)", first):
+        unknown = re.match(r"Unimplemented keys: \[(.*)\]", of_schema[1])
+        return of_schema[1] if unknown is None else f"nothing can hold a text to the keyword {unknown[1]}"
+    if place:
+        first = f"line {place[1]}, column {place[2]}: {first[place.end() :]}"
+    return first

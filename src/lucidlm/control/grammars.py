@@ -1,0 +1,134 @@
+"""Grammars for llguidance (https://github.com/guidance-ai/llguidance) of what a text has to be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import regex
+
+from lucidlm.control.config import ConstraintConfig
+from lucidlm.control.vocabulary import llguidance
+from lucidlm.core.errors import InputError
+from lucidlm.core.progress import log
+
+WITHOUT_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}"
+"""Scripts whose words nothing separates."""
+
+BETWEEN_WORDS = rf"(?:[^\p{{L}}\p{{M}}\p{{N}}_]|[{WITHOUT_SPACES}])"
+
+JSON_FORM = {"whitespace_pattern": r"[ \t\r\n]{0,40}", "json_allow_general_unicode_escapes": True}
+"""Spaces are bounded, since a small model may write nothing else for ever."""
+
+FORMATS = {
+    *("date-time", "time", "date", "duration", "email", "idn-email", "hostname", "idn-hostname", "ipv4", "ipv6"),
+    *("uri", "uri-reference", "iri", "iri-reference", "uuid", "uri-template", "json-pointer", "relative-json-pointer"),
+    "regex",
+}
+"""The formats that JSON Schema (2020-12, validation, section 7.3) knows; others it has read as remarks."""
+
+
+VALUES = ("enum", "const", "default", "examples")
+"""Keywords whose values are no schemas."""
+
+NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+"""Keywords whose values are schemas by names."""
+
+
+def grammars(config: ConstraintConfig) -> list[tuple[str, str]]:
+    """Return the grammars that a text has to obey, all at once, each with the name of what asks for it.
+
+    Raises
+    ------
+    InputError: a JSON Schema is no JSON, or llguidance is not installed.
+    """
+    return list(_grammars(config))
+
+
+def _grammars(config: ConstraintConfig) -> Iterator[tuple[str, str]]:
+    matcher = llguidance().LLMatcher
+    if config.choices:
+        yield "choices", matcher.grammar_from_lark(f"start: {' | '.join(map(_quoted, config.choices))}")
+    if config.regex is not None:
+        yield "regex", matcher.grammar_from_regex(config.regex)
+    if config.json_schema is not None:
+        yield "json_schema", matcher.grammar_from_lark(f"start: {json_rule(_read(config.json_schema), 'json_schema')}")
+    if config.grammar is not None:
+        yield "grammar", matcher.grammar_from_lark(config.grammar)
+    if config.required or config.forbidden:
+        name = "required" if not config.forbidden else "required and forbidden" if config.required else "forbidden"
+        yield name, matcher.grammar_from_lark(_phrases(config.required, config.forbidden))
+
+
+def json_rule(schema: Any, where: str) -> str:
+    """Return what stands, in a grammar in Lark's syntax, for JSON that a schema finds valid; `where` it comes from.
+
+    Formats that it makes up are left out: they constrain nothing, which is said.
+
+    Raises
+    ------
+    InputError: it is no schema.
+    """
+    if not isinstance(schema, dict | bool):
+        raise InputError("is neither an object nor true or false", where=where, fix="Pass a JSON Schema.")
+    made_up = set[str]()
+    cleaned = _without_remarks(schema, made_up)
+    if made_up:
+        log(f"{where}: JSON Schema knows no format {', '.join(sorted(made_up))}, so it constrains nothing")
+    return f"%json {json.dumps({**cleaned, 'x-guidance': JSON_FORM} if isinstance(cleaned, dict) else cleaned)}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise InputError("is nested too deeply", where="json_schema", fix="Pass a flatter schema.") from None
+    except ValueError as error:
+        raise InputError(f"is no JSON ({error})", where="json_schema", fix="Pass a JSON Schema.") from None
+
+
+def _without_remarks(part: Any, made_up: set[str], named: bool = False) -> Any:
+    """Return a part of a schema without formats that are `made_up`, which are noted there.
+
+    Parameters
+    ----------
+    named: whether its keys are names that somebody gave, not keywords.
+    """
+    if isinstance(part, list):
+        return [_without_remarks(one, made_up) for one in part]
+    if not isinstance(part, dict):
+        return part
+    kept = {}
+    for key, value in part.items():
+        if named or key not in ("format", *VALUES):
+            kept[key] = _without_remarks(value, made_up, named=not named and key in NAMED)
+        elif key == "format" and isinstance(value, str) and value not in FORMATS:
+            made_up.add(value)
+        else:
+            kept[key] = value
+    return kept
+
+
+def _phrases(required: Sequence[str], forbidden: Sequence[str]) -> str:
+    """Return the grammar of texts that hold some phrases and not others, wherever tokens begin and end."""
+    held = [f"/{_holding(phrase)}/" for phrase in required] + [f"~/{_holding(phrase)}/" for phrase in forbidden]
+    return f"start: TEXT\nTEXT: /(?s:.*)/ & {' & '.join(held)}"
+
+
+def _holding(phrase: str) -> str:
+    """Return the pattern of texts that hold a phrase; where it ends in letters or digits, a word ends there too."""
+    before, after = (
+        rf"(?:.*{BETWEEN_WORDS})?" if _in_word(phrase[0]) else ".*",
+        rf"(?:{BETWEEN_WORDS}.*)?" if _in_word(phrase[-1]) else ".*",
+    )
+    spelt = "".join(one if one.isalnum() else rf"\x{{{ord(one):X}}}" for one in phrase)
+    return f"(?s:{before}(?i:{spelt}){after})"
+
+
+def _in_word(character: str) -> bool:
+    return bool(regex.match(rf"[\p{{L}}\p{{M}}\p{{N}}_--{WITHOUT_SPACES}]", character, regex.VERSION1))

@@ -1,0 +1,114 @@
+"""A tokenizer as llguidance sees it: which bytes each token stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cached_property
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lucidlm.core.errors import InputError
+from lucidlm.tokenize.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+
+CLOSING = ('"}', '"]', '""', "{}", "[]", '"', "}", "]", ")", ">", "null", "true", "1", "0", "/", "{", "[", ":", ",")
+"""What ends a text soonest, as far as that can be told from a token alone; the first the sooner."""
+
+
+def llguidance() -> ModuleType:
+    """Return the library that knows which tokens may follow.
+
+    Raises
+    ------
+    InputError: it is not installed.
+    """
+    try:
+        return import_module("llguidance")
+    except ImportError:
+        fix = "Install it: pip install 'lucidlm[control]'."
+        raise InputError("what holds a text to a form is not installed", where="llguidance", fix=fix) from None
+
+
+class Vocabulary:
+    """The bytes of a model's tokens.
+
+    Parameters
+    ----------
+    vocab_size: of the model, which may be larger than the tokenizer's.
+    ends: the tokens that end a text.
+
+    Raises
+    ------
+    InputError: the tokenizer's tokens stand for no bytes of their own.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, ends: Collection[int]) -> None:
+        if tokenizer.kind == "wordpiece" or tokenizer.cleans:
+            raise InputError(
+                "this model's tokens stand for other text in other places, so nothing can hold it to a form",
+                where="MODEL",
+                fix="Take a model with a byte-level or SentencePiece tokenizer.",
+            )
+        self.tokenizer, self.vocab_size, self.ends = tokenizer, vocab_size, sorted(ends)
+
+    @cached_property
+    def bytes(self) -> list[bytes]:
+        """The bytes of each of the model's tokens, as it stands in the midst of a text; none for control tokens."""
+        size = min(self.vocab_size, self.tokenizer.vocab_size)
+        if self.tokenizer.kind in ("bpe", "characters"):
+            found = [self.tokenizer.token_bytes(token) if self._says(token) else b"" for token in range(size)]
+        else:
+            found = self._read_out(size)
+        return found + [b""] * (self.vocab_size - size)
+
+    @cached_property
+    def core(self) -> LLTokenizer:
+        """The same for llguidance."""
+        library = llguidance()
+        wrapped = library.TokenizerWrapper(_Wrapped(self))
+        return library.LLTokenizer(wrapped, n_vocab=self.vocab_size, eos_token=self.ends)
+
+    @cached_property
+    def rank(self) -> np.ndarray:
+        """How late each token comes, (V,) int64, when a text is to end soon: marks that close come first, spaces last."""
+        closing = {text.encode(): place for place, text in enumerate(CLOSING)}
+        others = len(closing) + max(map(len, self.bytes), default=0)
+        return np.array(
+            [closing.get(said, others - len(said) if said.strip() else others + 1 + len(said)) for said in self.bytes]
+        )
+
+    def _says(self, token: int) -> bool:
+        return token not in self.ends and self.tokenizer.shows(token) and token != self.tokenizer.unknown_id
+
+    def _read_out(self, size: int) -> list[bytes]:
+        """Read each token out behind another, since the first of a text has no space before it."""
+        before = next(token for token in range(size) if self._says(token) and not self.tokenizer.is_byte(token))
+        skipped = len(self.tokenizer.read_out([before]))
+        found = []
+        for token in range(size):
+            if self._says(token) and self.tokenizer.is_byte(token):
+                found.append(bytes([int(str(self.tokenizer.core.id_to_token(token))[3:5], 16)]))
+            elif self._says(token):
+                found.append(self.tokenizer.read_out([before, token])[skipped:].encode())
+            else:
+                found.append(b"")
+        return found
+
+
+class _Wrapped:
+    """What llguidance asks of a tokenizer."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.tokens = vocabulary.bytes
+        self.eos_token_id = vocabulary.ends[0]
+        self.bos_token_id = None
+        self.special_token_ids = [token for token, said in enumerate(self.tokens) if not said]
+        self._tokenizer = vocabulary.tokenizer
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return self._tokenizer.encode(text if isinstance(text, str) else text.decode())
