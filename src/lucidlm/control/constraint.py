@@ -81,7 +81,7 @@ class Constraint(LogitsProcessor):
     ----------
     names: what asks for each of the `matchers`.
     hints: tokens that may bring about what is required of a text, tried in turn when it has to end.
-    ending: tokens that end the text from where it is; None: none are known.
+    ending: tokens that make a whole text; None: none are known.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class Constraint(LogitsProcessor):
         ending: list[int] | None = None,
     ) -> None:
         self._vocabulary, self._names, self._matchers, self._hints = vocabulary, names, matchers, hints
-        self._ending, self._is_current = ending, True
-        self._near = 0 if ending is None else SLACK + 2 * len(ending)
+        self._first = self._ending = ending
+        self._near = SLACK + 2 * len(ending or ())
         self._look = self._near  # when so many tokens are left, or fewer
 
     @classmethod
@@ -116,7 +116,7 @@ class Constraint(LogitsProcessor):
 
     def copy(self) -> Constraint:
         """Return the same for another text that begins."""
-        return Constraint(self._vocabulary, self._names, _copies(self._matchers), self._hints, self._ending)
+        return Constraint(self._vocabulary, self._names, _copies(self._matchers), self._hints, self._first)
 
     def process(self, logits: Tensor) -> None:
         """Rule out what no text that obeys goes on with.
@@ -137,29 +137,31 @@ class Constraint(LogitsProcessor):
     def complete(self) -> bool:
         return any(matcher.is_stopped() for matcher in self._matchers) and _accepting(self._matchers)
 
+    def accepts(self, tokens: Sequence[int]) -> bool:
+        """Return whether these tokens, after those so far, are a whole text that obeys."""
+        return _consume(self._matchers, tokens) and _accepting(self._matchers)
+
     def settle(self, token: int, left: int) -> int:
         """Return a token with which the text can still end in time, `token` if it is one.
 
         It is looked at seldom while there is room, and for each token near the end. An end that is known is no longer than
         what is left.
         """
-        if token in self._vocabulary.ends or self._ending is None:
+        if token in self._vocabulary.ends:
             return token
         if left > self._look:
-            self._is_current = False
+            self._ending = None
             return token
         after = self._end([token], left)
         if after is not None:
             room = left - len(after)
             self._look = left - 1 if room < self._near else left - room // 4
-            self._ending, self._is_current = after, True
+            self._ending = after
             return token
-        self._look = left - 1
-        instead = self._ending if self._is_current else self._end([], left + 1)
-        if instead is None or len(instead) > left + 1:
-            self._ending = None  # it cannot end in time any more
+        instead = self._end([], left + 1) if self._ending is None else self._ending
+        if instead is None:
             return token
-        self._ending, self._is_current = instead[1:], True
+        self._look, self._ending = left - 1, instead[1:]
         return instead[0] if instead else self._vocabulary.ends[0]
 
     def _mask(self, otherwise: str) -> np.ndarray:
@@ -176,11 +178,15 @@ class Constraint(LogitsProcessor):
 
     def _end(self, tokens: Sequence[int], most: int) -> list[int] | None:
         """Return a short end of the text once `tokens` have followed: at most so many tokens, None if none is found."""
+        found = (self._end_by(rank.copy(), tokens, most) for rank in self._vocabulary.ranks)
+        return next((end for end in found if end is not None), None)
+
+    def _end_by(self, rank: np.ndarray, tokens: Sequence[int], most: int) -> list[int] | None:
+        """Look for it by always taking the token that comes first in `rank`."""
         matchers = _copies(self._matchers)
         if not _consume(matchers, tokens):
             return None
         found: list[int] = []
-        rank = self._vocabulary.rank.copy()
         for hint in self._hints:
             if not _accepting(matchers) and all(matcher.validate_tokens(hint) == len(hint) for matcher in matchers):
                 _consume(matchers, hint)
@@ -195,7 +201,8 @@ class Constraint(LogitsProcessor):
                 if not len(allowed):
                     return None
                 step = [int(allowed[rank[allowed].argmin()])]
-                rank[step] += len(rank)  # it may lead round and round
+                if step == found[-1:] and step[0] not in self._vocabulary.marks:
+                    rank[step] += len(rank)  # the same again may lead nowhere
             if not _consume(matchers, step):
                 return None
             found += step
@@ -228,8 +235,11 @@ def _plain(message: str) -> str:
                 return f"{said.removeprefix('error: ')} at character {column - start + 1}, {pattern[column : column + 20]!r}"
     first = lines[0].rstrip(":") if lines else "it cannot be followed"
     if of_schema := re.search(r"failed to compile JSON schema: (.*)", first):
-        unknown = re.match(r"Unimplemented keys: \[(.*)\]", of_schema[1])
-        return of_schema[1] if unknown is None else f"nothing can hold a text to the keyword {unknown[1]}"
+        unknown = re.match(r"Unimplemented keys: \[(.*)\]|Unknown format: (.*)", of_schema[1])
+        if unknown is None:
+            return of_schema[1]
+        what = f"the keyword {unknown[1]}" if unknown[1] else f'the format "{unknown[2]}"'
+        return f"nothing can hold a text to {what}"
     if place:
         first = f"line {place[1]}, column {place[2]}: {first[place.end() :]}"
     return first

@@ -11,7 +11,6 @@ import regex
 from lucidlm.control.config import ConstraintConfig
 from lucidlm.control.vocabulary import llguidance
 from lucidlm.core.errors import InputError
-from lucidlm.core.progress import log
 
 WITHOUT_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}"
 """Scripts whose words nothing separates."""
@@ -20,20 +19,6 @@ BETWEEN_WORDS = rf"(?:[^\p{{L}}\p{{M}}\p{{N}}_]|[{WITHOUT_SPACES}])"
 
 JSON_FORM = {"whitespace_pattern": r"[ \t\r\n]{0,40}", "json_allow_general_unicode_escapes": True}
 """Spaces are bounded, since a small model may write nothing else for ever."""
-
-FORMATS = {
-    *("date-time", "time", "date", "duration", "email", "idn-email", "hostname", "idn-hostname", "ipv4", "ipv6"),
-    *("uri", "uri-reference", "iri", "iri-reference", "uuid", "uri-template", "json-pointer", "relative-json-pointer"),
-    "regex",
-}
-"""The formats that JSON Schema (2020-12, validation, section 7.3) knows; others it has read as remarks."""
-
-
-VALUES = ("enum", "const", "default", "examples")
-"""Keywords whose values are no schemas."""
-
-NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-"""Keywords whose values are schemas by names."""
 
 
 def grammars(config: ConstraintConfig) -> list[tuple[str, str]]:
@@ -64,19 +49,13 @@ def _grammars(config: ConstraintConfig) -> Iterator[tuple[str, str]]:
 def json_rule(schema: Any, where: str) -> str:
     """Return what stands, in a grammar in Lark's syntax, for JSON that a schema finds valid; `where` it comes from.
 
-    Formats that it makes up are left out: they constrain nothing, which is said.
-
     Raises
     ------
     InputError: it is no schema.
     """
     if not isinstance(schema, dict | bool):
         raise InputError("is neither an object nor true or false", where=where, fix="Pass a JSON Schema.")
-    made_up = set[str]()
-    cleaned = _without_remarks(schema, made_up)
-    if made_up:
-        log(f"{where}: JSON Schema knows no format {', '.join(sorted(made_up))}, so it constrains nothing")
-    return f"%json {json.dumps({**cleaned, 'x-guidance': JSON_FORM} if isinstance(cleaned, dict) else cleaned)}"
+    return f"%json {json.dumps({**schema, 'x-guidance': JSON_FORM} if isinstance(schema, dict) else schema)}"
 
 
 def _quoted(text: str) -> str:
@@ -90,28 +69,6 @@ def _read(text: str) -> Any:
         raise InputError("is nested too deeply", where="json_schema", fix="Pass a flatter schema.") from None
     except ValueError as error:
         raise InputError(f"is no JSON ({error})", where="json_schema", fix="Pass a JSON Schema.") from None
-
-
-def _without_remarks(part: Any, made_up: set[str], named: bool = False) -> Any:
-    """Return a part of a schema without formats that are `made_up`, which are noted there.
-
-    Parameters
-    ----------
-    named: whether its keys are names that somebody gave, not keywords.
-    """
-    if isinstance(part, list):
-        return [_without_remarks(one, made_up) for one in part]
-    if not isinstance(part, dict):
-        return part
-    kept = {}
-    for key, value in part.items():
-        if named or key not in ("format", *VALUES):
-            kept[key] = _without_remarks(value, made_up, named=not named and key in NAMED)
-        elif key == "format" and isinstance(value, str) and value not in FORMATS:
-            made_up.add(value)
-        else:
-            kept[key] = value
-    return kept
 
 
 def _phrases(required: Sequence[str], forbidden: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from importlib import import_module
 from types import ModuleType
@@ -16,8 +16,14 @@ from lucidlm.tokenize.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
-CLOSING = ('"}', '"]', '""', "{}", "[]", '"', "}", "]", ")", ">", "null", "true", "1", "0", "/", "{", "[", ":", ",")
-"""What ends a text soonest, as far as that can be told from a token alone; the first the sooner."""
+MARKS = ('"', "}", "]", ")", ">", ",")
+"""What ends a text soonest, as far as that can be told from a token alone."""
+
+BETWEEN = ("@", ":", "/", ".", "-", "_")
+"""What patterns want between their parts."""
+
+PARTS = ("a", "1", "0", "null", "true")
+OTHERS = ("{}", "[]", '""', "{", "[")
 
 
 def llguidance() -> ModuleType:
@@ -74,12 +80,30 @@ class Vocabulary:
         return library.LLTokenizer(wrapped, n_vocab=self.vocab_size, eos_token=self.ends)
 
     @cached_property
-    def rank(self) -> np.ndarray:
-        """How late each token comes, (V,) int64, when a text is to end soon: marks that close come first, spaces last."""
-        closing = {text.encode(): place for place, text in enumerate(CLOSING)}
-        others = len(closing) + max(map(len, self.bytes), default=0)
+    def ranks(self) -> list[np.ndarray]:
+        """How late each token comes when a text is to end soon, (V,) int64, in orders of which one may lead nowhere."""
+        quote, *others = MARKS
+        return [
+            self._rank(order)
+            for order in (
+                (*MARKS, *BETWEEN, *PARTS, *OTHERS),
+                (quote, *BETWEEN, *PARTS, *others, *OTHERS),
+                (quote, *PARTS, *BETWEEN, *others, *OTHERS),
+            )
+        ]
+
+    @cached_property
+    def marks(self) -> frozenset[int]:
+        """The tokens that are `MARKS`."""
+        marks = {mark.encode() for mark in MARKS}
+        return frozenset(token for token, said in enumerate(self.bytes) if said in marks)
+
+    def _rank(self, order: Sequence[str]) -> np.ndarray:
+        """Return the places of tokens: first those in `order`, then long ones, spaces last."""
+        places = {text.encode(): place for place, text in enumerate(order)}
+        others = len(places) + max(map(len, self.bytes), default=0)
         return np.array(
-            [closing.get(said, others - len(said) if said.strip() else others + 1 + len(said)) for said in self.bytes]
+            [places.get(said, others - len(said) if said.strip() else others + 1 + len(said)) for said in self.bytes]
         )
 
     def _says(self, token: int) -> bool:
