@@ -109,7 +109,7 @@ class Constraint(LogitsProcessor):
                 raise InputError(_plain(matcher.get_error()), where=name, fix="Correct it, or leave it out.")
             names.append(name)
             matchers.append(matcher)
-        hints = [vocabulary.tokenizer.encode(f"{space}{text}") for text in config.required for space in (" ", "")]
+        hints = [vocabulary.spell(f"{space}{text}".encode()) for text in config.required for space in (" ", "")]
         made = cls(vocabulary, names, matchers, hints)
         made._mask("no text is all that is asked for")
         return cls(vocabulary, names, matchers, hints, made._end([], LONGEST_ENDING))

@@ -17,8 +17,11 @@ WITHOUT_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}"
 
 BETWEEN_WORDS = rf"(?:[^\p{{L}}\p{{M}}\p{{N}}_]|[{WITHOUT_SPACES}])"
 
-JSON_FORM = {"whitespace_pattern": r"[ \t\r\n]{0,40}", "json_allow_general_unicode_escapes": True}
-"""Spaces are bounded, since a small model may write nothing else for ever."""
+JSON_FORM = {
+    "whitespace_pattern": r"[ \t]{0,4}(\r?\n[ \t]{0,80})?",
+    "json_allow_general_unicode_escapes": True,
+}
+"""One end of line between two marks: a small model may else write nothing but blank lines."""
 
 
 def grammars(config: ConstraintConfig) -> list[tuple[str, str]]:
@@ -41,9 +44,10 @@ def _grammars(config: ConstraintConfig) -> Iterator[tuple[str, str]]:
         yield "json_schema", matcher.grammar_from_lark(f"start: {json_rule(_read(config.json_schema), 'json_schema')}")
     if config.grammar is not None:
         yield "grammar", matcher.grammar_from_lark(config.grammar)
-    if config.required or config.forbidden:
-        name = "required" if not config.forbidden else "required and forbidden" if config.required else "forbidden"
-        yield name, matcher.grammar_from_lark(_phrases(config.required, config.forbidden))
+    for phrase in config.required:
+        yield "required", matcher.grammar_from_regex(_holding([phrase]))
+    if config.forbidden:
+        yield "forbidden", matcher.grammar_from_lark(f"start: TEXT\nTEXT: /(?s:.*)/ & ~/{_holding(config.forbidden)}/")
 
 
 def json_rule(schema: Any, where: str) -> str:
@@ -71,14 +75,15 @@ def _read(text: str) -> Any:
         raise InputError(f"is no JSON ({error})", where="json_schema", fix="Pass a JSON Schema.") from None
 
 
-def _phrases(required: Sequence[str], forbidden: Sequence[str]) -> str:
-    """Return the grammar of texts that hold some phrases and not others, wherever tokens begin and end."""
-    held = [f"/{_holding(phrase)}/" for phrase in required] + [f"~/{_holding(phrase)}/" for phrase in forbidden]
-    return f"start: TEXT\nTEXT: /(?s:.*)/ & {' & '.join(held)}"
+def _holding(phrases: Sequence[str]) -> str:
+    """Return the pattern of texts that hold one of some phrases, wherever tokens begin and end.
+
+    Where a phrase ends in letters or digits, a word has to end too.
+    """
+    return "|".join(map(_around, phrases))
 
 
-def _holding(phrase: str) -> str:
-    """Return the pattern of texts that hold a phrase; where it ends in letters or digits, a word ends there too."""
+def _around(phrase: str) -> str:
     before, after = (
         rf"(?:.*{BETWEEN_WORDS})?" if _in_word(phrase[0]) else ".*",
         rf"(?:{BETWEEN_WORDS}.*)?" if _in_word(phrase[-1]) else ".*",

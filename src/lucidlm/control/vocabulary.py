@@ -101,10 +101,32 @@ class Vocabulary:
     def _rank(self, order: Sequence[str]) -> np.ndarray:
         """Return the places of tokens: first those in `order`, then long ones, spaces last."""
         places = {text.encode(): place for place, text in enumerate(order)}
-        others = len(places) + max(map(len, self.bytes), default=0)
+        others = len(places) + self._longest
         return np.array(
             [places.get(said, others - len(said) if said.strip() else others + 1 + len(said)) for said in self.bytes]
         )
+
+    def spell(self, text: bytes) -> list[int]:
+        """Return tokens that stand for `text` in the midst of another, the longest first; bytes without one are left out.
+
+        The tokenizer would take it for the beginning of a text, where some put a space.
+        """
+        found, start = [], 0
+        while start < len(text):
+            ends = range(min(len(text), start + self._longest), start, -1)
+            end = next((end for end in ends if text[start:end] in self._tokens), None)
+            if end is not None:
+                found.append(self._tokens[text[start:end]])
+            start = start + 1 if end is None else end
+        return found
+
+    @cached_property
+    def _tokens(self) -> dict[bytes, int]:
+        return {said: token for token, said in reversed([*enumerate(self.bytes)]) if said}
+
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self.bytes), default=0)
 
     def _says(self, token: int) -> bool:
         return token not in self.ends and self.tokenizer.shows(token) and token != self.tokenizer.unknown_id
@@ -132,7 +154,7 @@ class _Wrapped:
         self.eos_token_id = vocabulary.ends[0]
         self.bos_token_id = None
         self.special_token_ids = [token for token, said in enumerate(self.tokens) if not said]
-        self._tokenizer = vocabulary.tokenizer
+        self._spell = vocabulary.spell
 
     def __call__(self, text: str | bytes) -> list[int]:
-        return self._tokenizer.encode(text if isinstance(text, str) else text.decode())
+        return self._spell(text.encode() if isinstance(text, str) else text)

@@ -18,6 +18,7 @@ from lucidlm.inference.end_of_text import ends_of
 from lucidlm.inference.logits_processor import LogitsProcessor, MakeProcessors
 from lucidlm.model.config import ModelConfig
 from lucidlm.tokenize.embedding_rows import refuse_beyond
+from lucidlm.tokenize.streaming import UNFINISHED
 from lucidlm.tokenize.tokenizer import Tokenizer
 
 Reason = Literal["eos", "stop", "complete", "length", "context", "cancelled", "failed"]
@@ -129,23 +130,27 @@ class SequenceState:
     def push(self, token: int) -> None:
         """Add the next token; `take` then has the text that it makes certain."""
         self.tokens.append(token)
+        ended = self._ended_by(token)
         said = "" if token in self.ends else self._decoder.push(token)
+        if ended is not None:  # characters may be held back until it is certain that they are whole
+            said += self._decoder.flush().rstrip(UNFINISHED)
         self._text += said
-        if self._stop and (found := self._stopped_at(said, token)) is not None:
-            self._text, self.reason = self._text[:found], "stop"
-        elif token in self.ends:
-            self.reason = "eos"
-        elif self._is_complete(token):
-            self.reason = "complete"
-        elif len(self.tokens) == self.limit:
-            self.reason = self._at_limit
+        stopped = self._stopped_at(said, token) if self._stop else None
+        if stopped is not None:
+            self._text = self._text[:stopped]
+        self.reason = ended if stopped is None else "stop"
         watching = self._stop and self.reason is None
         self._certain = self._in_text(len(self._watched) - self._may_be_stop()) if watching else len(self._text)
 
-    def _is_complete(self, token: int) -> bool:
+    def _ended_by(self, token: int) -> Reason | None:
+        """Return why the text ends with its last token, which is `token`; None if it goes on."""
+        if token in self.ends:
+            return "eos"
         for processor in self.processors:
             processor.push(token)
-        return any(processor.complete for processor in self.processors)
+        if any(processor.complete for processor in self.processors):
+            return "complete"
+        return self._at_limit if len(self.tokens) == self.limit else None
 
     def take(self) -> str:
         """Return the text that has become certain since this was last called, which may be none."""
