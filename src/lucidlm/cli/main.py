@@ -9,7 +9,7 @@ import typer
 
 from lucidlm.cli.judging import compare, evaluate, explain, report, results, tasks
 from lucidlm.cli.training import data, demo, finetune, label_curve, pretrain, recipe
-from lucidlm.cli.using import chat, export, generate, import_, quantize, search, serve
+from lucidlm.cli.using import chat, export, generate, import_, quantize, search, serve, steer, watermark
 from lucidlm.core.errors import LucidError
 from lucidlm.core.memory import keep_freed_memory
 from lucidlm.version import __version__
@@ -33,6 +33,8 @@ for command in (
     explain,
     search,
     serve,
+    steer,
+    watermark,
     tasks,
     report,
     results,

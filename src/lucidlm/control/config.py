@@ -1,8 +1,9 @@
-"""What a text has to obey."""
+"""What a text has to obey, and what shifts its odds."""
 
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, TypedDict
 
 from pydantic import Field, field_validator
@@ -24,6 +25,7 @@ class ConstraintConfig(Config):
     regex: it matches this pattern from end to end, in the syntax of Rust's crate regex: no look-around, no backreferences.
     json_schema: it is JSON that this schema, as text or as a mapping, finds valid.
     grammar: a grammar in Lark's syntax (as llguidance reads it) derives it from `start`.
+    min_length: tokens before which it does not end.
     required, forbidden: words or phrases that it holds, and does not hold, in whatever case; words are meant whole.
     """
 
@@ -33,6 +35,7 @@ class ConstraintConfig(Config):
     grammar: str | None = Field(default=None, description="A file with a grammar, in Lark's syntax, of the text.")
     required: tuple[str, ...] = Field(default=(), description="A phrase that the text holds; may be repeated.")
     forbidden: tuple[str, ...] = Field(default=(), description="A phrase that it does not hold; may be repeated.")
+    min_length: int = Field(default=0, ge=0, description="Fewest tokens to write.")
 
     @field_validator("choices", "required", "forbidden")
     @classmethod
@@ -77,3 +80,51 @@ class ConstraintSettings(TypedDict, total=False):
     grammar: str | None
     required: tuple[str, ...] | list[str]
     forbidden: tuple[str, ...] | list[str]
+    min_length: int
+
+
+class ShiftConfig(Config):
+    """What shifts the odds of a text.
+
+    Parameters
+    ----------
+    steer: files of steering vectors, each with how strongly it is added: `FILE=STRENGTH`.
+    negative_prompt: a prompt that the text is moved away from.
+    amateur: a weaker model with the same tokens that the text is moved away from.
+    guidance: how far it is moved: 1 is as far again as the two readings lie apart.
+    watermark: the key of a watermark.
+    """
+
+    steer: tuple[str, ...] = Field(
+        default=(), description="FILE=STRENGTH: add a vector of `lucidlm steer`; repeatable."
+    )
+    negative_prompt: str | None = Field(default=None, description="Write away from what would follow this prompt.")
+    amateur: str | None = Field(default=None, description="Write away from what this weaker model would.")
+    guidance: float = Field(default=0.5, ge=0, le=10, description="How far away from the two.")
+    watermark: str | None = Field(
+        default=None, description="A secret key: who has it can tell the text was written so."
+    )
+
+    @field_validator("steer")
+    @classmethod
+    def _with_strengths(cls, steer: tuple[str, ...]) -> tuple[str, ...]:
+        for one in steer:
+            parse_steering(one)
+        return steer
+
+
+def parse_steering(given: str) -> tuple[str, float]:
+    """Return the file and the strength of `FILE=STRENGTH`.
+
+    Raises
+    ------
+    ValueError: it is nothing of the kind.
+    """
+    path, separator, number = given.rpartition("=")
+    try:
+        strength = float(number)
+    except ValueError:
+        strength = math.nan
+    if not (path and separator and math.isfinite(strength)):
+        raise ValueError(f"{given!r} should be FILE=STRENGTH, the strength a number")
+    return path, strength

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lucidlm.control.config import ConstraintConfig
 from lucidlm.control.grammars import grammars
+from lucidlm.control.min_length import MinLength
 from lucidlm.control.vocabulary import Vocabulary, llguidance
 from lucidlm.core.errors import InputError
 from lucidlm.inference.logits_processor import LogitsProcessor, MakeProcessors
@@ -51,8 +52,14 @@ class ConstraintCompiler:
         self._lock = Lock()
 
     def processors(self, config: ConstraintConfig) -> MakeProcessors | None:
-        """Return what makes the constraint of each text; None if any text will do."""
-        return None if config.empty else lambda _, ends: [self.compile(config, ends)]
+        """Return what makes the processors of each text; None if any text will do."""
+        form = config.changed(min_length=0)
+
+        def make(_: list[int], ends: frozenset[int]) -> list[LogitsProcessor]:
+            found: list[LogitsProcessor] = [MinLength(config.min_length, ends)] if config.min_length else []
+            return found if form.empty else [*found, self.compile(form, ends)]
+
+        return None if config.empty else make
 
     def compile(self, config: ConstraintConfig, ends: frozenset[int]) -> Constraint:
         """Return a constraint for one text, which ends with one of the tokens `ends`.

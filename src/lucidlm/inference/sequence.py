@@ -117,6 +117,10 @@ class SequenceState:
         try:
             for processor in self.processors:
                 processor.process(logits)
+            if not torch.isfinite(logits.max()):
+                raise InputError(
+                    "no token may follow: what is asked of the text contradicts itself", fix="Ask for less."
+                )
         except LucidError as error:
             self.reason, self.failure = "failed", error
             logits.zero_()  # one is chosen for nothing, but NaN would not do

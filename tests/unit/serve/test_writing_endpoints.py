@@ -201,11 +201,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("completions", {"prompt": "\ud800"}, "surrogate"),
     ("completions", {"prompt": "the " * 3000}, "2,048"),
     ("chat/completions", {"messages": []}, "messages"),
-    (
-        "chat/completions",
-        {"messages": [{"role": "user"}], "response_format": {"type": "json_object"}},
-        "response_format",
-    ),
+    ("chat/completions", {"messages": [{"role": "user"}], "response_format": {"type": "xml"}}, "response_format"),
     ("chat/completions", {"messages": [{"role": "robot", "content": "hi"}]}, "role"),
     ("chat/completions", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "content"),
     ("chat/completions", {"messages": [{"role": "assistant", "content": "hi"}]}, "assistant"),

@@ -11,6 +11,7 @@ from lucidlm.cli.using.sampling import (
     CONSTRAINT,
     ENGINE,
     SAMPLING,
+    SHIFT,
     Source,
     configurations,
     constraint_config,
@@ -25,6 +26,7 @@ SHOWN = (
     "length",
     *SAMPLING,
     *CONSTRAINT,
+    *SHIFT,
     "special",
     "seed",
     "device",
@@ -56,13 +58,16 @@ def generate(
       echo "Once upon a time" | lucidlm generate model --top-k 40 --stop "The end"
       lucidlm generate model "A dull film. Verdict:" --choices " good" --choices " bad"
       lucidlm generate model "A person as JSON: " --json-schema person.json
+      lucidlm generate model "The film was" --steer glad.safetensors=1.5
     """
-    from lucidlm.control.constraint import ConstraintCompiler
+    from lucidlm.control.config import ShiftConfig
+    from lucidlm.control.opening import processors_of
     from lucidlm.inference.config import SamplingConfig
 
     held = constraint_config(settings)
-    writer = open_writer(model, settings)
-    processors = ConstraintCompiler(writer.tokenizer, writer.model.config.vocab_size).processors(held)
+    shifted = ShiftConfig(**{name: settings.pop(name) for name in SHIFT if name in settings})
+    writer = open_writer(model, settings, shifted.steer)
+    processors = processors_of(writer.model, writer.tokenizer, held, shifted)
     texts = [text_given(prompt, "PROMPTS") for prompt in prompts or ()] or ["".join(input_lines()).rstrip("\n")]
     sampling = SamplingConfig(**settings)
     prompts_read = [writer.tokenizer.encode_prompt(text, special=special) for text in texts]

@@ -24,8 +24,11 @@ SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "sto
 """The settings of sampling that these commands show, in the order of their help."""
 
 
-CONSTRAINT = ("choices", "regex", "json_schema", "grammar", "required", "forbidden")
+CONSTRAINT = ("choices", "regex", "json_schema", "grammar", "required", "forbidden", "min_length")
 """What a text has to be, likewise."""
+
+SHIFT = ("steer", "negative_prompt", "amateur", "guidance", "watermark")
+"""What shifts its odds, likewise."""
 
 ENGINE = ("backend", "quantize", "quantize_text")
 """What says how the model is run, likewise."""
@@ -34,10 +37,10 @@ ENGINE = ("backend", "quantize", "quantize_text")
 def configurations() -> Sequence[type[Config]]:
     """Return what commands that write have the settings of."""
     from lucidlm.cli.using.settings import UseConfig
-    from lucidlm.control.config import ConstraintConfig
+    from lucidlm.control.config import ConstraintConfig, ShiftConfig
     from lucidlm.inference.config import EngineConfig, SamplingConfig
 
-    return (SamplingConfig, ConstraintConfig, EngineConfig, UseConfig)
+    return (SamplingConfig, ConstraintConfig, ShiftConfig, EngineConfig, UseConfig)
 
 
 def constraint_config(settings: dict[str, Any]) -> ConstraintConfig:
@@ -91,21 +94,28 @@ def reply_config(model: LanguageModel, usual: int, chosen: Mapping[str, Any]) ->
     return ours.changed(**{**theirs, **chosen})
 
 
-def open_writer(source: str, settings: dict[str, Any]) -> Writer:
+def open_writer(source: str, settings: dict[str, Any], steering: Sequence[str] = ()) -> Writer:
     """Return a causal language model that is ready to write; takes out of the settings what says where and how.
+
+    Parameters
+    ----------
+    steering: what it is steered by, see `steer_by`.
 
     Raises
     ------
-    InputError: there is no such model, or it is of another kind; see `open_backend` for the rest.
+    InputError: there is no such model, or it is of another kind, or the steering is; see `open_backend` for the rest.
     """
     from lucidlm.checkpoint.load import load_model
+    from lucidlm.control.opening import steer_by
     from lucidlm.core.devices import choose_compute
     from lucidlm.inference.config import EngineConfig
     from lucidlm.inference.decode import Writer
 
     device = choose_compute(settings.pop("device", "auto")).device
     engine = EngineConfig(**{name: settings.pop(name) for name in ENGINE if name in settings})
-    return Writer(*load_model(source, device=device).causal_lm(), engine)
+    model, tokenizer = load_model(source, device=device).causal_lm()
+    steer_by(model, steering)
+    return Writer(model, tokenizer, engine)
 
 
 def text_given(text: str, where: str) -> str:

@@ -41,6 +41,8 @@ def why_not(model: LanguageModel) -> str | None:
         type(module) is not torch.nn.Linear for name, module in model.model.named_modules() if name.endswith("_proj")
     ):
         return "they are for the arrangement of Llama, Qwen2 and Qwen3, without adapters"
+    if any(name.endswith("mlp.down_proj.bias") for name, _ in model.named_parameters()):
+        return "a steering vector is added"
     return None
 
 
