@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import torch
 
+from lucidlm.control.config import ConstraintConfig, ShiftConfig
+from lucidlm.control.opening import processors_of
+from lucidlm.control.steering import SteeringVector, identity, steered
 from lucidlm.inference.config import EngineConfig, SamplingConfig
 from lucidlm.inference.decode import Writer
 from lucidlm.inference.end_of_text import ends_of
@@ -141,3 +145,23 @@ def test_guesses_are_rows_of_a_graph_and_change_nothing(tokenizer: Tokenizer, gp
     assert texts[0] == texts[1]
     assert lengths[0] == 1
     assert lengths[1] > 1
+
+
+def test_a_text_is_held_to_a_form_and_marked(tokenizer: Tokenizer, gpu: torch.device) -> None:
+    pytest.importorskip("llguidance")
+    model = model_of(tokenizer, gpu)
+    held, shifted = ConstraintConfig(regex="[a-z]{5}-[a-z]{5}"), ShiftConfig(watermark="key", negative_prompt="fox")
+    make = processors_of(model, tokenizer, held, shifted)
+    writer = Writer(model, tokenizer, EngineConfig(quantize="none"))
+    for found in writer.generate(["the", "quick", "dog"], SamplingConfig(length=30), processors=make):
+        assert re.fullmatch("[a-z]{5}-[a-z]{5}", found.text)
+
+
+def test_a_steered_model_is_left_to_pytorch(tokenizer: Tokenizer, gpu: torch.device) -> None:
+    model = model_of(tokenizer, gpu)
+    assert why_not(model) is None
+    vector = SteeringVector(torch.randn(model.config.embedding_dim), 0, identity(model), 1.0, 8)
+    plain = Writer(model, tokenizer, EngineConfig(quantize="none")).generate(["the"], GREEDY)[0].tokens
+    with steered(model, vector, 50.0):
+        assert why_not(model) == "a steering vector is added"
+        assert Writer(model, tokenizer, EngineConfig(quantize="none")).generate(["the"], GREEDY)[0].tokens != plain

@@ -1,7 +1,7 @@
 """Steering: a direction of the hidden states, found from two sets of texts, that is added while a model writes.
 
-The direction is the difference of their mean states (contrastive activation addition, Rimsky et al. 2024,
-arXiv:2312.06681). It is added where a block writes to the residual stream, which is what a bias of the block's last
+The direction is the difference of the mean states of their last tokens (contrastive activation addition, Rimsky et al.
+2024, arXiv:2312.06681). It is added where a block writes to the residual stream, which is what a bias of the block's last
 projection does: so every way of running the model knows it.
 """
 
@@ -160,8 +160,7 @@ def identity(model: LanguageModel) -> str:
 
 @torch.inference_mode()
 def _states(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:
-    """Return the mean state of each text behind each block, (L, n, D) fp32, its first token left out, which many models
-    use as a place to rest attention on."""
+    """Return the state of each text's last token, which has read all of it, behind each block, (L, n, D) fp32."""
     rows: list[Tensor] = []
     seen: list[Tensor] = []
     hooks = [
@@ -173,7 +172,7 @@ def _states(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str]) ->
             ids = tokenizer.encode_prompt(text)[: min(LONGEST, model.config.context_length)]
             seen.clear()
             model.model(torch.tensor([ids], device=model.head.device))
-            rows.append(torch.stack([state[1 if len(ids) > 1 else 0 :].mean(0) for state in seen]))
+            rows.append(torch.stack([state[-1] for state in seen]))
     finally:
         for hook in hooks:
             hook.remove()
