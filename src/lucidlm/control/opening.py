@@ -29,13 +29,16 @@ def steer_by(model: LanguageModel, given: Sequence[str]) -> None:
 def processors_of(
     model: LanguageModel, tokenizer: Tokenizer, held: ConstraintConfig, shifted: ShiftConfig
 ) -> MakeProcessors | None:
-    """Return what makes the processors of each text, those that shift before those that rule out; None: there are none.
+    """Return what makes the processors of each text; None: there are none.
+
+    What is ruled out is so before the rest is shifted, which rules out what is implausible among what is left.
 
     Raises
     ------
     InputError: the other model or prompt cannot be used. What a text is held to is compiled, and refused, with the text.
     """
-    size, makers = model.config.vocab_size, list[MakeProcessors | None]()
+    size = model.config.vocab_size
+    makers = [ConstraintCompiler(tokenizer, size).processors(held)]
     if shifted.negative_prompt is not None:
         makers.append(away_from_prompt(model, tokenizer, shifted.negative_prompt, shifted.guidance))
     if shifted.amateur is not None:
@@ -43,7 +46,6 @@ def processors_of(
         makers.append(away_from_model(*amateur, tokenizer, shifted.guidance))
     if shifted.watermark is not None:
         makers.append(watermarking(shifted.watermark, size))
-    makers.append(ConstraintCompiler(tokenizer, size).processors(held))
     wanted = [make for make in makers if make is not None]
 
     def make(prompt: list[int], ends: frozenset[int]) -> list[LogitsProcessor]:

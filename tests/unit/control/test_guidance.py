@@ -70,10 +70,16 @@ def test_no_strength_changes_nothing_but_the_implausible(model: LanguageModel, t
     assert generate(model, tokenizer, ["the"], config, processors=make) == generate(model, tokenizer, ["the"], config)
 
 
-def test_a_form_holds_beside_what_shifts(model: LanguageModel, tokenizer: Tokenizer) -> None:
+@pytest.mark.parametrize("sure", [1.0, 400.0])
+def test_a_form_holds_beside_what_shifts(model: LanguageModel, tokenizer: Tokenizer, sure: float) -> None:
+    """However sure the model is of something else."""
     held, shifted = ConstraintConfig(regex="[0-9]{6}"), ShiftConfig(negative_prompt="the", watermark="secret")
     make = processors_of(model, tokenizer, held, shifted)
-    found = generate(model, tokenizer, ["fox"], SamplingConfig(length=20, temperature=1.0), processors=make)[0].text
+    config = SamplingConfig(length=20, temperature=1.0)
+    with torch.no_grad():
+        model.model.norm.weight.mul_(sure)
+        found = generate(model, tokenizer, ["fox"], config, processors=make)[0].text
+        model.model.norm.weight.div_(sure)
     assert len(found) == 6
     assert found.isdigit()
     assert processors_of(model, tokenizer, ConstraintConfig(), ShiftConfig()) is None
