@@ -14,8 +14,8 @@ from lucidlm.inference.config import EngineConfig, SamplingConfig
 from lucidlm.inference.decode import Writer
 from lucidlm.model.heads import LanguageModel
 
-WANTED = [f"the quick fox {word}" for word in ("jumps", "over", "the", "lazy", "dog", "and", "then", "some", "more")]
-UNWANTED = [f"lazy dog {word}" for word in ["brown", "the", "quick", "over", "fox", "then", "not", "at", "all"]]
+WANTED = [f"the {word} fox" for word in ("jumps", "over", "the", "lazy", "dog", "and", "then", "some", "more")]
+UNWANTED = [f"lazy {word} dog" for word in ["brown", "the", "quick", "over", "fox", "then", "not", "at", "all"]]
 
 
 @pytest.fixture
