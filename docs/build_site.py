@@ -71,7 +71,7 @@ def shown(printed: str) -> str:
 def folder(page: str) -> Path:
     """Return a new folder for what the blocks of a page write, until the program ends.
 
-    The page's two languages share it, so that the second one finds what takes long to compute.
+    Each language has one of its own in it. What both may use, since it takes long to compute, they put above: `../curve`.
     """
     made = tempfile.mkdtemp(prefix=f"lucidlm-{page}-")
     atexit.register(shutil.rmtree, made, ignore_errors=True)
@@ -125,7 +125,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     place = page.file.src_uri
     source = next((source for source, home in HOMES.items() if home == place), f"docs/{place}")
     if "principles" in Path(place).parts:
-        with contextlib.chdir(folder(Path(place).stem)):
+        own = folder(Path(place).stem) / ("zh-CN" if place.startswith("zh-CN/") else "en")
+        shutil.rmtree(own, ignore_errors=True)  # of an earlier build, under `mkdocs serve`
+        own.mkdir()
+        with contextlib.chdir(own):
             markdown = with_results(markdown, source)
     return with_site_links(markdown, source, f"{config.repo_url}/blob/main")
 

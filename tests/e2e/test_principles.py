@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -90,6 +90,14 @@ def test_a_page_whose_claim_is_wrong_is_not_built(site: ModuleType) -> None:
     with pytest.raises(AssertionError) as caught:
         site.with_results(page, "docs/principles/neuron.md")
     assert caught.value.__notes__[0].startswith("In docs/principles/neuron.md, block 2:")
+
+
+def test_each_language_has_a_folder_of_its_own_and_one_to_share(site: ModuleType) -> None:
+    code = "import pathlib\npathlib.Path('own').touch(exist_ok=False)\npathlib.Path('../shared').touch()\n"
+    for place in ("principles/a.md", "zh-CN/principles/a.md", "principles/a.md"):
+        page, config = SimpleNamespace(file=SimpleNamespace(src_uri=place)), SimpleNamespace(repo_url=REPOSITORY)
+        site.on_page_markdown(f"```python\n{code}```\n", page, config, [])
+    assert sorted(path.name for path in site.folder("a").iterdir()) == ["en", "shared", "zh-CN"]
 
 
 def test_what_a_block_prints_stands_below_it(site: ModuleType) -> None:
