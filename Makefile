@@ -1,6 +1,7 @@
 # make demo       from raw text to a judged model, in a quarter of an hour
 # make test       style, types and tests
 # make test-all   these, and the tests beside TensorFlow and llama.cpp, which take minutes to install
+# make docs       the documentation as a site, in build/site; its pages on principles compute what they state
 # All set up .venv first if it is not there or is out of date; a second call starts at once.
 
 PYTHON ?= python3
@@ -10,8 +11,9 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 READY := .venv/.ready
 EXTRAS := .venv/.extras
+DOCS := .venv/.docs
 
-.PHONY: demo test test-all check setup extras clean
+.PHONY: demo test test-all docs check setup extras clean
 
 demo: setup
 	$(BIN)/lucidlm demo $(ARGS)
@@ -21,6 +23,9 @@ test: check
 
 test-all: test extras
 	$(PYTEST) -m "tensorflow or llama_cpp" $(ARGS)
+
+docs: $(DOCS)
+	$(BIN)/python -m mkdocs build --strict
 
 check: setup
 	$(BIN)/ruff check .
@@ -39,6 +44,10 @@ $(READY): pyproject.toml constraints.txt
 $(EXTRAS): $(READY)
 	$(INSTALL) -e '.[dev,tensorflow,llama-cpp]'
 	touch $(EXTRAS)
+
+$(DOCS): $(READY)
+	$(INSTALL) -e '.[docs]'
+	touch $(DOCS)
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
