@@ -162,6 +162,23 @@ def test_probabilities_by_keyboard(server: Server, page: Page) -> None:
     page.wait(lambda: not page.all(".tip:not([hidden])"))
 
 
+def test_a_text_of_a_form(server: Server, page: Page) -> None:
+    page.open(server.url, "#completion")
+    page.one("#prompt").send_keys("the")
+    form = page.browser.find_element(By.ID, "completion-form")
+    page.browser.execute_script("arguments[0].value = 'choices'; arguments[0].dispatchEvent(new Event('change'))", form)
+    page.browser.execute_script("document.getElementById('completion-formText').value = 'yes\\nno'")
+    page.browser.find_element(By.ID, "likely").click()
+    page.one("button.main").click()
+    page.wait(lambda: page.text(".texts .said") in ("yes", "no"))
+    page.browser.execute_script("arguments[0].value = 'regex'", form)
+    page.browser.execute_script("document.getElementById('completion-formText').value = '('")
+    page.one("button.main").click()
+    page.wait(lambda: "unclosed group" in page.text(".status.error"))
+    page.browser.get_log("browser")  # the browser reports the 400 itself
+    page.browser.execute_script("sessionStorage.clear()")
+
+
 def test_a_task(server: Server, page: Page) -> None:
     page.open(server.url, "#task-sentiment")
     page.one("#task-text").send_keys("a wonderful film")

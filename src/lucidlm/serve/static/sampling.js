@@ -15,6 +15,16 @@ const FIELDS = {
   n: { min: 1, max: 16, step: 1, whole: true },
 };
 
+// What a text can be held to, and the field of a request that says so.
+const FORMS = {
+  schema: (text) => ({ guided_json: text }),
+  regex: (text) => ({ guided_regex: text }),
+  choices: (text) => ({ guided_choice: text.split("\n").filter(Boolean) }),
+  grammar: (text) => ({ guided_grammar: text }),
+  required: (text) => ({ required_phrases: text.split("\n").filter(Boolean) }),
+  forbidden: (text) => ({ forbidden_phrases: text.split("\n").filter(Boolean) }),
+};
+
 // Returns the settings as an element, and what reads them as fields of a request.
 export function samplingSettings(name, { many, usual = {} }) {
   const kept = { ...usual, ...JSON.parse(sessionStorage.getItem(`lucidlm-${name}`) ?? "{}") };
@@ -37,18 +47,25 @@ export function samplingSettings(name, { many, usual = {} }) {
     .map(([field, { whole, ...limits }]) =>
       labelled(field, make("input", { type: "number", inputMode: whole ? "numeric" : "decimal", ...limits })),
     );
+  const forms = ["free", ...Object.keys(FORMS)].map((form) => make("option", { value: form }, word(`form_${form}`)));
+  const held = [
+    labelled("form", make("select", {}, ...forms)),
+    labelled("formText", make("textarea", { rows: 3, spellcheck: false })),
+  ];
+  inputs.form.value = kept.form ?? "free";
   const element = make(
     "details",
     { className: "settings", open: matchMedia("(min-width: 62rem)").matches },
     make("summary", {}, word("settings")),
     make("p", { className: "hint" }, word("settingsHint")),
-    make("div", { className: "fields" }, ...numbers, labelled("stopAt", make("textarea", { rows: 2 }))),
+    make("div", { className: "fields" }, ...numbers, labelled("stopAt", make("textarea", { rows: 2 })), ...held),
   );
   const read = () => {
     const fields = {};
     for (const field of Object.keys(FIELDS)) if (inputs[field]?.value) fields[field] = Number(inputs[field].value);
     const stop = inputs.stopAt.value.split("\n").filter(Boolean);
-    return given({ ...fields, stop: stop.length ? stop : null });
+    const form = FORMS[inputs.form.value];
+    return given({ ...fields, stop: stop.length ? stop : null, ...(form ? form(inputs.formText.value) : {}) });
   };
   return { element, read };
 }
