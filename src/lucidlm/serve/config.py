@@ -23,6 +23,7 @@ class ServeConfig(Config):
     grace: seconds that requests have to end in when the server is stopped.
     log_texts: whether prompts and answers are logged too.
     runs: a folder of training runs that the page shows; None: it shows none.
+    steer: vectors that language models are steered by, for embeddings too, each `FILE=STRENGTH`.
     """
 
     host: str = Field(default="127.0.0.1", description="Address to listen on; others than this machine's need keys.")
@@ -35,6 +36,10 @@ class ServeConfig(Config):
     grace: float = Field(default=30.0, ge=0, description="Seconds for running requests when the server is stopped.")
     log_texts: bool = Field(default=False, description="Log prompts and answers too.")
     runs: str | None = Field(default=None, description="Folder of training runs that the page shows.")
+
+    steer: tuple[str, ...] = Field(
+        default=(), description="FILE=STRENGTH: add a vector of `lucidlm steer`; repeatable."
+    )
 
     @property
     def local(self) -> bool:

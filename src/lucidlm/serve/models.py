@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.control.opening import steer_by
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log
@@ -202,6 +203,7 @@ def serve_model(name: str, loaded: LoadedModel, config: ServeConfig, engine: Eng
     predictor = None if task is None else tasks.get(task).predictor(loaded)
     if isinstance(loaded.model, LanguageModel):
         if loaded.model.config.causal:
+            steer_by(loaded.model, config.steer)
             writer = ServedWriter(loaded.model, tokenizer, engine, config.max_running, config.max_waiting)
             template = _template(tokenizer)
         embedder = _embedder(loaded)

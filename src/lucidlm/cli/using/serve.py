@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lucidlm.core.config import Config
 
 SERVER = ("host", "port", "api_keys", "max_running", "max_waiting", "max_body", "timeout", "grace", "log_texts", "runs")
-SHOWN = ("models", *SERVER, "device", *ENGINE)
+SHOWN = ("models", *SERVER, "steer", "device", *ENGINE)
 
 
 def register(app: typer.Typer) -> None:

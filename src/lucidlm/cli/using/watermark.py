@@ -23,7 +23,7 @@ def watermark(
 
     Examples:
 
-      lucidlm watermark model --key "my secret" < text.txt
+      cat text.txt | lucidlm watermark model --key "my secret"
     """
     import json
     from dataclasses import asdict
