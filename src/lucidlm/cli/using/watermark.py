@@ -23,7 +23,7 @@ def watermark(
 
     Examples:
 
-      cat text.txt | lucidlm watermark model --key "my secret"
+      lucidlm watermark model "The text in question." --key "my secret"
     """
     import json
     from dataclasses import asdict
