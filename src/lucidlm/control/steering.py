@@ -90,7 +90,8 @@ def fit(
 
     Parameters
     ----------
-    layer: behind which block; None: where it tells held-out texts apart best, the first of such blocks.
+    layer: behind which block; None: in the middle half, where it tells held-out texts apart best. Earlier blocks know words
+        more than what is meant, and what later ones are told changes little but the next word.
     seed: draws which texts are held out.
 
     Raises
@@ -110,7 +111,8 @@ def fit(
     towards = [((part - middles[:, None]) @ directions[..., None])[..., 0] for part in held]  # each (L, n)
     # Both kinds count the same, however many there are of each.
     accuracies = ((towards[0] > 0).float().mean(1) + (towards[1] < 0).float().mean(1)) / 2  # (L,)
-    chosen = int(accuracies.argmax()) if layer is None else layer
+    first, end = count // 4, max(1, 3 * count // 4)
+    chosen = first + int(accuracies[first:end].argmax()) if layer is None else layer
     direction = states[0][chosen].mean(0) - states[1][chosen].mean(0)
     size = sum(part.shape[1] for part in held)
     return SteeringVector(direction, chosen, identity(model), float(accuracies[chosen]), size)
