@@ -1,7 +1,7 @@
 """Heat maps: from labels and numbers to SVG, which HTML shows as it is and which becomes PNG where one is wanted.
 
-Colours stand in the picture itself, on white, so it looks the same in every page, program and file. Fonts are the reader's, so
-text of any script shows where its reader can read it.
+Colours stand in the picture itself, on white, so it looks the same in every page, program and file. Fonts are the
+reader's, so text of any script shows where its reader can read it.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Drawing:
 
     def svg(self, title: str = "") -> str:
         """Return it as the text of an SVG file."""
-        box = f"{math.ceil(self.width)} {math.ceil(self.height)}"
+        wide, high = math.ceil(self.width), math.ceil(self.height)
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{box.split()[0]}" height="{box.split()[1]}" viewBox="0 0 {box}" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{high}" viewBox="0 0 {wide} {high}" '
             f'font-family="{FONTS}" font-size="{SIZE}" role="img"><title>{escape(title)}</title>'
             f'<rect width="100%" height="100%" fill="#fff"/>{self.elements}</svg>'
         )
@@ -101,7 +101,9 @@ def heat_map(
             parts.append(_cell(starts[column], y, widths[column], _colour(value, low, high), hint))
             if cells:
                 ink = "#fff" if _strength(value, low, high) > 0.55 else INK
-                parts.append(_text(starts[column] + widths[column] / 2, y + 15, cells[index][column], fill=ink, anchor="middle"))
+                parts.append(
+                    _text(starts[column] + widths[column] / 2, y + 15, cells[index][column], fill=ink, anchor="middle")
+                )
     width = max(starts[-1] + MARGIN, 2 * MARGIN + _width(title) * 1.1)
     return Drawing(width, top + len(rows) * ROW + MARGIN, "".join(parts))
 
@@ -109,7 +111,7 @@ def heat_map(
 def stack(drawings: Iterable[Drawing], lines: Sequence[str] = ()) -> Drawing:
     """Return drawings below each other, under `lines` of text."""
     parts, y, width = [], float(MARGIN), 0.0
-    for number, line in enumerate(part for line in lines for part in wrap(line, LINE) or [""]):
+    for number, line in enumerate(part for words in lines for part in wrap(words, LINE)):
         y += 16
         parts.append(_text(MARGIN, y, line, weight="400" if number else "600"))
         width = max(width, 2 * MARGIN + 1.1 * _width(line))
@@ -130,7 +132,7 @@ def png(svg: str, scale: int = 2) -> bytes:
         raise InputError(
             "resvg-py is not installed, which draws PNG", fix="Install it (pip install 'lucidlm[png]'), or write .html."
         )
-    import resvg_py
+    import resvg_py  # pyright: ignore[reportMissingImports]
 
     return bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=scale))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from lucidlm.explain.inside.ablation import without_each_head
@@ -20,33 +22,40 @@ def attention(reading: Reading, layer: int | None = None, head: int | None = Non
     ------
     InputError: the model has no such layer or head.
     """
-    config = reading.model.config
+    config, labels = reading.model.config, reading.labels
     layers = range(config.num_layers) if layer is None else [require_layer(config, layer)]
     heads = range(config.num_heads) if head is None else [require_head(config, head)]
     found, logits = reading.record(["weights"])
-    labels = reading.labels
     grids = [
-        Grid(f"layer {one}, head {two}", labels, labels, found["weights", one][0, two].double().cpu().numpy(), None, (0, 1))
+        Grid(
+            f"layer {one}, head {two}",
+            labels,
+            labels,
+            found["weights", one][0, two].double().cpu().numpy(),
+            None,
+            (0, 1),
+        )
         for one in layers
         for two in heads
     ]
-    weights = found.stacked("weights")[:, 0].double().cpu().numpy()[np.ix_(list(layers), list(heads))]
-    sink = float(weights[..., 1:, 0].mean()) if len(labels) > 1 else 1.0
-    figures = {"weight_on_first_token": sink, "uniform_weight": _uniform(len(labels), config.causal)}
+    first = np.stack([grid.values[:, 0] for grid in grids])  # (heads, T)
+    sink = float(first[:, 1:].mean()) if len(labels) > 1 else 1.0
+    even = _even(len(labels), config.causal)
+    figures: dict[str, Any] = {"weight_on_first_token": sink, "even_weight": even}
     verdict = [
-        f"{100 * sink:.0f} % of the weight of later tokens rests on the first one, {labels[0]!r}; even weights would put "
-        f"{100 * figures['uniform_weight']:.0f} % there."
+        f"{100 * sink:.0f} % of the weight of later tokens rests on the first one, {reading.labels[0]!r}; even weights would put "
+        f"{100 * even:.0f} % there."
     ]
-    if logits.shape[-1]:
+    if logits.numel():
         lost = divergence(reading)
-        top = np.unravel_index(int(lost.argmax()), lost.shape)
+        top = divmod(int(lost.argmax()), lost.shape[1])
         grids.append(head_grid("what the answer loses without the head (nats)", lost))
-        figures["most_needed"] = {"layer": int(top[0]), "head": int(top[1]), "nats": float(lost[top])}
+        figures["most_needed"] = {"layer": top[0], "head": top[1], "nats": float(lost[top])}
         verdict.append(
             f"Weights say where a head looks, not that it matters: taking out layer {top[0]}, head {top[1]} changes the "
             f"answer most, by {lost[top]:.4f} nats; the median head by {np.median(lost):.4f}."
         )
-    return View("attention", f"Attention: {reading.text}", tuple(grids), tuple(verdict), figures)
+    return View("attention", f"Attention: {reading.text}", tuple(grids), (*verdict, *reading.notes), figures)
 
 
 def divergence(reading: Reading) -> np.ndarray:
@@ -65,7 +74,7 @@ def head_grid(title: str, values: np.ndarray) -> Grid:
     return Grid(title, rows, columns, values)
 
 
-def _uniform(length: int, causal: bool) -> float:
+def _even(length: int, causal: bool) -> float:
     """Return the weight of the first token where later ones attend evenly to all that they may see."""
     if length == 1:
         return 1.0

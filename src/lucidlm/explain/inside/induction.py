@@ -16,8 +16,7 @@ from lucidlm.core.seeds import numpy_generator
 from lucidlm.explain.inside.ablation import without_heads
 from lucidlm.explain.inside.attention import head_grid
 from lucidlm.explain.inside.trace import Edit, Site, trace
-from lucidlm.explain.inside.view import View
-from lucidlm.metrics.statistics import Estimate, compare, estimate, ratio
+from lucidlm.explain.inside.view import View, mean, shown
 from lucidlm.model.heads import LanguageModel
 
 ROWS = 32
@@ -28,9 +27,7 @@ THRESHOLD = 0.3
 """The score from which on a head is taken for an induction head."""
 
 
-def induction(
-    loaded: LoadedModel, *, seed: int = 0, rows: int = ROWS, length: int = LENGTH, device: torch.device | None = None
-) -> View:
+def induction(loaded: LoadedModel, *, seed: int = 0, rows: int = ROWS, length: int = LENGTH) -> View:
     """Score all heads of a causal language model, and compare what copying loses without the best with others.
 
     Raises
@@ -38,46 +35,49 @@ def induction(
     InputError: the model is no causal language model, or its context has no room for a repetition.
     """
     model = loaded.require_causal("Pass a causal language model: the others do not copy what stands before.")
-    model.to(device or torch.device("cpu"))
     first = [] if loaded.tokenizer is None else list(loaded.tokenizer.prefix)
     length = min(length, (model.config.context_length - len(first)) // 2)
     if length < 4:
         raise InputError("has no room for a repetition in its context", where=loaded.source, fix="Pass another model.")
     tokens = repeated(loaded, first, rows, length, seed).to(model.head.device)
     scores = prefix_matching(model, tokens, length)  # (rows, layers, H)
-    mean = scores.mean(0)
-    layers, heads = mean.shape
-    ranked = [divmod(int(index), heads) for index in np.argsort(-mean.ravel(), kind="stable")]
-    chosen = [place for place in ranked if mean[place] >= THRESHOLD] or ranked[:1]
+    table = scores.mean(0)
+    heads = table.shape[1]
+    ranked = [divmod(int(index), heads) for index in np.argsort(-table.ravel(), kind="stable")]
+    chosen = [place for place in ranked if table[place] >= THRESHOLD] or ranked[:1]
     rest = ranked[len(chosen) :]
     draw = numpy_generator(seed, "other heads")
     others = [rest[index] for index in draw.permutation(len(rest))[: len(chosen)]]
     whole, new = copying_loss(model, tokens, length), first_loss(model, tokens, length)
-    grid = head_grid("prefix-matching score", mean)
-    score = _mean(scores[:, chosen[0][0], chosen[0][1]])
+    grid = head_grid("prefix-matching score", table)
+    score = mean(scores[:, chosen[0][0], chosen[0][1]])
     best = copying_loss(model, tokens, length, without_heads(chosen))
-    cost = _mean(best - whole)
+    cost = mean(best - whole)
     named = ", ".join(f"layer {layer}, head {head}" for layer, head in chosen)
     verdict = [
         f"Repeated tokens cost {whole.mean():.3f} nats, new ones {new.mean():.3f}. Prefix matching of {THRESHOLD} and more: "
-        + (f"{named}; the best {_shown(score)}." if mean.max() >= THRESHOLD else f"no head; the best is {named}, {_shown(score)}.")
+        + (
+            f"{named}; the best {shown(score)}."
+            if table.max() >= THRESHOLD
+            else f"no head; the best is {named}, {shown(score)}."
+        )
     ]
     figures = {
         "copying_loss": float(whole.mean()),
         "new_loss": float(new.mean()),
-        "induction_heads": [list(place) for place in chosen] if mean.max() >= THRESHOLD else [],
+        "induction_heads": [list(place) for place in chosen] if table.max() >= THRESHOLD else [],
         "best_score": score.model_dump(),
         "cost": cost.model_dump(),
     }
     if others and len(others) == len(chosen):
         control = copying_loss(model, tokens, length, without_heads(others))
-        found = compare(ratio, _rows(best), _rows(control))
-        words = "matter for copying" if found.difference.low > 0 else "are NOT SHOWN to matter for copying more than others"
+        found = mean(best - control)
+        words = "matter for copying" if found.low > 0 else "are NOT SHOWN to matter for copying more than others"
         verdict.append(
-            f"They {words}: without them it costs {_shown(cost)} nats more, without {len(others)} others drawn at random "
-            f"{_shown(_mean(control - whole))} (95 % intervals over {rows} random sequences, seed {seed})."
+            f"They {words}: without them it costs {shown(cost)} nats more, without {len(others)} others drawn at random "
+            f"{shown(mean(control - whole))} (95 % intervals over {rows} random sequences, seed {seed})."
         )
-        figures["others"] = {"heads": [list(place) for place in others], "cost": _mean(control - whole).model_dump()}
+        figures["others"] = {"heads": [list(place) for place in others], "cost": mean(control - whole).model_dump()}
     return View("induction", f"Induction heads of {loaded.source or 'a model'}", (grid,), tuple(verdict), figures)
 
 
@@ -111,7 +111,7 @@ def copying_loss(
 
 def first_loss(model: LanguageModel, tokens: Tensor, length: int) -> np.ndarray:
     """Return the loss on the tokens when they come first (rows,), in nats a token."""
-    return _loss(model, tokens, [])[:, : -length].mean(1)
+    return _loss(model, tokens, [])[:, :-length].mean(1)
 
 
 def _loss(model: LanguageModel, tokens: Tensor, edits: list[tuple[Site, Edit]]) -> np.ndarray:
@@ -120,15 +120,3 @@ def _loss(model: LanguageModel, tokens: Tensor, edits: list[tuple[Site, Edit]]) 
         hidden = model.model(tokens[:, :-1])
         nats = model.token_nll(hidden.flatten(0, 1), tokens[:, 1:].flatten())
     return nats.double().unflatten(0, hidden.shape[:2]).cpu().numpy()
-
-
-def _rows(values: np.ndarray) -> np.ndarray:
-    return np.stack([values, np.ones_like(values)], axis=1)
-
-
-def _mean(values: np.ndarray) -> Estimate:
-    return estimate(ratio, _rows(values))
-
-
-def _shown(found: Estimate) -> str:
-    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"

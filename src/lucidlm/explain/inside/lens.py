@@ -40,7 +40,9 @@ def lens(reading: Reading, translate: Translate | None = None) -> View:
     if isinstance(reading.model, SequenceClassifier):
         if translate is not None:
             raise InputError(
-                "is for language models: a classifier's layers are read by its own head", where="--tuned", fix="Leave it out."
+                "is for language models: a classifier's layers are read by its own head",
+                where="--tuned",
+                fix="Leave it out.",
             )
         return _of_classifier(reading)
     found, _ = reading.record(["input", "residual"])
@@ -64,7 +66,9 @@ def lens(reading: Reading, translate: Translate | None = None) -> View:
     )
     title = f"{'Logit lens' if translate is None else 'Tuned lens'}: {reading.text}"
     grids = (
-        Grid("the likeliest token at each position, by layer", rows, reading.labels, chances.cpu().numpy(), texts, (0, 1)),
+        Grid(
+            "the likeliest token at each position, by layer", rows, reading.labels, chances.cpu().numpy(), texts, (0, 1)
+        ),
         Grid("divergence from the final distribution (nats)", rows, reading.labels, lost),
     )
     return View(name.replace(" ", "-"), title, grids, verdict, figures)
@@ -91,17 +95,22 @@ def _of_classifier(reading: Reading) -> View:
     found, final = reading.record(["input", "residual"])
     stream = [found["input", 0], *found.stacked("residual")]
     last = Site("residual", layers - 1)
-    logits = torch.cat([reading.record([], [(last, lambda _, one=one: one)])[1] for one in stream])  # (layers + 1, labels)
+    logits = torch.cat(
+        [reading.record([], [(last, lambda _, one=one: one)])[1] for one in stream]
+    )  # (layers + 1, labels)
     chances = logits.softmax(-1).cpu().numpy()
     rows, top = layer_names(layers), chances.argmax(1)
-    agree = np.array(top == int(final.argmax()))
-    since = len(rows) - 1 - int(np.argmin(agree[::-1])) + 1 if not agree.all() else 0
+    agree = top == int(final.argmax())
+    since = 1 + max(np.flatnonzero(~agree).tolist(), default=-1)
     share = float(agree[:-1].mean())
     verdict = (
-        f"{100 * share:.0f} % of the {layers} rows before the last give the final label, {reading.name(int(top[-1]))!r}; all "
-        f"from {rows[since]} on.",
+        f"{100 * share:.0f} % of the {layers} rows before the last give the final label, {reading.name(int(top[-1]))!r}; "
+        f"all from {rows[since]} on.",
         "A row is what the classifier's head would read there, a head that was trained on the last row alone.",
+        *reading.notes,
     )
     columns = tuple(reading.name(index) for index in range(chances.shape[1]))
     grid = Grid("the probability of each label, by layer", rows, columns, chances, None, (0, 1))
-    return View("lens", f"Logit lens: {reading.text}", (grid,), verdict, {"agreement": share, "agrees_from": rows[since]})
+    return View(
+        "lens", f"Logit lens: {reading.text}", (grid,), verdict, {"agreement": share, "agrees_from": rows[since]}
+    )

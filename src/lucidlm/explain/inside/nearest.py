@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
@@ -50,7 +49,6 @@ def nearest(
     count: int = COUNT,
     fields: dict[str, str] | None = None,
     seed: int = 0,
-    device: torch.device | None = None,
 ) -> View:
     """Show the examples of a labelled source whose last states are nearest to that of a text, by cosine.
 
@@ -60,10 +58,12 @@ def nearest(
     ------
     InputError: the model is no classifier of texts, or the data cannot be read or are too few.
     """
-    reading = read(loaded, text, device=device)
+    reading = read(loaded, text)
     if not isinstance(reading.model, SequenceClassifier):
         raise InputError(
-            "is no classifier: it has no labelled training examples", where=loaded.source, fix="Pass a classifier of texts."
+            "is no classifier: it has no labelled training examples",
+            where=loaded.source,
+            fix="Pass a classifier of texts.",
         )
     task = _task(loaded)
     examples: list[LabelledText] = read_examples(task, data, fields=fields)
@@ -106,17 +106,21 @@ def _view(
     trained = (
         "the file that the model's record names"
         if named == data
-        else f"the model's record names {named!r}" if named else "the model's record names no data"
+        else f"the model's record names {named!r}"
+        if named
+        else "the model's record names no data"
     )
     same = sum(one.text.split() == text.split() for one in found)
     verdict = (
         f"{100 * agree:.0f} % of the {len(found)} nearest of {examples:,} examples are {predicted!r}, as is predicted: "
         f"{words} examples drawn at random, {100 * random.mean():.0f} % [{100 * low:.0f}, {100 * high:.0f}] "
         f"({len(random):,} draws, seed {seed}, p = {p_value:.4f}).",
-        f"Data: {data}" + (f", SHA-256 {card[:12]}…" if card else "") + f" ({trained})."
+        f"Data: {data}"
+        + (f", SHA-256 {card[:12]}…" if card else "")
+        + f" ({trained})."
         + (f" {same} of them is the text itself." if same else ""),
-        f"Cosine similarity {found[0].similarity:.3f} to {found[-1].similarity:.3f}, the median example's {median:.3f}. Near "
-        "is what the model takes for alike, and not what it learnt the answer from.",
+        f"Cosine similarity {found[0].similarity:.3f} to {found[-1].similarity:.3f}, the median example's {median:.3f}. "
+        "Near is what the model takes for alike, and not what it learnt the answer from.",
     )
     rows = tuple(f"{one.label}: {one.text[:SHOWN]}{'…' if len(one.text) > SHOWN else ''}" for one in found)
     values = np.array([[one.similarity] for one in found])

@@ -23,9 +23,10 @@ def norms(reading: Reading) -> View:
     place = np.unravel_index(int(stream.argmax()), stream.shape)
     ratio = float(stream[place] / np.median(stream[place[0]]))
     verdict = (
-        f"The stream grows from {np.median(stream[0]):.2f} to {np.median(stream[-1]):.2f} (medians over positions); it is "
-        f"largest at {reading.labels[place[1]]!r}, {rows[place[0]]}: {stream[place]:.2f}, {ratio:.1f} times that row's median.",
-        "These are exact, and sizes only: norms between the layers divide by them, so a large state is not an important one.",
+        f"The stream grows from {np.median(stream[0]):.2f} to {np.median(stream[-1]):.2f} (medians over positions); it "
+        f"is largest at {reading.labels[place[1]]!r}, {rows[place[0]]}: {stream[place]:.2f}, {ratio:.1f} times that row's "
+        "median.",
+        "These are exact, and sizes only: the layers' norms divide by them, so a large state is not an important one.",
     )
     figures = {"largest": float(stream[place]), "times_median": ratio}
     return View("norms", f"Norms of the residual stream: {reading.text}", grids, verdict, figures)

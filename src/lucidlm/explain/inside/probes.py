@@ -9,7 +9,6 @@ shows what the probe can do, and not what the states hold.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +24,8 @@ from lucidlm.data.examples.records import LabelledText, TaggedSentence
 from lucidlm.data.split import place_of
 from lucidlm.explain.inside.lens import layer_names
 from lucidlm.explain.inside.states import text_states, word_states
-from lucidlm.explain.inside.view import Grid, View
-from lucidlm.metrics.statistics import Comparison, Estimate, compare, estimate, ratio
+from lucidlm.explain.inside.view import Grid, View, mean, shown
+from lucidlm.metrics.statistics import Comparison, Estimate, compare, ratio
 from lucidlm.tasks.base.task import read_examples
 from lucidlm.tasks.text_classification import TextClassification
 from lucidlm.tasks.token_tagging import TokenTagging
@@ -73,7 +72,7 @@ def probe(
     results: list[tuple[Comparison, Estimate, Estimate]] = []
     for layer in track(list(states), "probing", len(states), "layers"):
         right, by_heart = (_right(layer, target, held_out) for target in (labels, control))
-        results.append((compare(ratio, right, by_heart), _share(right), _share(by_heart)))
+        results.append((compare(ratio, right, by_heart), mean(right[:, 0]), mean(by_heart[:, 0])))
     return _view(loaded, data, results, words, names, counts, held_out, seed)
 
 
@@ -89,10 +88,7 @@ def _view(
 ) -> View:
     rows = layer_names(len(results) - 1)
     table = np.array([[right.value, control.value, found.difference.value] for found, right, control in results])
-    texts = tuple(
-        tuple(f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for one in (right, control, found.difference))
-        for found, right, control in results
-    )
+    texts = tuple(tuple(shown(one) for one in (right, control, found.difference)) for found, right, control in results)
     grid = Grid("accuracy on held-out data", rows, ("labels", "control task", "selectivity"), table, texts, (0, 1))
     best = max(range(len(results)), key=lambda index: results[index][1].value)
     found, right, control = results[best]
@@ -100,12 +96,13 @@ def _view(
     words_ = "more than" if found.difference.low > 0 else "NOT SHOWN to be more than"
     unit = "words" if words else "texts"
     verdict = (
-        f"The labels are read best from {rows[best]}: accuracy {_shown(right)} on {int(held_out.sum()):,} held-out {unit} "
-        f"(always {names[counts.argmax()]!r}: {majority:.3f}).",
-        f"That is {words_} what a probe learns by heart: selectivity {_shown(found.difference)}, the control task reaching "
-        f"{_shown(control)} (95 % intervals over {unit}; "
+        f"The labels are read best from {rows[best]}: accuracy {shown(right)} on {int(held_out.sum()):,} held-out {unit} "
+        f"(always {str(names[counts.argmax()])!r}: {majority:.3f}).",
+        f"That is {words_} what a probe learns by heart: selectivity {shown(found.difference)}, the control task reaching "
+        f"{shown(control)} (95 % intervals over {unit}; "
         + ("each word" if words else "each first word of a text")
-        + f" has a control label drawn at random, seed {seed}). That states hold a label does not say that the model uses it.",
+        + f" has a control label drawn at random, seed {seed}). That states hold a label does not say that the model uses "
+        "it.",
     )
     layers = [
         {
@@ -138,7 +135,9 @@ def _of_words(loaded: LoadedModel, data: str, fields: dict[str, str] | None, lim
     labels = [tag for one, count in zip(sentences, kept, strict=True) for tag in one.tags[:count]]
     keys = [word for one, count in zip(sentences, kept, strict=True) for word in one.tokens[:count]]
     held_out = [
-        place_of(" ".join(one.tokens)) < HELD_OUT for one, count in zip(sentences, kept, strict=True) for _ in range(count)
+        place_of(" ".join(one.tokens)) < HELD_OUT
+        for one, count in zip(sentences, kept, strict=True)
+        for _ in range(count)
     ]
     return np.concatenate(found, axis=1), np.array(labels), np.array(keys), np.array(held_out)
 
@@ -174,11 +173,3 @@ def _right(states: np.ndarray, labels: np.ndarray, held_out: np.ndarray) -> np.n
         predicted = found.predict(scaler.transform(states[held_out]))
     right = np.asarray(predicted == labels[held_out], dtype=np.float64)
     return np.stack([right, np.ones_like(right)], axis=1)
-
-
-def _share(statistics: np.ndarray) -> Estimate:
-    return estimate(ratio, statistics)
-
-
-def _shown(found: Estimate) -> str:
-    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"

@@ -38,6 +38,7 @@ class Reading:
     kind: which of the models that can be looked into it is.
     tokens, labels: (T,) int64, and what each is called.
     place: the position whose state the answer is read off; None: of all, or of none as no mask stands in the text.
+    where: what messages call the text.
     """
 
     model: LanguageModel | SequenceClassifier
@@ -47,6 +48,7 @@ class Reading:
     tokens: Tensor
     labels: tuple[str, ...]
     place: int | None
+    where: str = "text"
 
     def outputs(self, tokens: Tensor) -> Tensor:
         """Return the logits (B, V or labels) of the answer to `tokens` (B, T) int64.
@@ -59,6 +61,13 @@ class Reading:
             return self.model(tokens, tokens.new_full((len(tokens),), tokens.shape[1]))
         return self.model.logits(self.model.model(tokens)[:, self.asked()])
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What has to be said of every view of this model, in sentences."""
+        if isinstance(self.model, SequenceClassifier) and self.model.wide is not None:
+            return ("The n-grams that this model counts beside its Transformer are not looked into.",)
+        return ()
+
     def asked(self) -> int:
         """Return the position whose state the answer is read off.
 
@@ -69,7 +78,7 @@ class Reading:
         if self.place is None:
             mask = self.tokenizer.core.id_to_token(self.tokenizer.mask_id)
             raise InputError(
-                "asks a masked model nothing", where="TEXT", fix=f"Put {mask} where a word is to be filled in."
+                "asks a masked model nothing", where=self.where, fix=f"Put {mask} where a word is to be filled in."
             )
         return self.place
 
@@ -141,7 +150,7 @@ def token_name(tokenizer: Tokenizer, index: int) -> str:
     return text if text and "�" not in text else tokenizer.core.id_to_token(index) or f"#{index}"
 
 
-def read(loaded: LoadedModel, text: str, *, device: torch.device | None = None, where: str = "TEXT") -> Reading:
+def read(loaded: LoadedModel, text: str, *, where: str = "text") -> Reading:
     """Return a text as the model reads it.
 
     Raises
@@ -151,7 +160,7 @@ def read(loaded: LoadedModel, text: str, *, device: torch.device | None = None, 
     if not text.strip():
         raise InputError("is empty", where=where, fix="Pass a text.")
     tokenizer = loaded.require_tokenizer()
-    model = loaded.model.to(device or torch.device("cpu"))
+    model = loaded.model
     if isinstance(model, SequenceClassifier) and _is_looked_into(loaded, model):
         return _classified(TextClassifier.of(loaded), text, where)
     if isinstance(model, LanguageModel):
@@ -174,7 +183,7 @@ def _causal(model: LanguageModel, tokenizer: Tokenizer, text: str, where: str) -
     tokens = [*tokenizer.prefix, *ids]
     names = (*_special(tokenizer, tokenizer.prefix), *labels)
     place = len(tokens) - 1
-    return Reading(model, tokenizer, "causal", text, _fitting(tokens, model, tokenizer, where), names, place)
+    return Reading(model, tokenizer, "causal", text, _fitting(tokens, model, tokenizer, where), names, place, where)
 
 
 def _masked(model: LanguageModel, tokenizer: Tokenizer, text: str, where: str) -> Reading:
@@ -197,7 +206,7 @@ def _masked(model: LanguageModel, tokenizer: Tokenizer, text: str, where: str) -
     ids += tokenizer.suffix
     labels += _special(tokenizer, tokenizer.suffix)
     tokens = _fitting(ids, model, tokenizer, where)
-    return Reading(model, tokenizer, "masked", text, tokens, tuple(labels), masks[0] if masks else None)
+    return Reading(model, tokenizer, "masked", text, tokens, tuple(labels), masks[0] if masks else None, where)
 
 
 def _classified(classifier: TextClassifier, text: str, where: str) -> Reading:
@@ -208,7 +217,7 @@ def _classified(classifier: TextClassifier, text: str, where: str) -> Reading:
     tokens = _fitting(whole, model, tokenizer, where, classifier.max_length)
     last = [place for place, index in enumerate(whole) if index != model.pad_id]
     place = {"first": 0, "last": last[-1] if last else 0, "mean": None}[model.pooling]
-    return Reading(model, tokenizer, "classifier", text, tokens, names, place)
+    return Reading(model, tokenizer, "classifier", text, tokens, names, place, where)
 
 
 def _named(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[str]]:

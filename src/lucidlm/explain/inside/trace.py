@@ -120,9 +120,10 @@ def trace(model: Model, parts: Collection[Part] = (), edits: Sequence[tuple[Site
     was_training, handles = model.training, []
     try:
         for layer, block in enumerate(backbone.layers):
-            wanted = {part: [pair for pair in edits if (pair[0].part, pair[0].layer) == (part, layer)] for part in PARTS}
-            wanted = {part: pairs for part, pairs in wanted.items() if pairs or part in parts}
-            handles += _hooks(block, layer, wanted, found, recorded=parts)
+            here: dict[Part, list[tuple[Site, Edit]]] = {
+                part: [pair for pair in edits if (pair[0].part, pair[0].layer) == (part, layer)] for part in PARTS
+            }
+            handles += _hooks(block, layer, here, found, recorded=parts)
             if "weights" in parts:
                 handles += _weight_hooks(cast(Attention, block.self_attn), layer, found)
         model.eval()
@@ -191,7 +192,9 @@ def _hooks(
 
     inputs = {"input": block, "heads": block.self_attn.o_proj, "neurons": block.mlp.down_proj}
     outputs = {"residual": block, "attention": block.self_attn, "mlp": block.mlp}
-    for part in wanted:
+    for part, pairs in wanted.items():
+        if not pairs and part not in recorded:
+            continue
         if part in inputs:
             yield inputs[part].register_forward_pre_hook(partial(before, part))
         else:

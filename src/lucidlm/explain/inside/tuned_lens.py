@@ -25,8 +25,7 @@ from lucidlm.core.seeds import numpy_generator, torch_generator
 from lucidlm.data.sources.read import read_documents
 from lucidlm.explain.inside.lens import layer_names
 from lucidlm.explain.inside.trace import trace
-from lucidlm.explain.inside.view import Grid, View
-from lucidlm.metrics.statistics import Estimate, estimate, ratio
+from lucidlm.explain.inside.view import Grid, View, mean, shown
 from lucidlm.model.heads import LanguageModel
 from lucidlm.tokenize.tokenizer import Tokenizer
 
@@ -95,7 +94,6 @@ def train_lens(
     steps: int = 250,
     text_field: str = "text",
     seed: int = 0,
-    device: torch.device | None = None,
 ) -> tuple[TunedLens, View]:
     """Train a lens on the text of a source, and judge it and the logit lens on the part that was held out.
 
@@ -107,7 +105,7 @@ def train_lens(
     ------
     InputError: the model is no language model, or the source cannot be read or is too short.
     """
-    model, tokenizer = loaded.model.to(device or torch.device("cpu")), loaded.require_tokenizer()
+    model, tokenizer = loaded.model, loaded.require_tokenizer()
     if not isinstance(model, LanguageModel):
         raise InputError(
             "is not a language model, and has no tokens to look for", where=loaded.source, fix="Pass a language model."
@@ -201,8 +199,8 @@ def _judged(found: TunedLens, model: LanguageModel, windows: Tensor, data: str, 
             for index in range(layers):
                 for kind, states in enumerate((streams[index], found(streams[index], index))):
                     lost[kind, index, number] = _divergence(wanted, _logprobs(model, states)).mean()
-    plain, tuned = (_mean(rows.mean(0)) for rows in lost)
-    better = _mean((lost[0] - lost[1]).mean(0))
+    plain, tuned = (mean(rows.mean(0)) for rows in lost)
+    better = mean((lost[0] - lost[1]).mean(0))
     grid = Grid(
         "divergence from the final distribution on held-out text (nats)",
         layer_names(layers - 1),
@@ -212,12 +210,8 @@ def _judged(found: TunedLens, model: LanguageModel, windows: Tensor, data: str, 
     words = "translates better than" if better.low > 0 else "is NOT SHOWN to translate better than"
     verdict = (
         f"Tuned on {learned:,} tokens, the lens {words} the logit lens: on {len(windows)} held-out windows it is "
-        f"{tuned.value:.3f} [{tuned.low:.3f}, {tuned.high:.3f}] nats a token from the final distribution, the logit lens "
-        f"{plain.value:.3f} [{plain.low:.3f}, {plain.high:.3f}] (means of all layers; 95 % intervals over windows).",
+        f"{shown(tuned)} nats a token from the final distribution, the logit lens "
+        f"{shown(plain)} (means of all layers; 95 % intervals over windows).",
     )
     figures = {"tuned": tuned.model_dump(), "logit": plain.model_dump(), "gain": better.model_dump(), "tokens": learned}
     return View("train-lens", f"Tuned lens of {data}", (grid,), verdict, figures)
-
-
-def _mean(values: np.ndarray) -> Estimate:
-    return estimate(ratio, np.stack([values, np.ones_like(values)], axis=1))

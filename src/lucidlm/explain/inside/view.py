@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from lucidlm.metrics.statistics import Estimate, estimate, ratio
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -70,3 +72,13 @@ class View:
             "verdict": list(self.verdict),
             "grids": [grid.as_dict() for grid in self.grids],
         }
+
+
+def mean(values: np.ndarray) -> Estimate:
+    """Return the mean of values (n,) with its bootstrap interval."""
+    return estimate(ratio, np.stack([values, np.ones_like(values)], axis=1))
+
+
+def shown(found: Estimate, digits: int = 3) -> str:
+    """Return a figure with its interval as the views write them."""
+    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
