@@ -43,8 +43,8 @@ def attention(reading: Reading, layer: int | None = None, head: int | None = Non
     even = _even(len(labels), config.causal)
     figures: dict[str, Any] = {"weight_on_first_token": sink, "even_weight": even}
     verdict = [
-        f"{100 * sink:.0f} % of the weight of later tokens rests on the first one, {reading.labels[0]!r}; even weights would put "
-        f"{100 * even:.0f} % there."
+        f"{100 * sink:.0f} % of the weight of later tokens rests on the first one, {reading.labels[0]!r}; even weights "
+        f"would put {100 * even:.0f} % there."
     ]
     if logits.numel():
         lost = divergence(reading)

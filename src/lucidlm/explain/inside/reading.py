@@ -124,6 +124,10 @@ class Reading:
         ------
         InputError: there is no such label, or the text is no single token.
         """
+        if wanted == "":
+            raise InputError("is empty", where=where, fix="Pass one token or a label, or leave it out.")
+        if self.kind == "masked":
+            self.asked()
         if wanted is None:
             return int(logits.argmax())
         if isinstance(self.model, SequenceClassifier):
@@ -135,13 +139,13 @@ class Reading:
         if self.kind == "causal":
             before, whole = (self.tokenizer.encode(text) for text in (self.text, self.text + wanted))
             ids = whole[len(before) :] if whole[: len(before)] == before else ids
-        if len(ids) != 1 or ids[0] == self.tokenizer.unknown_id or ids[0] >= self.model.config.vocab_size:
-            first = f"; the first is {token_name(self.tokenizer, ids[0])!r}" if len(ids) > 1 else ""
-            what = f"{wanted!r} is {len(ids)} tokens of this model, one is needed{first}"
-            raise InputError(
-                what if len(ids) != 1 else f"{wanted!r} is no token of this model", where=where, fix="Pass one token."
-            )
-        return ids[0]
+        if len(ids) == 1 and ids[0] != self.tokenizer.unknown_id and ids[0] < self.model.config.vocab_size:
+            return ids[0]
+        what = f"{wanted!r} is no token of this model"
+        if len(ids) > 1:
+            first = token_name(self.tokenizer, ids[0])
+            what = f"{wanted!r} is {len(ids)} tokens of this model, one is needed; the first is {first!r}"
+        raise InputError(what, where=where, fix="Pass one token.")
 
 
 def token_name(tokenizer: Tokenizer, index: int) -> str:

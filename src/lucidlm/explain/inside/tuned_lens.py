@@ -150,7 +150,8 @@ def _stretches(tokenizer: Tokenizer, texts: Iterable[str], room: int) -> Iterato
 
 
 def _train(found: TunedLens, model: LanguageModel, windows: Tensor, steps: int, seed: int) -> None:
-    optimizer = torch.optim.Adam(found.parameters(), lr=LEARNING_RATE)
+    learned = list(found.parameters())
+    optimizer = torch.optim.Adam(learned, lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     order, draw = numpy_generator(seed, "lens windows"), torch_generator(seed, "lens states")
     rows = max(1, STATES // windows.shape[1])
@@ -164,7 +165,7 @@ def _train(found: TunedLens, model: LanguageModel, windows: Tensor, steps: int, 
             total = 0.0
             for index in range(len(streams) - 1):  # one layer's logits in memory at a time
                 loss = _divergence(wanted, _logprobs(model, found(streams[index], index))).mean()
-                loss.backward()
+                loss.backward(inputs=learned)
                 total += loss.item()
             optimizer.step()
             optimizer.zero_grad()
