@@ -55,11 +55,8 @@ def test_everything_lies_inside_the_picture() -> None:
         [heat_map(f"grid {n}", ["row"] * 3, ["column"] * 40, np.ones((3, 40))) for n in range(2)], ["title"]
     )
     tree = xml.fromstring(drawing.svg())
-    right = [
-        float(str(rect.get("x", 0))) + float(str(rect.get("width")))
-        for rect in tree.iter(f"{SVG}rect")
-        if "%" not in str(rect.get("width"))
-    ]
+    cells = [rect for rect in tree.iter(f"{SVG}rect") if "%" not in str(rect.get("width"))]
+    right = [float(str(cell.get("x"))) + float(str(cell.get("width"))) for cell in cells]
     assert max(right) <= drawing.width
 
 

@@ -66,7 +66,7 @@ def probe(
     states, labels, keys, held_out = make(loaded, data, fields, limit, seed)
     names, counts = np.unique(labels, return_counts=True)
     if len(names) < 2 or min((~held_out).sum(), held_out.sum()) < FEWEST:
-        what = f"holds {len(labels):,} examples of {len(names)} labels"
+        what = f"holds {len(labels):,} examples of {len(names)} {'label' if len(names) == 1 else 'labels'}"
         raise InputError(what, where=data, fix=f"Pass at least {3 * FEWEST} of two labels or more.")
     control = _control(labels, keys, seed)
     results: list[tuple[Comparison, Estimate, Estimate]] = []

@@ -116,7 +116,7 @@ def test_probes_of_texts_read_what_a_classifier_learnt(judge: LoadedModel, revie
     [
         (
             [{"text": f"film {index}", "label": "a"} for index in range(90)],
-            "holds 90 examples of 1 labels. Pass at least 60",
+            "holds 90 examples of 1 label",
         ),
         ([{"text": f"film {index}", "label": index % 2} for index in range(20)], "holds 20 examples of 2 labels"),
         ([{"text": "film"}], "label"),
@@ -141,10 +141,15 @@ def test_the_nearest_are_the_nearest_by_cosine(judge: LoadedModel, reviews_csv: 
     cosine = states[0] @ states[1] / np.linalg.norm(states[0]) / np.linalg.norm(states[1])
     assert one["similarity"] == pytest.approx(cosine, abs=1e-5)
     assert one["where"].startswith(str(reviews_csv))
-    same = nearest(judge, one["text"], str(reviews_csv), count=1)
-    assert same.figures["nearest"][0]["text"] == one["text"]
-    assert same.figures["nearest"][0]["similarity"] == pytest.approx(1.0, abs=1e-5)
-    assert "is the text itself" in same.verdict[1]
+
+
+def test_a_text_of_the_training_data_is_nearest_to_itself(judge: LoadedModel, tmp_path: Path) -> None:
+    rows = [{"text": f"{word} film", "label": index % 2} for index, word in enumerate(WORDS)]
+    view = nearest(judge, "ei film", rows_to(tmp_path / "short.jsonl", rows), count=1)  # type: ignore[arg-type]
+    assert view.figures["nearest"][0]["text"] == "ei film"
+    assert view.figures["nearest"][0]["similarity"] == pytest.approx(1.0, abs=1e-5)
+    assert "is the text itself" in view.verdict[1]
+    assert "names" in view.verdict[1]
 
 
 def test_the_share_that_agrees_is_held_against_chance_and_the_data_are_named(
