@@ -34,7 +34,7 @@ def lens(reading: Reading, translate: Translate | None = None) -> View:
 
     Raises
     ------
-    InputError: a tuned lens is passed for a classifier.
+    InputError: a tuned lens is passed for a classifier, or a language model has no head that was trained.
     """
     name = "lens" if translate is None else "tuned lens"
     if isinstance(reading.model, SequenceClassifier):
@@ -47,6 +47,9 @@ def lens(reading: Reading, translate: Translate | None = None) -> View:
         return _of_classifier(reading)
     found, _ = reading.record(["input", "residual"])
     logits = lens_logits(reading.model, found, translate)[:, 0]  # (layers + 1, T, V)
+    if not torch.any(logits[-1] != logits[-1, :1, :1]):
+        what = "gives every token the same chance: it has no head that was trained"
+        raise InputError(what, where="the model", fix="Train one, or pass a model that has one.")
     logprobs = logits.log_softmax(-1)
     chances, tokens = logprobs.exp().max(-1)
     texts = tuple(tuple(reading.name(int(token)) for token in row) for row in tokens)

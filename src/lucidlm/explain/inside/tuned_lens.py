@@ -199,7 +199,7 @@ def _judged(found: TunedLens, model: LanguageModel, windows: Tensor, data: str, 
             wanted = _logprobs(model, streams[-1])
             for index in range(layers):
                 for kind, states in enumerate((streams[index], found(streams[index], index))):
-                    lost[kind, index, number] = _divergence(wanted, _logprobs(model, states)).mean()
+                    lost[kind, index, number] = _divergence(wanted, _logprobs(model, states)).mean().item()
     plain, tuned = (mean(rows.mean(0)) for rows in lost)
     better = mean((lost[0] - lost[1]).mean(0))
     grid = Grid(

@@ -415,3 +415,12 @@ def test_lenses_need_a_language_model_and_text(judge: LoadedModel, language: Loa
         train_lens(language, str(tmp_path / "short.txt"))
     with pytest.raises(InputError, match="--steps: is less than 1"):
         train_lens(language, "reviews.csv", steps=0)
+
+
+def test_a_model_without_a_trained_head_is_refused(language: LoadedModel) -> None:
+    """As a Transformer that was saved without one: all its answers are alike, which looks like agreement."""
+    loaded = made_of(ModelConfig(**shape(language, tied_embeddings=False)), language)
+    assert isinstance(loaded.model, LanguageModel)
+    loaded.model.head.data.zero_()
+    with pytest.raises(InputError, match="gives every token the same chance"):
+        lens(read(loaded, TEXT))
