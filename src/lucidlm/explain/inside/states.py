@@ -38,7 +38,9 @@ def text_states(loaded: LoadedModel, texts: Sequence[str], label: str) -> np.nda
     rows = [tokenizer.whole(ids[:room]) for ids in tokenizer.encode_batch(texts)]
     encoded = [np.asarray(row, dtype=np.int32) for row in rows]
     found = np.zeros((model.config.num_layers + 1, len(texts), model.config.embedding_dim), dtype=np.float32)
-    for numbers, stream, within in _batches(loaded, tokenizer, encoded, label):
+    for numbers, stream, within, tokens in _batches(loaded, tokenizer, encoded, label):
+        if isinstance(model, SequenceClassifier) and pooling == "last" and model.pad_id is not None:
+            within = _up_to_last(within & (tokens != model.pad_id))
         for layer, states in enumerate(stream):
             found[layer, numbers] = POOLINGS[POOLED[pooling]](states, within).cpu().numpy()
     return found
@@ -57,7 +59,7 @@ def word_states(loaded: LoadedModel, sentences: Sequence[Sequence[str]], label: 
         last = {word: place for place, word in enumerate(encoding.word_ids[:room]) if word is not None}
         ends.append([len(tokenizer.prefix) + last[word] for word in sorted(last)])
     found: list[np.ndarray] = [np.zeros(0)] * len(sentences)
-    for numbers, stream, _ in _batches(loaded, tokenizer, encoded, label):
+    for numbers, stream, *_ in _batches(loaded, tokenizer, encoded, label):
         for row, number in enumerate(numbers):
             found[number] = torch.stack([states[row, ends[number]] for states in stream]).float().cpu().numpy()
     return found
@@ -69,7 +71,7 @@ def _spaced(tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
 
 
 def _batches(loaded: LoadedModel, tokenizer: Tokenizer, encoded: Sequence[np.ndarray], label: str):
-    """Yield the indices of a batch, its streams (B, T, D) in each layer, and which tokens are a text's (B, T)."""
+    """Yield the indices of a batch, its streams (layers + 1, B, T, D), which tokens are a text's, and all tokens (B, T)."""
     model, backbone = loaded.model, backbone_of(loaded.model)
     if not isinstance(model, LanguageModel | SequenceClassifier | TokenClassifier):
         raise InputError("holds a model that finds spans", where=loaded.source, fix="Pass a model of another kind.")
@@ -82,7 +84,13 @@ def _batches(loaded: LoadedModel, tokenizer: Tokenizer, encoded: Sequence[np.nda
         within = torch.arange(tokens.shape[1], device=device) < lengths[:, None]
         with trace(model, ["input", "residual"]) as found:
             last = backbone(tokens, mask=None if model.config.causal else within[:, None])
-        yield numbers, _streams(found.stacked("residual"), found["input", 0], last), within
+        yield numbers, _streams(found.stacked("residual"), found["input", 0], last), within, tokens
+
+
+def _up_to_last(chosen: Tensor) -> Tensor:
+    """Return which positions (B, T) are not behind the last of those chosen: from there a classifier reads the label."""
+    places = torch.arange(chosen.shape[1], device=chosen.device)
+    return places <= (places * chosen).amax(1, keepdim=True)
 
 
 def _streams(residual: Tensor, start: Tensor, last: Tensor) -> Tensor:

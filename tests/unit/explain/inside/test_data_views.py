@@ -44,6 +44,23 @@ def test_states_of_texts_are_what_the_head_reads(judge: LoadedModel) -> None:
     np.testing.assert_allclose(logits.numpy(), TextClassifier.of(judge).deep_logits(texts), atol=1e-4)
 
 
+@pytest.mark.parametrize("pooling", ["last", "first", "mean"])
+def test_states_are_pooled_as_the_classifier_does_even_where_texts_end_with_padding(
+    pooling: str, fresh: LoadedModel
+) -> None:
+    assert fresh.tokenizer is not None
+    ending = fresh.tokenizer.encode("ba")[-1]
+    config = fresh.model.config
+    model = SequenceClassifier(config, ["a", "b"], pooling, pad_id=ending).eval()  # type: ignore[arg-type]
+    loaded = LoadedModel(model, fresh.tokenizer, {"kind": "classifier", "provenance": {}})
+    texts = ["ce di ba", "ce", "fu ge ho ba"]
+    states = torch.from_numpy(text_states(loaded, texts, "reading")[-1])
+    with torch.no_grad():
+        pooled = model.dense(states)
+        logits = model.classifier(pooled.tanh() if pooling == "first" else torch.nn.functional.gelu(pooled))
+    np.testing.assert_allclose(logits.numpy(), TextClassifier.of(loaded).deep_logits(texts), atol=1e-5)
+
+
 def test_states_of_words_are_those_of_their_last_tokens(language: LoadedModel) -> None:
     sentences = [["director", "calls", "film"], ["plot"]]
     found = word_states(language, sentences, "reading")
