@@ -20,7 +20,7 @@ from lucidlm.core.errors import InputError
 
 PALE, STRONG, OPPOSITE, MISSING = (255, 255, 255), (22, 84, 168), (190, 60, 40), (238, 238, 238)
 """The colours of 0, of the largest value, of the smallest one below 0, and of what is no number."""
-INK, SOFT = "#14181f", "#5a6472"
+INK, SOFT, WHITE = "#14181f", "#5a6472", "#ffffff"
 FONTS = (
     "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', 'PingFang SC', 'Microsoft YaHei', 'Noto Sans CJK SC', "
     "'WenQuanYi Micro Hei', sans-serif"
@@ -63,18 +63,20 @@ def heat_map(
     *,
     texts: Sequence[Sequence[str]] | None = None,
     limits: tuple[float, float] | None = None,
+    plain: bool = False,
 ) -> Drawing:
     """Return numbers (rows, columns) as coloured cells with labels.
 
     Parameters
     ----------
     texts: what stands in each cell; None: its number, where there are not too many.
+    plain: colours alone, and white cells left out: a quarter of the bytes, for where there are many.
     limits: the values of the palest and the strongest colour; None: from 0, or from the smallest if that is less, to the
         largest. Where the first is below 0, cells below it have another colour than those above, and 0 is white.
     """
     low, high = limits or _limits(values)
     names = [[_shown(name) for name in labels] for labels in (rows, columns)]
-    numbers = texts is None and values.size <= NUMBERED
+    numbers = texts is None and values.size <= NUMBERED and not plain
     cells = _numbers(values) if numbers else [[_shown(text) for text in row] for row in texts or ()]
     inside = [max((_width(row[index]) for row in cells), default=0.0) for index in range(len(columns))]
     # Labels of columns stand upright where that makes the picture much wider than its cells need.
@@ -97,8 +99,11 @@ def heat_map(
         parts.append(_text(left - 6, y + 15, name, fill=SOFT, anchor="end"))
         for column in range(len(columns)):
             value = float(values[index, column])
-            hint = f"{rows[index]} · {columns[column]}: {value:.4g}" if values.size <= HINTED else ""
-            parts.append(_cell(starts[column], y, widths[column], _colour(value, low, high), hint))
+            hint = f"{rows[index]} · {columns[column]}: {value:.4g}" if values.size <= HINTED and not plain else ""
+            colour = _colour(value, low, high)
+            if plain and colour == WHITE:
+                continue
+            parts.append(_cell(starts[column], y, widths[column], colour, hint))
             if cells:
                 ink = "#fff" if _strength(value, low, high) > 0.55 else INK
                 parts.append(

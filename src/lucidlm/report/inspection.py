@@ -14,6 +14,8 @@ from lucidlm.report.page import Block, Drawn, Notes, Page
 from lucidlm.version import __version__
 
 ENDINGS = (".html", ".png", ".json")
+MANY = 20_000
+"""Cells that a page shows with numbers and hints: some 300 bytes each."""
 
 
 def check_ending(path: str | Path) -> Path:
@@ -59,8 +61,9 @@ def page(view: View) -> Page:
 
 
 def drawings(view: View) -> list[Drawing]:
-    """Return the heat maps of a view."""
+    """Return the heat maps of a view, plain ones where they have more than `MANY` cells together."""
+    plain = sum(grid.values.size for grid in view.grids) > MANY
     return [
-        heat_map(grid.title, grid.rows, grid.columns, grid.values, texts=grid.texts, limits=grid.limits)
+        heat_map(grid.title, grid.rows, grid.columns, grid.values, texts=grid.texts, limits=grid.limits, plain=plain)
         for grid in view.grids
     ]

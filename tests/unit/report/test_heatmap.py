@@ -66,6 +66,16 @@ def test_many_cells_are_drawn_without_numbers() -> None:
     assert "0.00" not in drawing.elements
 
 
+def test_a_plain_map_has_its_colours_alone() -> None:
+    plain = heat_map("t", ["a", "b"], ["c", "d"], VALUES, plain=True)
+    cells = [rect.get("fill") for rect in xml.fromstring(plain.svg()).iter(f"{SVG}rect")][1:]
+    whole = xml.fromstring(heat_map("t", ["a", "b"], ["c", "d"], VALUES).svg())
+    full = [rect.get("fill") for rect in whole.iter(f"{SVG}rect")][1:]
+    assert cells == [colour for colour in full if colour != "#ffffff"]
+    assert "<title></title>" in plain.svg()
+    assert "0.50" not in plain.svg()
+
+
 @pytest.mark.parametrize("values", [np.zeros((2, 2)), np.full((2, 2), np.nan), np.full((2, 2), -3.0)])
 def test_values_of_one_kind_are_drawn_too(values: np.ndarray) -> None:
     xml.fromstring(heat_map("t", ["a", "b"], ["c", "d"], values).svg())
