@@ -48,7 +48,8 @@ def induction(loaded: LoadedModel, *, seed: int = 0, rows: int = ROWS, length: i
     rest = ranked[len(chosen) :]
     draw = numpy_generator(seed, "other heads")
     others = [rest[index] for index in draw.permutation(len(rest))[: len(chosen)]]
-    whole, new = copying_loss(model, tokens, length), first_loss(model, tokens, length)
+    losses = token_losses(model, tokens, [])
+    whole, new = losses[:, -(length - 1) :].mean(1), losses[:, :-length].mean(1)
     grid = head_grid("prefix-matching score", table)
     score = mean(scores[:, chosen[0][0], chosen[0][1]])
     best = copying_loss(model, tokens, length, without_heads(chosen))
@@ -106,15 +107,10 @@ def copying_loss(
     model: LanguageModel, tokens: Tensor, length: int, edits: list[tuple[Site, Edit]] | None = None
 ) -> np.ndarray:
     """Return the loss on repeated tokens but the first (rows,), in nats a token."""
-    return _loss(model, tokens, edits or [])[:, -(length - 1) :].mean(1)
+    return token_losses(model, tokens, edits or [])[:, -(length - 1) :].mean(1)
 
 
-def first_loss(model: LanguageModel, tokens: Tensor, length: int) -> np.ndarray:
-    """Return the loss on the tokens when they come first (rows,), in nats a token."""
-    return _loss(model, tokens, [])[:, :-length].mean(1)
-
-
-def _loss(model: LanguageModel, tokens: Tensor, edits: list[tuple[Site, Edit]]) -> np.ndarray:
+def token_losses(model: LanguageModel, tokens: Tensor, edits: list[tuple[Site, Edit]]) -> np.ndarray:
     """Return the loss on all tokens but the first of a row (rows, T - 1), in nats."""
     with trace(model, [], edits):
         hidden = model.model(tokens[:, :-1])

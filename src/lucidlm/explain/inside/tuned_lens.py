@@ -37,6 +37,8 @@ HELD_OUT = 0.1
 """Share of the windows, the last ones, that the lens is judged on."""
 STATES = 256
 """States a layer that a step learns from."""
+EVERY = 4
+"""Of a held-out window every so many-th state is judged: all logits of all layers are the most of the work."""
 LEARNING_RATE = 1e-3
 FORMAT = "lucidlm-tuned-lens-1"
 
@@ -195,7 +197,7 @@ def _judged(found: TunedLens, model: LanguageModel, windows: Tensor, data: str, 
     lost = np.zeros((2, layers, len(windows)))
     with torch.no_grad():
         for number, window in enumerate(windows):
-            streams = _streams(model, window[None])
+            streams = _streams(model, window[None])[:, ::EVERY]
             wanted = _logprobs(model, streams[-1])
             for index in range(layers):
                 for kind, states in enumerate((streams[index], found(streams[index], index))):
