@@ -20,7 +20,7 @@ from torch.nn import functional
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import atomic_path
-from lucidlm.core.progress import ProgressBar
+from lucidlm.core.progress import ProgressBar, track
 from lucidlm.core.seeds import numpy_generator, torch_generator
 from lucidlm.data.sources.read import read_documents
 from lucidlm.explain.inside.lens import layer_names
@@ -37,7 +37,7 @@ HELD_OUT = 0.1
 """Share of the windows, the last ones, that the lens is judged on."""
 STATES = 256
 """States a layer that a step learns from."""
-EVERY = 4
+EVERY = 8
 """Of a held-out window every so many-th state is judged: all logits of all layers are the most of the work."""
 LEARNING_RATE = 1e-3
 FORMAT = "lucidlm-tuned-lens-1"
@@ -196,7 +196,7 @@ def _judged(found: TunedLens, model: LanguageModel, windows: Tensor, data: str, 
     layers = model.config.num_layers
     lost = np.zeros((2, layers, len(windows)))
     with torch.no_grad():
-        for number, window in enumerate(windows):
+        for number, window in enumerate(track(windows, "judging the lens", len(windows), "windows")):
             streams = _streams(model, window[None])[:, ::EVERY]
             wanted = _logprobs(model, streams[-1])
             for index in range(layers):
