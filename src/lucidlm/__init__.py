@@ -16,6 +16,7 @@ from lucidlm.core.errors import InputError, InputTypeError, LucidError
 from lucidlm.version import __version__
 
 if TYPE_CHECKING:
+    from lucidlm.api import inspecting as inspect
     from lucidlm.api.judging import compare, evaluate, explain
     from lucidlm.api.training import export, finetune, label_curve, prepare, pretrain
     from lucidlm.big_language_model import BigLanguageModel
@@ -52,6 +53,7 @@ __all__ = [
     "explain",
     "export",
     "finetune",
+    "inspect",
     "label_curve",
     "load_model",
     "load_tokenizer",
@@ -75,6 +77,7 @@ _HOMES = {
     "explain": ("lucidlm.api.judging", "explain"),
     "export": ("lucidlm.api.training", "export"),
     "finetune": ("lucidlm.api.training", "finetune"),
+    "inspect": ("lucidlm.api.inspecting", ""),
     "label_curve": ("lucidlm.api.training", "label_curve"),
     "load_model": ("lucidlm.checkpoint.load", "load_model"),
     "load_tokenizer": ("lucidlm.tokenize.tokenizer", "Tokenizer.load"),
@@ -100,8 +103,9 @@ sys.modules[__name__].__class__ = _Package
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'lucidlm' has no attribute {name!r}")
-    module, attribute = _HOMES[name]
-    return attrgetter(attribute)(import_module(module))
+    home, attribute = _HOMES[name]
+    module = import_module(home)
+    return attrgetter(attribute)(module) if attribute else module
 
 
 def __dir__() -> list[str]:

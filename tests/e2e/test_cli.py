@@ -66,6 +66,8 @@ COMMANDS = [
     "generate",
     "chat",
     "explain",
+    "inspect lens",
+    "inspect patch",
     "tasks",
     "recipe",
     "report",

@@ -52,6 +52,7 @@ MOST = 16
 """Modules of a folder, beside those in folders of its own."""
 EAGER = {"lucidlm.core.errors", "lucidlm.version"}
 LAZY = {
+    "lucidlm.api.inspecting",
     "lucidlm.api.judging",
     "lucidlm.api.training",
     "lucidlm.big_language_model",

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from lucidlm.cli.judging import compare, evaluate, explain, report, results, tasks
+from lucidlm.cli.judging import compare, evaluate, explain, inspect_, report, results, tasks
 from lucidlm.cli.training import data, demo, finetune, label_curve, pretrain, recipe
 from lucidlm.cli.using import chat, export, generate, import_, quantize, search, serve, steer, watermark
 from lucidlm.core.errors import LucidError
@@ -22,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data.app, name="data")
+app.add_typer(inspect_.app, name="inspect")
 for command in (
     pretrain,
     finetune,

@@ -148,7 +148,23 @@ class Facts:
     folded: bool = False
 
 
-Block = Heading | KeyFigures | LineChart | BarChart | Table | ConfusionMatrix | Samples | Facts
+@dataclass(frozen=True)
+class Drawn:
+    """A picture: SVG of our own making, in which all text is escaped (see `lucidlm.report.heatmap`)."""
+
+    title: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Sentences, a paragraph each."""
+
+    title: str
+    lines: Sequence[str]
+
+
+Block = Heading | KeyFigures | LineChart | BarChart | Table | ConfusionMatrix | Samples | Facts | Drawn | Notes
 
 
 @dataclass(frozen=True)
