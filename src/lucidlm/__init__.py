@@ -16,7 +16,7 @@ from lucidlm.core.errors import InputError, InputTypeError, LucidError
 from lucidlm.version import __version__
 
 if TYPE_CHECKING:
-    from lucidlm.api.judging import compare, evaluate, explain
+    from lucidlm.api.judging import compare, evaluate, explain, explain_data, explain_generated
     from lucidlm.api.training import export, finetune, label_curve, prepare, pretrain
     from lucidlm.big_language_model import BigLanguageModel
     from lucidlm.checkpoint.load import load_model
@@ -50,6 +50,8 @@ __all__ = [
     "compare",
     "evaluate",
     "explain",
+    "explain_data",
+    "explain_generated",
     "export",
     "finetune",
     "label_curve",
@@ -73,6 +75,8 @@ _HOMES = {
     "compare": ("lucidlm.api.judging", "compare"),
     "evaluate": ("lucidlm.api.judging", "evaluate"),
     "explain": ("lucidlm.api.judging", "explain"),
+    "explain_data": ("lucidlm.api.judging", "explain_data"),
+    "explain_generated": ("lucidlm.api.judging", "explain_generated"),
     "export": ("lucidlm.api.training", "export"),
     "finetune": ("lucidlm.api.training", "finetune"),
     "label_curve": ("lucidlm.api.training", "label_curve"),

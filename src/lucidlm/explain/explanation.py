@@ -65,8 +65,12 @@ class Explanation:
         """Return, a sentence each, what the checks say."""
         lines = []
         if (check := self.completeness) is not None:
-            words = "complete" if check.reached else "NOT complete, read with care or use shapley"
             steps = f" ({check.steps} steps)" if self.method == "integrated-gradients" else ""
+            words = "complete"
+            if not check.reached and self.method == "relevance":
+                words = "NOT complete, biases and what stands around the text hold the rest"
+            elif not check.reached:
+                words = "NOT complete, read with care or use shapley"
             lines.append(f"{words}: attributions sum to {check.total:+.4f} of {check.explained:+.4f}{steps}")
         test = self.faithfulness
         lines.append("faithfulness: not tested, the text is one piece" if test is None else test.sentence())

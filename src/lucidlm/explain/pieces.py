@@ -42,7 +42,9 @@ def joined_by(unit: Unit, text: str, pieces: list[Piece]) -> list[Piece]:
     """
     if unit == "token":
         return pieces
-    within = {at for start, end in (_words(text) if unit == "word" else sentences(text)) for at in range(start + 1, end)}
+    within = {
+        at for start, end in (_words(text) if unit == "word" else sentences(text)) for at in range(start + 1, end)
+    }
     found: list[Piece] = []
     at = 0  # where the next piece begins
     for piece in pieces:
@@ -61,7 +63,13 @@ def _words(text: str) -> list[tuple[int, int]]:
     """Return where words and marks begin and end; what an apostrophe joins is one."""
     found: list[tuple[int, int]] = []
     for start, end in token_spans(text):
-        joins = found and found[-1][1] == start and end > start and text[start - 1] in "'’" and found[-1][1] > found[-1][0] + 1
+        joins = (
+            found
+            and found[-1][1] == start
+            and end > start
+            and text[start - 1] in "'’"
+            and found[-1][1] > found[-1][0] + 1
+        )
         if joins:
             found[-1] = found[-1][0], end
         else:

@@ -35,7 +35,7 @@ TOKENS_AT_ONCE = 1024
 SPACES: dict[TokenizerKind, str] = {"characters": " ", "sentencepiece": "▁", "unigram": "▁"}
 """How tokenizers spell a space in their vocabulary; BERT's drops them all."""
 
-MARKS = (".", ",", "。", "，")  # noqa: RUF001
+MARKS = (".", ",", "。", "，")
 """What stands for the blank when another one is tried."""
 
 
@@ -200,6 +200,18 @@ def _next_token(
         raise _same(tokenizer.decode(sought, skip_special=False))
     for continuation in sought, other or []:
         _fits(len(read) + max(0, len(continuation) - 1), model.config.context_length)
+    return continued(model, tokenizer, head, pieces, sought, other)
+
+
+def continued(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    head: Tensor,
+    pieces: list[Piece],
+    sought: list[int],
+    other: list[int] | None = None,
+) -> Prediction:
+    """Return the prediction that `head` (T,), whose text is `pieces`, goes on by `sought`, rather than by `other`."""
     alike = other is not None and other[:-1] == sought[:-1]
 
     def logits_of(continuation: list[int], tokens: Tensor) -> Tensor:
@@ -208,7 +220,7 @@ def _next_token(
         return model.logits(model.model(torch.cat([tokens, behind], 1))[:, -len(continuation) :])
 
     def of(continuation: list[int], values: Tensor) -> Tensor:
-        places = torch.tensor(continuation, device=device).expand(len(values), -1)[..., None]
+        places = torch.tensor(continuation, device=values.device).expand(len(values), -1)[..., None]
         return values.gather(-1, places).sum((1, 2))
 
     def score(tokens: Tensor) -> Tensor:
@@ -260,9 +272,7 @@ def _behind(tokenizer: Tokenizer, text: str, ids: list[int], target: str) -> lis
     return whole[len(ids) :] if whole[: len(ids)] == ids else tokenizer.encode(target)
 
 
-def _label(
-    classifier: BaseTextClassifier[Any], text: str, target: str | None, rather_than: str | None
-) -> Prediction:
+def _label(classifier: BaseTextClassifier[Any], text: str, target: str | None, rather_than: str | None) -> Prediction:
     model, tokenizer = classifier.model, classifier.tokenizer
     for name, given in ("--target", target), ("--rather-than", rather_than):
         if given is not None and given not in model.labels:

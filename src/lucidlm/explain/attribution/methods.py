@@ -45,7 +45,7 @@ def attribute(prediction: Prediction, method: Method, *, steps: int = 50, seed: 
 
 def default_method(prediction: Prediction) -> Method:
     """Return the method that a prediction is explained by unless another is asked for; docs/explanation.md says why."""
-    return "shapley" if prediction.kind == "label" else "occlusion"
+    return "relevance" if prediction.differentiable else "shapley"
 
 
 def applicable(prediction: Prediction) -> list[Method]:

@@ -13,8 +13,8 @@ from lucidlm.core.seeds import numpy_generator
 from lucidlm.explain.attribution.attribution import Attribution, Completeness
 from lucidlm.explain.predictions import Prediction
 
-MOST_PAIRS = 12
-TOKENS = 40_000
+MOST_PAIRS = 6
+TOKENS = 20_000
 """Tokens that are read about at most; one pair of orders is read whatever it takes."""
 
 
@@ -24,7 +24,9 @@ def shapley(prediction: Prediction, seed: int = 0) -> Attribution:
     pairs = min(MOST_PAIRS, max(1, TOKENS // (2 * count * len(prediction.ids))))
     drawn = [draw.permutation(count) for _ in range(pairs)]
     orders = [order for first in drawn for order in (first, first[::-1])]
-    rows = [prediction.without(order[shown:].tolist(), prediction.blank) for order in orders for shown in range(1, count)]
+    rows = [
+        prediction.without(order[shown:].tolist(), prediction.blank) for order in orders for shown in range(1, count)
+    ]
     scores = prediction.scores([prediction.blanked, prediction.ids, *rows])
     values = np.zeros(count)
     for order, between in zip(orders, scores[2:].reshape(len(orders), count - 1), strict=True):

@@ -40,8 +40,9 @@ def likeness(other: str, first: np.ndarray, second: np.ndarray) -> Likeness | No
     if len(first) < FEWEST or math.isnan(value):
         return None
     # The variance of Fisher's z of a rank correlation: Bonett & Wright 2000.
-    middle, reach = math.atanh(min(max(value, -0.9999), 0.9999)), 1.96 * math.sqrt(
-        (1 + value**2 / 2) / (len(first) - 3)
+    middle, reach = (
+        math.atanh(min(max(value, -0.9999), 0.9999)),
+        1.96 * math.sqrt((1 + value**2 / 2) / (len(first) - 3)),
     )
     return Likeness(other, value, math.tanh(middle - reach), math.tanh(middle + reach))
 
