@@ -218,8 +218,8 @@ def prompts(source: str, data: str, limit: int) -> None:
         HEADER,
         rows_of(tests),
         [
-            f"{len(next(iter(tests.values())))} beginnings of 24 words of {Path(data).name}, by token, in probabilities, means with bootstrap "
-            "intervals of 95 %",
+            f"{len(next(iter(tests.values())))} beginnings of 24 words of {Path(data).name}, by token, in probabilities, "
+            "means with bootstrap intervals of 95 %",
         ],
     )
 

@@ -68,7 +68,7 @@ class Explanation:
             steps = f" ({check.steps} steps)" if self.method == "integrated-gradients" else ""
             words = "complete"
             if not check.reached and self.method == "relevance":
-                words = "NOT complete, biases and what stands around the text hold the rest"
+                words = "NOT complete, softmax and biases give their share to no token"
             elif not check.reached:
                 words = "NOT complete, read with care or use shapley"
             lines.append(f"{words}: attributions sum to {check.total:+.4f} of {check.explained:+.4f}{steps}")

@@ -186,10 +186,10 @@ def test_other_software_has_no_place_for_it(judge: Path, wide: Path, tmp_path: P
     assert all(torch.equal(exported[name], value) for name, value in load_model(judge).model.state_dict().items())
 
 
-def test_it_is_explained_by_occlusion(wide: Path) -> None:
+def test_it_is_explained_by_readings(wide: Path) -> None:
     loaded = load_model(wide)
     found = explain(loaded, "a sublime film", target=TextClassifier(wide).labels[1])
-    assert found.method == "occlusion"
+    assert found.method == "shapley"
     word = "".join(text for text, _ in found.pieces).index("sublime")
     pieces, place = {}, 0
     for text, value in found.pieces:

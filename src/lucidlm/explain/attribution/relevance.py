@@ -29,7 +29,7 @@ from lucidlm.model.norm import RMSNorm
 def relevance(prediction: Prediction) -> Attribution:
     """Return each piece's relevance for the target's logit, less the mean one or that of what it is compared with.
 
-    They sum to it but for what biases and the tokens around the text hold.
+    With those of the tokens around the text they sum to it, but for what biases and the softmax give to no token.
     """
     vectors = prediction.embedding(prediction.ids)[None].detach()
     with relevance_rules(prediction.model):
