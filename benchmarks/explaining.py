@@ -28,10 +28,10 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.explain.attribution.gradients import integrated_gradients
 from lucidlm.explain.attribution.methods import METHODS, applicable, attribute
-from lucidlm.explain.checks.faithfulness import Deletion, Faithfulness
+from lucidlm.explain.checks.faithfulness import DRAWS, Deletion, Faithfulness
 from lucidlm.explain.explanation import frozen
 from lucidlm.explain.predictions import Prediction, predict
-from lucidlm.explain.survey import CONFIDENT, DRAWS
+from lucidlm.explain.survey import CONFIDENT
 from lucidlm.metrics.statistics import estimate, ratio
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
@@ -148,7 +148,7 @@ HEADER = ["method", "comprehensiveness", "sufficiency", "deletion", "insertion",
 def judge(
     prediction: Prediction, tests: dict[str, list[tuple[Faithfulness, float, float]]], extra: dict | None = None
 ) -> None:
-    deletion = Deletion(prediction, draws=DRAWS)
+    deletion = Deletion(prediction)
     runs = {
         name: (lambda name=name: attribute(prediction, name).values)
         for name in METHODS

@@ -34,9 +34,6 @@ from lucidlm.tasks.text_classification import TextClassification
 CONFIDENT = 0.9
 """The least probability of a confident prediction."""
 
-DRAWS = 100
-"""Random orders of a text: more than for a single one, since all methods are compared with the same."""
-
 WORDS = 12
 """The most words that are shown of a label."""
 
@@ -189,7 +186,7 @@ def _read(loaded: LoadedModel, task: TextClassification, data: str) -> list[Labe
 
 
 def _explained(example: LabelledText, prediction: Prediction, steps: int, seed: int) -> _Explained:
-    deletion = Deletion(prediction, seed, DRAWS)
+    deletion = Deletion(prediction, seed)
     found = _Explained(example, prediction, deletion.whole, {}, {}, {})
     for method in applicable(prediction):
         start = time.perf_counter()
