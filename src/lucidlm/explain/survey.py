@@ -242,7 +242,10 @@ def _method(name: Method, done: Sequence[_Explained]) -> MethodFigures:
     ]
     return MethodFigures(
         name,
-        *(_mean([getattr(one, field.name) for one in figures]) for field in fields(Figures)),
+        _mean([one.comprehensiveness for one in figures]),
+        _mean([one.sufficiency for one in figures]),
+        _mean([one.deletion for one in figures]),
+        _mean([one.insertion for one in figures]),
         _mean(better) if better else None,
         _mean(alike) if alike else None,
         float(np.mean([found.seconds[name] for found in done])),

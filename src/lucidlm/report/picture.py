@@ -75,8 +75,13 @@ def font_for(text: str) -> FreeTypeFont:
 
 def _has(font: FreeTypeFont, letters: Iterable[str]) -> bool:
     """Return whether a font has a picture of its own for each of `letters`: what it lacks looks like U+FFFF."""
-    missing = bytes(font.getmask("\uffff"))
-    return all(bytes(font.getmask(letter)) != missing for letter in letters)
+
+    def drawn(letter: str) -> bytes:
+        mask: Any = font.getmask(letter)  # Pillow's types do not say that it is one of bytes
+        return bytes(mask)
+
+    missing = drawn("\uffff")
+    return all(drawn(letter) != missing for letter in letters)
 
 
 @cache

@@ -58,7 +58,7 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
 def agreement(prediction: Prediction, method: Method, values: np.ndarray) -> Likeness | None:
     """Compare attributions with those of a method of another kind: of gradients, or of readings where it is of them."""
     rivals: tuple[Method, ...] = ("relevance", "occlusion", "shapley") if method in ANY_MODEL else ("occlusion",)
-    other = next(name for name in rivals if name != method and refusal(prediction, name) is None)
+    other: Method = next(name for name in rivals if name != method and refusal(prediction, name) is None)
     return likeness(other, values, attribute(prediction, other).values)
 
 
