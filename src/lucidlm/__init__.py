@@ -17,7 +17,7 @@ from lucidlm.version import __version__
 
 if TYPE_CHECKING:
     from lucidlm.api import inspecting as inspect
-    from lucidlm.api.judging import compare, evaluate, explain
+    from lucidlm.api.judging import compare, evaluate, explain, explain_data, explain_generated
     from lucidlm.api.training import export, finetune, label_curve, prepare, pretrain
     from lucidlm.big_language_model import BigLanguageModel
     from lucidlm.checkpoint.load import load_model
@@ -51,6 +51,8 @@ __all__ = [
     "compare",
     "evaluate",
     "explain",
+    "explain_data",
+    "explain_generated",
     "export",
     "finetune",
     "inspect",
@@ -75,6 +77,8 @@ _HOMES = {
     "compare": ("lucidlm.api.judging", "compare"),
     "evaluate": ("lucidlm.api.judging", "evaluate"),
     "explain": ("lucidlm.api.judging", "explain"),
+    "explain_data": ("lucidlm.api.judging", "explain_data"),
+    "explain_generated": ("lucidlm.api.judging", "explain_generated"),
     "export": ("lucidlm.api.training", "export"),
     "finetune": ("lucidlm.api.training", "finetune"),
     "inspect": ("lucidlm.api.inspecting", ""),

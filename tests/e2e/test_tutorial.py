@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from lucidlm.api.results import EvaluationResult, ExplanationResult
+from lucidlm.api.explanation_results import ExplanationResult
+from lucidlm.api.results import EvaluationResult
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NOTEBOOKS = [EXAMPLES / "tutorial.ipynb", EXAMPLES / "tutorial.zh-CN.ipynb"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import Any, TypeVar, Unpack, get_args, overload
 
-from lucidlm.api.results import ComparisonResult, EvaluationResult, ExplanationResult, HeldOutResult
+from lucidlm.api.explanation_results import ExplanationResult, GenerationExplanationResult, SurveyResult
+from lucidlm.api.results import ComparisonResult, EvaluationResult, HeldOutResult
 from lucidlm.api.settings import FIELDS, EvaluateSettings, paths
 from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
@@ -16,12 +18,15 @@ from lucidlm.core.flat import resolve
 from lucidlm.data.split import Split
 from lucidlm.evaluate.comparison import compare_evaluations
 from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory, evaluate_language_model
-from lucidlm.explain import explanation
-from lucidlm.explain.explanation import Method
+from lucidlm.explain import explanation, generation, survey
+from lucidlm.explain.attribution.methods import METHODS, Method
+from lucidlm.explain.pieces import Unit
 from lucidlm.report.files import REPORT
 from lucidlm.report.run import report_run
 
+N = TypeVar("N", bound=str)
 Source = str | Path
+UNITS_OF_TEXT: tuple[Unit, ...] = get_args(Unit)
 
 
 @overload
@@ -131,42 +136,129 @@ def explain(
     text: str,
     *,
     target: str | None = None,
+    rather_than: str | None = None,
+    by: Unit = "token",
     method: Method | None = None,
     steps: int = 50,
     seed: int = 0,
     device: str = "auto",
 ) -> ExplanationResult:
-    """Explain a prediction: what each piece of a text adds to the target's log-probability: `lucidlm explain`.
+    """Explain a prediction: what each piece of a text adds to it: `lucidlm explain`.
 
-    >>> lucidlm.explain("judge", "A dull film with a wonderful ending.")
-    >>> lucidlm.explain("model", "The capital of France is", target=" Paris")
+    >>> lucidlm.explain("judge", "A dull film with a wonderful ending.", by="word")
+    >>> lucidlm.explain("model", "The capital of France is", target=" Paris", rather_than=" London")
 
     Parameters
     ----------
     model: a model directory or another source of a model, or one that `load_model` opened.
     text: a prompt, or what is classified.
     target: a continuation (a new word begins with a space) or a label; None: the likeliest.
-    method: "integrated-gradients" (needs captum) or "occlusion"; None: the first, or the second where the model counts
-        n-grams too, which gradients do not reach.
-    steps: of the integral, at least.
+    rather_than: another one: why the target rather than this.
+    by: "token", "word" or "sentence": what gets an attribution.
+    method: one of `lucidlm.explain.attribution.methods.METHODS`; None: docs/explanation.md says which.
+    steps: of integrated gradients, at least.
 
     Raises
     ------
-    InputError: text, target or model cannot be explained, or captum is not installed.
+    InputError: text, target or model cannot be explained, or not by this method.
     """
     require_text(text, "text")
-    if target is not None:
-        require_text(target, "target")
-    if method not in (None, *(known := ("integrated-gradients", "occlusion"))):
-        raise InputError(f"there is no method {method!r}", where="method", fix=f"Choose one of: {', '.join(known)}.")
-    loaded = model if isinstance(model, LoadedModel) else load_model(require_path(model, "model"))
+    for name, given in ("target", target), ("rather_than", rather_than):
+        if given is not None:
+            require_text(given, name)
     found = explanation.explain(
-        loaded,
+        _opened(model),
         text,
         target,
-        method=method,
+        rather_than=rather_than,
+        by=_one_of(by, UNITS_OF_TEXT, "by"),
+        method=None if method is None else _one_of(method, METHODS, "method"),
         steps=require_count(steps, "steps"),
         seed=require_count(seed, "seed"),
         device=choose_compute(device).device,
     )
     return ExplanationResult(found)
+
+
+def explain_generated(
+    model: Source | LoadedModel,
+    text: str,
+    *,
+    continuation: str | None = None,
+    length: int = 20,
+    by: Unit = "token",
+    method: Method = "relevance",
+    steps: int = 50,
+    seed: int = 0,
+    device: str = "auto",
+) -> GenerationExplanationResult:
+    """Explain each token that a model writes by all tokens before it: `lucidlm explain --length`.
+
+    >>> lucidlm.explain_generated("model", "Once upon a time", length=20)
+
+    Parameters
+    ----------
+    continuation: what follows the text; None: `length` tokens that the model writes, always the likeliest.
+
+    The others are those of `explain`, which says what is raised too.
+    """
+    found = generation.explain_generation(
+        _opened(model),
+        require_text(text, "text"),
+        None if continuation is None else require_text(continuation, "continuation"),
+        length=require_count(length, "length"),
+        by=_one_of(by, UNITS_OF_TEXT, "by"),
+        method=_one_of(method, METHODS, "method"),
+        steps=require_count(steps, "steps"),
+        seed=require_count(seed, "seed"),
+        device=choose_compute(device).device,
+    )
+    return GenerationExplanationResult(found)
+
+
+def explain_data(
+    model: Source | LoadedModel,
+    data: Source,
+    *,
+    limit: int | None = 50,
+    by: Unit = "word",
+    steps: int = 50,
+    seed: int = 0,
+    device: str = "auto",
+) -> SurveyResult:
+    """Compare the methods over labelled texts, and show what drives each label: `lucidlm explain --data`.
+
+    >>> lucidlm.explain_data("judge", "test.jsonl", limit=100)
+
+    Parameters
+    ----------
+    data: examples, as `evaluate` reads them.
+    limit: how many of them are explained, drawn at random; None: all.
+
+    The others are those of `explain`.
+
+    Raises
+    ------
+    InputError: the model was not fine-tuned to give each text one label, or the data cannot be used.
+    """
+    found = survey.survey(
+        _opened(model),
+        require_path(data, "data"),
+        limit=None if limit is None else require_count(limit, "limit"),
+        by=_one_of(by, UNITS_OF_TEXT, "by"),
+        steps=require_count(steps, "steps"),
+        seed=require_count(seed, "seed"),
+        device=choose_compute(device).device,
+    )
+    return SurveyResult(found)
+
+
+def _opened(model: Source | LoadedModel) -> LoadedModel:
+    return model if isinstance(model, LoadedModel) else load_model(require_path(model, "model"))
+
+
+def _one_of(value: N, known: Sequence[N], name: str) -> N:
+    if value not in known:
+        shown = ", ".join(str(one) for one in known)
+        raise InputError(f"there is no {name} {value!r}", where=name, fix=f"Choose one of: {shown}.")
+    return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from lucidlm.core.errors import InputError
 from lucidlm.data.corpus.cards import DataCard
 from lucidlm.evaluate.comparison import VERDICTS, Difference, sign
 from lucidlm.evaluate.record import Evaluation, Score
-from lucidlm.explain.explanation import Explanation
 from lucidlm.report.label_curve import mean, summarise
 from lucidlm.train.label_curve.record import BASELINE, LabelCurve
 from lucidlm.train.loop import Outcome, describe_outcome
@@ -209,39 +207,6 @@ class ComparisonResult(Result):
 
     def __repr__(self) -> str:
         return f"ComparisonResult({'; '.join(map(str, self.differences))})"
-
-
-@dataclass(frozen=True, repr=False)
-class ExplanationResult(Result):
-    """What a prediction rests on; `explanation` has the checks of whether to believe it."""
-
-    explanation: Explanation
-
-    @property
-    def target(self) -> str:
-        """The label or the continuation that is explained."""
-        return self.explanation.target
-
-    @property
-    def pieces(self) -> tuple[tuple[str, float], ...]:
-        """The pieces of the text, and what each adds to the target's log-probability, in nats."""
-        return self.explanation.pieces
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the explanation as `lucidlm explain --json` prints it."""
-        return self.explanation.as_dict()
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the pieces in order, one a row."""
-        return [{"piece": text, "attribution": value} for text, value in self.pieces]
-
-    def __repr__(self) -> str:
-        found = self.explanation
-        target = json.dumps(found.target, ensure_ascii=False)
-        return f"ExplanationResult({found.kind} {target}, log-probability {found.logprob:.4f}, {found.method})"
-
-    def _repr_html_(self) -> str:
-        return html.paragraphs([repr(self)]) + html.coloured(self.pieces) + html.paragraphs(self.explanation.verdict())
 
 
 @dataclass(frozen=True, repr=False)

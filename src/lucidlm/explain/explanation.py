@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,20 +13,29 @@ from torch import nn
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.core.matmul import fast_matmul
-from lucidlm.explain.faithfulness import Faithfulness, faithfulness
-from lucidlm.explain.integrated_gradients import Completeness, integrated_gradients
-from lucidlm.explain.occlusion import occlusion
+from lucidlm.explain.attribution.attribution import Completeness
+from lucidlm.explain.attribution.methods import UNITS, Method, attribute, default_method, require_applicable
+from lucidlm.explain.checks.faithfulness import Faithfulness, faithfulness
+from lucidlm.explain.checks.likeness import Likeness, agreement, stability
+from lucidlm.explain.pieces import Unit
 from lucidlm.explain.predictions import predict
-
-Method = Literal["integrated-gradients", "occlusion"]
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What each piece of a text adds to the target's log-probability, in nats."""
+    """What each piece of a text adds to a prediction, and the checks of it.
+
+    Parameters
+    ----------
+    logprob, blank_logprob: of the target in nats, less that of `rather_than` if there is one; and with every token blank.
+    pieces: each piece, and its attribution: nats, but for the methods in `UNITS`.
+    completeness, agreement, stability: None where the method or the text has none.
+    faithfulness: None for a text of one piece.
+    """
 
     kind: str
     target: str
+    rather_than: str | None
     logprob: float
     blank_logprob: float
     method: Method
@@ -34,33 +43,42 @@ class Explanation:
     pieces: tuple[tuple[str, float], ...]
     completeness: Completeness | None
     faithfulness: Faithfulness | None
+    agreement: Likeness | None
+    stability: Likeness | None
+
+    @property
+    def unit(self) -> str:
+        """What the attributions are measured in."""
+        return UNITS.get(self.method, "in nats")
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
         pieces = [{"text": text, "attribution": value} for text, value in self.pieces]
-        found = {**asdict(self), "pieces": pieces}
+        found = {**asdict(self), "pieces": pieces, "unit": self.unit}
+        if self.completeness is not None:
+            found["completeness"]["reached"] = self.completeness.reached
         if self.faithfulness is not None:
             found["faithfulness"]["better_than_random"] = self.faithfulness.better
         return found
 
     def verdict(self) -> list[str]:
-        """Return, in sentences, what the checks say."""
+        """Return, a sentence each, what the checks say."""
         lines = []
         if (check := self.completeness) is not None:
-            words = "complete" if check.reached else "NOT complete, read with care or use occlusion"
-            lines.append(
-                f"{words}: attributions sum to {check.difference + check.delta:+.4f} of {check.difference:+.4f} nats "
-                f"({check.steps} steps)"
-            )
-        if (test := self.faithfulness) is None:
-            lines.append("faithfulness: not tested, the text is one piece")
-        else:
-            words = "better than random" if test.better else "NOT SHOWN to be better than random"
-            lines.append(
-                f"{words}: deleting the most attributed pieces costs {test.drop:+.4f} nats, random ones "
-                f"{test.random:+.4f} (sizes {', '.join(map(str, test.sizes))}; {test.draws} draws, seed {test.seed}, "
-                f"p = {test.p_value:.3f})"
-            )
+            steps = f" ({check.steps} steps)" if self.method == "integrated-gradients" else ""
+            words = "complete"
+            if not check.reached and self.method == "relevance":
+                words = "NOT complete, softmax and biases give their share to no token"
+            elif not check.reached:
+                words = "NOT complete, read with care or use shapley"
+            lines.append(f"{words}: attributions sum to {check.total:+.4f} of {check.explained:+.4f}{steps}")
+        test = self.faithfulness
+        lines.append("faithfulness: not tested, the text is one piece" if test is None else test.sentence())
+        if (found := self.agreement) is not None:
+            lines.append(f"agreement with {found.other}: rank correlation {found.written()}")
+        if (found := self.stability) is not None:
+            drawn = " and other draws" if self.method == "shapley" else ""
+            lines.append(f"stability, with {found.other!r} for the blank{drawn}: rank correlation {found.written()}")
         return lines
 
 
@@ -69,47 +87,54 @@ def explain(
     text: str,
     target: str | None = None,
     *,
+    rather_than: str | None = None,
+    by: Unit = "token",
     method: Method | None = None,
     steps: int = 50,
     seed: int = 0,
     device: torch.device | None = None,
 ) -> Explanation:
-    """Explain a model's prediction for `text`; see `predict` for `target`.
+    """Explain a model's prediction for `text`; see `predict` for `target`, `rather_than` and `by`.
 
     Parameters
     ----------
-    method: None: integrated gradients, or occlusion where the model counts n-grams too, which gradients do not reach.
+    method: None: the one that `default_method` chooses.
+    steps: of integrated gradients, at least.
 
     Raises
     ------
-    InputError: text, target or model cannot be explained (so), or captum is not installed.
+    InputError: text, target or model cannot be explained, or not so.
     """
     if steps < 1:
         raise InputError("is less than 1", where="--steps", fix="Pass 50, say.")
-    with _frozen(loaded.model):
-        prediction = predict(loaded, text, target, device)
-        if method == "integrated-gradients" and not prediction.differentiable:
-            raise InputError(
-                "gradients do not reach the n-grams that this model counts beside its Transformer",
-                where="--method",
-                fix="Pass --method occlusion, or leave it out.",
-            )
-        method = method or ("integrated-gradients" if prediction.differentiable else "occlusion")
+    with frozen(loaded.model):
+        prediction = predict(loaded, text, target, device, rather_than=rather_than, by=by)
+        method = method or default_method(prediction)
+        require_applicable(prediction, method)
         with fast_matmul(prediction.ids.device):
-            check = None
-            if method == "integrated-gradients":
-                values, check = integrated_gradients(prediction, steps)
-            else:
-                values = occlusion(prediction)
+            found = attribute(prediction, method, steps=steps, seed=seed)
             logprob, blank_logprob = prediction.scores([prediction.ids, prediction.blanked]).tolist()
-            test = faithfulness(prediction, values, seed)
-    pieces = tuple((piece.text, float(value)) for piece, value in zip(prediction.pieces, values, strict=True))
-    found = (prediction.kind, prediction.target, logprob, blank_logprob, method, prediction.blank_text)
-    return Explanation(*found, pieces, check, test)
+            test = faithfulness(prediction, found.values, seed)
+            agreed = agreement(prediction, method, found.values)
+            stable = stability(prediction, method, found.values, steps=steps, seed=seed)
+    return Explanation(
+        prediction.kind,
+        prediction.target,
+        prediction.rather_than,
+        logprob,
+        blank_logprob,
+        method,
+        prediction.blank_text,
+        tuple((piece.text, float(value)) for piece, value in zip(prediction.pieces, found.values, strict=True)),
+        found.completeness,
+        test,
+        agreed,
+        stable,
+    )
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
     """Keep the weights out of the gradients, whose activations need not be kept then; leave all as it was."""
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     was_training = model.training

@@ -1,4 +1,4 @@
-"""What is explained: the log-probability of a target, as a function of the tokens that a model reads.
+"""What is explained: a target's log-probability, or by how much it passes another's, as a function of what a model reads.
 
 A causal model reads the text as in generation: after the tokenizer's beginning-of-text tokens, if it has any. Without
 them the first piece is also the attention sink (Xiao et al. 2023, arXiv:2309.17453), which adds to its attribution.
@@ -6,7 +6,8 @@ them the first piece is also the attention sink (Xiao et al. 2023, arXiv:2309.17
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,10 +18,10 @@ from torch.nn import functional
 
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
-from lucidlm.explain.pieces import Piece, cut
+from lucidlm.explain.pieces import Piece, Unit, cut, joined_by
 from lucidlm.inference.end_of_text import ends_of
 from lucidlm.inference.sampler import suppressed_tokens
-from lucidlm.model.config import ModelConfig
+from lucidlm.model.config import ModelConfig, Pooling
 from lucidlm.model.heads import LanguageModel, SequenceClassifier
 from lucidlm.predict.classifier import BaseTextClassifier, TextClassifier
 from lucidlm.predict.multi_label_classifier import MultiLabelClassifier
@@ -34,9 +35,12 @@ TOKENS_AT_ONCE = 1024
 SPACES: dict[TokenizerKind, str] = {"characters": " ", "sentencepiece": "▁", "unigram": "▁"}
 """How tokenizers spell a space in their vocabulary; BERT's drops them all."""
 
+MARKS = (".", ",", "。", "，")
+"""What stands for the blank when another one is tried."""
+
 
 class Score(Protocol):
-    """Log-probabilities (B,) in nats of the target, given tokens (B, T) int64."""
+    """A figure (B,) for each row of tokens (B, T) int64, whatever their number T."""
 
     def __call__(self, tokens: Tensor) -> Tensor: ...
 
@@ -48,21 +52,60 @@ class Prediction:
     Parameters
     ----------
     kind, target: what is predicted ("next token", "label"), and its name.
-    ids: (T,) int64, what the model reads; `pieces` are the parts of the text in them.
+    rather_than: the name of what it is compared with; None: nothing, its probability is explained by itself.
+    ids: (T,) int64, the text as the model reads it; `pieces` are the parts of the text in them.
     blank, blank_text: the baseline token that replaces pieces, and how it is shown.
-    embedding: what maps tokens to vectors.
+    other_blank: another one that says about as little, to see what depends on the choice; None: there is none.
+    model: what reads the text, its head included.
+    score: the target's log-probability in nats, less that of what it is compared with.
+    margin: the target's logit less the mean one, or less that of what it is compared with: it does not saturate.
+    pooling: whose states the target is read from: those of the "last" tokens, the "first" one, or the "mean" of all.
+    length: how many tokens the target has; a label counts as one.
     """
 
     kind: str
     target: str
+    rather_than: str | None
     ids: Tensor
     pieces: list[Piece]
     blank: int
     blank_text: str
-    embedding: nn.Embedding
+    other_blank: tuple[int, str] | None
+    model: LanguageModel | SequenceClassifier
     score: Score
+    margin: Score
+    pooling: Pooling
+    length: int = 1
     differentiable: bool = True
-    """Whether the score depends on the tokens through `embedding` alone."""
+    """Whether the score depends on the tokens through the Transformer alone."""
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """What maps tokens to vectors."""
+        return self.model.model.embed_tokens
+
+    @contextmanager
+    def reading(self, vectors: Tensor) -> Iterator[None]:
+        """Let the model read `vectors` (B, T, D) in place of the embeddings of the first T tokens, while entered."""
+        hook = self.embedding.register_forward_hook(
+            lambda module, inputs, output: torch.cat([vectors, output[:, vectors.shape[1] :]], 1)
+        )
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """Return the probabilities that `scores` stand for, of the same shape.
+
+        Of a continuation: for each token, the geometric mean. Of a comparison: of the target, if it is one of the two.
+        """
+        return np.exp(scores / self.length) if self.rather_than is None else 1 / (1 + np.exp(-scores))
+
+    def by_piece(self, values: Tensor) -> np.ndarray:
+        """Return the sums (pieces,) float64 of what each token (T,) has."""
+        found = values.detach().double().cpu().numpy()
+        return np.array([found[piece.places].sum() for piece in self.pieces])
 
     @property
     def blanked(self) -> Tensor:
@@ -92,7 +135,13 @@ class Prediction:
 
 
 def predict(
-    loaded: LoadedModel, text: str, target: str | None = None, device: torch.device | None = None
+    loaded: LoadedModel,
+    text: str,
+    target: str | None = None,
+    device: torch.device | None = None,
+    *,
+    rather_than: str | None = None,
+    by: Unit = "token",
 ) -> Prediction:
     """Return the prediction to explain: of the next token, or of the text's label.
 
@@ -100,6 +149,9 @@ def predict(
     ----------
     target: a continuation, as it would follow the text (a new word begins with a space), or a label; None: the
         likeliest one.
+    rather_than: another one, which it is compared with: why the one rather than the other (Yin & Neubig 2022,
+        arXiv:2202.10419).
+    by: what the pieces are.
 
     Raises
     ------
@@ -107,47 +159,111 @@ def predict(
     """
     if not text.strip():
         raise InputError("is empty", where="TEXT", fix="Pass a text to explain.")
-    if target == "":
-        raise InputError("is empty", where="--target", fix="Pass a continuation or a label, or leave it out.")
+    for name, given in ("--target", target), ("--rather-than", rather_than):
+        if given == "":
+            raise InputError("is empty", where=name, fix="Pass a continuation or a label, or leave it out.")
     if loaded.tokenizer is None:
         raise InputError("the model has no tokenizer.json", where="MODEL", fix="Restore it beside the weights.")
     loaded.model.to(device or torch.device("cpu"))
     if isinstance(loaded.model, SequenceClassifier) and not loaded.record["provenance"].get("pairs"):
         several = loaded.model.problem_type == "multi_label_classification"
-        return _label((MultiLabelClassifier if several else TextClassifier).of(loaded), text, target)
-    if isinstance(loaded.model, LanguageModel) and loaded.model.config.causal:
-        return _next_token(loaded.model, loaded.tokenizer, text, target)
-    raise InputError(
-        "holds a model that finds spans, tags words, fills gaps or reads pairs, which is not explained yet",
-        where="MODEL",
-        fix="Pass a causal language model or a classifier of texts.",
-    )
+        found = _label((MultiLabelClassifier if several else TextClassifier).of(loaded), text, target, rather_than)
+    elif isinstance(loaded.model, LanguageModel) and loaded.model.config.causal:
+        found = _next_token(loaded.model, loaded.tokenizer, text, target, rather_than)
+    else:
+        raise InputError(
+            "holds a model that finds spans, tags words, fills gaps or reads pairs, which is not explained yet",
+            where="MODEL",
+            fix="Pass a causal language model or a classifier of texts.",
+        )
+    found.pieces = joined_by(by, text, found.pieces)
+    return found
 
 
-def _next_token(model: LanguageModel, tokenizer: Tokenizer, text: str, target: str | None) -> Prediction:
+def _next_token(
+    model: LanguageModel, tokenizer: Tokenizer, text: str, target: str | None, rather_than: str | None
+) -> Prediction:
     ids, pieces = cut(tokenizer, text, first=len(tokenizer.prefix))
     read, size, device = [*tokenizer.prefix, *ids], model.config.vocab_size, model.head.device
-    sought = [] if target is None else _behind(tokenizer, text, ids, target)
-    if target is not None and (not sought or tokenizer.unknown_id in sought):
-        raise InputError(f"{target!r} is nothing that this model can write", where="--target", fix="Pass another.")
     refuse_beyond(read, size, tokenizer, "TEXT")
-    refuse_beyond(sought, size, tokenizer, "--target")
-    _fits(len(read) + max(0, len(sought) - 1), model.config.context_length)
+    _fits(len(read), model.config.context_length)
     head = torch.tensor(read, device=device)
     if target is None:
         with torch.inference_mode():
             logits = model.logits(model.model(head[None])[:, -1])
             never = suppressed_tokens(size, tokenizer, ends_of(tokenizer, model.generation.ends, size)).to(device)
             sought = [int(logits[0].masked_fill(never, float("-inf")).argmax())]
-    wanted = torch.tensor(sought, device=device)
+    else:
+        sought = _sought(tokenizer, text, ids, target, size, "--target")
+    other = None if rather_than is None else _sought(tokenizer, text, ids, rather_than, size, "--rather-than")
+    if other == sought:
+        raise _same(tokenizer.decode(sought, skip_special=False))
+    for continuation in sought, other or []:
+        _fits(len(read) + max(0, len(continuation) - 1), model.config.context_length)
+    return continued(model, tokenizer, head, pieces, sought, other)
+
+
+def continued(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    head: Tensor,
+    pieces: list[Piece],
+    sought: list[int],
+    other: list[int] | None = None,
+) -> Prediction:
+    """Return the prediction that `head` (T,), whose text is `pieces`, goes on by `sought`, rather than by `other`."""
+    alike = other is not None and other[:-1] == sought[:-1]
+
+    def logits_of(continuation: list[int], tokens: Tensor) -> Tensor:
+        """Return the logits (B, n, V) at which each of the n tokens of a continuation of `tokens` (B, T) is judged."""
+        behind = tokens.new_tensor(continuation[:-1]).expand(len(tokens), -1)
+        return model.logits(model.model(torch.cat([tokens, behind], 1))[:, -len(continuation) :])
+
+    def of(continuation: list[int], values: Tensor) -> Tensor:
+        places = torch.tensor(continuation, device=values.device).expand(len(values), -1)[..., None]
+        return values.gather(-1, places).sum((1, 2))
 
     def score(tokens: Tensor) -> Tensor:
-        logprobs = model.logits(model.model(tokens)[:, -len(sought) :]).log_softmax(-1)  # (B, n, V)
-        return logprobs.gather(-1, wanted.expand(len(tokens), -1)[..., None]).sum((1, 2))
+        logprobs = logits_of(sought, tokens).log_softmax(-1)
+        if other is None:
+            return of(sought, logprobs)
+        return of(sought, logprobs) - of(other, logprobs if alike else logits_of(other, tokens).log_softmax(-1))
 
-    name = tokenizer.decode(sought, skip_special=False)
-    whole, blank = torch.cat([head, wanted[:-1]]), _blank(tokenizer, model.config)
-    return Prediction("next token", name, whole, pieces, *blank, model.model.embed_tokens, score)
+    def margin(tokens: Tensor) -> Tensor:
+        logits = logits_of(sought, tokens)
+        if other is None:
+            return of(sought, logits) - logits.mean(-1).sum(1)
+        return of(sought, logits) - of(other, logits if alike else logits_of(other, tokens))
+
+    names = [None if found is None else tokenizer.decode(found, skip_special=False) for found in (sought, other)]
+    return Prediction(
+        "next token",
+        names[0] or "",
+        names[1],
+        head,
+        pieces,
+        *_blank(tokenizer, model.config),
+        _mark(tokenizer, model.config),
+        model,
+        score,
+        margin,
+        "last",
+        len(sought),
+    )
+
+
+def _sought(tokenizer: Tokenizer, text: str, ids: list[int], target: str, size: int, where: str) -> list[int]:
+    found = _behind(tokenizer, text, ids, target)
+    if not found or tokenizer.unknown_id in found:
+        raise InputError(f"{target!r} is nothing that this model can write", where=where, fix="Pass another.")
+    refuse_beyond(found, size, tokenizer, where)
+    return found
+
+
+def _same(name: str) -> InputError:
+    return InputError(
+        f"{name!r} is the target itself", where="--rather-than", fix="Pass another one, which it is compared with."
+    )
 
 
 def _behind(tokenizer: Tokenizer, text: str, ids: list[int], target: str) -> list[int]:
@@ -156,34 +272,62 @@ def _behind(tokenizer: Tokenizer, text: str, ids: list[int], target: str) -> lis
     return whole[len(ids) :] if whole[: len(ids)] == ids else tokenizer.encode(target)
 
 
-def _label(classifier: BaseTextClassifier[Any], text: str, target: str | None) -> Prediction:
+def _label(classifier: BaseTextClassifier[Any], text: str, target: str | None, rather_than: str | None) -> Prediction:
     model, tokenizer = classifier.model, classifier.tokenizer
-    if target is not None and target not in model.labels:
-        raise InputError(
-            f"there is no label {target!r}", where="--target", fix=f"Choose one of: {', '.join(model.labels)}."
-        )
+    for name, given in ("--target", target), ("--rather-than", rather_than):
+        if given is not None and given not in model.labels:
+            raise InputError(
+                f"there is no label {given!r}", where=name, fix=f"Choose one of: {', '.join(model.labels)}."
+            )
     ids, pieces = cut(tokenizer, text, first=len(tokenizer.prefix))
     refuse_beyond(tokenizer.whole(ids), model.config.vocab_size, tokenizer, "TEXT")
     _fits(len(ids), classifier.max_tokens)
     read = torch.tensor(tokenizer.whole(ids)).to(model.model.embed_tokens.weight.device)
+    several = classifier.problem_type == "multi_label_classification"
 
-    def logprobs(tokens: Tensor) -> Tensor:
+    def logits_of(tokens: Tensor) -> Tensor:
         lengths = torch.full((len(tokens),), tokens.shape[1], device=tokens.device)
-        logits = model(tokens, lengths)
+        logits = model(tokens, lengths)  # (B, labels)
         if model.wide is not None:
             texts = [tokenizer.decode(row) for row in tokens.tolist()]
             logits = torch.from_numpy(model.wide.add(logits.double().cpu().numpy(), texts))
-        several = classifier.problem_type == "multi_label_classification"
+        return logits
+
+    def logprobs(tokens: Tensor) -> Tensor:
+        logits = logits_of(tokens)
         return functional.logsigmoid(logits) if several else logits.log_softmax(-1)
 
     if target is None:
         with torch.inference_mode():
             target = model.labels[int(logprobs(read[None])[0].argmax())]
+    if rather_than == target:
+        raise _same(target)
     index = model.labels.index(target)
-    blank = _blank(tokenizer, model.config)
-    embedding, differentiable = model.model.embed_tokens, model.wide is None
+    other = None if rather_than is None else model.labels.index(rather_than)
+
+    def score(tokens: Tensor) -> Tensor:
+        found = logprobs(tokens)
+        return found[:, index] if other is None else found[:, index] - found[:, other]
+
+    def margin(tokens: Tensor) -> Tensor:
+        logits = logits_of(tokens)
+        if other is not None:
+            return logits[:, index] - logits[:, other]
+        return logits[:, index] if several else logits[:, index] - logits.mean(-1)
+
     return Prediction(
-        "label", target, read, pieces, *blank, embedding, lambda tokens: logprobs(tokens)[:, index], differentiable
+        "label",
+        target,
+        rather_than,
+        read,
+        pieces,
+        *_blank(tokenizer, model.config),
+        _mark(tokenizer, model.config),
+        model,
+        score,
+        margin,
+        model.pooling,
+        differentiable=model.wide is None,
     )
 
 
@@ -209,3 +353,9 @@ def _blank(tokenizer: Tokenizer, model: ModelConfig) -> tuple[int, str]:
     others = (None if model.causal else tokenizer.find("mask_token"), tokenizer.unknown_id, tokenizer.eos_id)
     found = next((index for index in others if index is not None and index < model.vocab_size), 0)
     return found, tokenizer.core.id_to_token(found) or ""
+
+
+def _mark(tokenizer: Tokenizer, model: ModelConfig) -> tuple[int, str] | None:
+    """Return the token of a full stop or a comma, and how it is shown."""
+    found = ((tokenizer.core.token_to_id(mark), mark) for mark in MARKS)
+    return next(((index, mark) for index, mark in found if index is not None and index < model.vocab_size), None)

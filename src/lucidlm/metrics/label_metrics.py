@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lucidlm.data.examples.records import ClassPrediction, LabelledText
-from lucidlm.metrics.statistics import Metric
+from lucidlm.metrics.statistics import Estimate, Metric, estimate
 
 BINS = 15
 """Bins of confidence that calibration is measured in."""
@@ -90,9 +92,8 @@ def _confidences(truth: np.ndarray, predictions: Sequence[ClassPrediction]) -> n
     """Return (n, BINS + 1): confidence less correctness in the column of the confidence's bin, and a 1 in the last."""
     probabilities = np.array([prediction.probabilities for prediction in predictions])  # (n, k)
     confidence, correct = probabilities.max(1), probabilities.argmax(1) == truth
-    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     gaps = np.zeros((len(truth), BINS + 1))
-    gaps[np.arange(len(truth)), bins] = confidence - correct
+    gaps[np.arange(len(truth)), _bins(confidence)] = confidence - correct
     gaps[:, -1] = 1
     return gaps
 
@@ -104,3 +105,40 @@ def calibration_error(sums: np.ndarray) -> np.ndarray:
     lies somewhat high.
     """
     return np.abs(sums[..., :-1]).sum(-1) / np.maximum(sums[..., -1], 1)
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """A reliability diagram (DeGroot & Fienberg 1983; Guo et al. 2017, arXiv:1706.04599).
+
+    Parameters
+    ----------
+    bins: for each bin of confidence that is not empty: the mean confidence in it, the accuracy, and how many.
+    error: the expected calibration error, with its bootstrap interval.
+    """
+
+    bins: tuple[tuple[float, float, int], ...]
+    error: Estimate
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        bins = [dict(zip(("confidence", "accuracy", "count"), found, strict=True)) for found in self.bins]
+        return {"bins": bins, "error": self.error.model_dump()}
+
+
+def reliability(truth: np.ndarray, predictions: Sequence[ClassPrediction]) -> Reliability:
+    """Return how confidence relates to accuracy, given the place (n,) of each example's label."""
+    gaps = _confidences(truth, predictions)
+    probabilities = np.array([prediction.probabilities for prediction in predictions])
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == truth
+    places = _bins(confidence)
+    bins = []
+    for place in np.unique(places):
+        within = places == place
+        bins.append((float(confidence[within].mean()), float(correct[within].mean()), int(within.sum())))
+    return Reliability(tuple(bins), estimate(calibration_error, gaps))
+
+
+def _bins(confidence: np.ndarray) -> np.ndarray:
+    """Return the bin (n,) of each confidence (n,)."""
+    return np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)

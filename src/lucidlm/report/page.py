@@ -164,7 +164,45 @@ class Notes:
     lines: Sequence[str]
 
 
-Block = Heading | KeyFigures | LineChart | BarChart | Table | ConfusionMatrix | Samples | Facts | Drawn | Notes
+@dataclass(frozen=True)
+class ColouredText:
+    """A text in pieces, each with a value: what is above 0 in one colour, what is below in another, by how far it is."""
+
+    title: str
+    pieces: Sequence[tuple[str, float]]
+    caption: str = ""
+
+    @property
+    def largest(self) -> float:
+        """The value whose colour is the strongest."""
+        return max((abs(value) for _, value in self.pieces), default=0.0) or 1.0
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Values of rows by columns, coloured as `ColouredText`, each row by its own largest; a row may end early."""
+
+    title: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Sequence[Sequence[float]]
+    caption: str = ""
+
+
+Block = (
+    Heading
+    | KeyFigures
+    | LineChart
+    | BarChart
+    | Table
+    | ConfusionMatrix
+    | Samples
+    | Facts
+    | Drawn
+    | Notes
+    | ColouredText
+    | HeatMap
+)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ COMMANDS = {
     "label_curve": ("label-curve", settings.LabelCurveSettings, {"field"}),
     "evaluate": ("evaluate", settings.EvaluateSettings, {"lm_eval", "lm_eval_include"}),
     "compare": ("compare", None, set()),
-    "explain": ("explain", None, {"as_json"}),
+    "explain": ("explain", None, {"as_json", "out", "length", "data", "limit"}),
     "export": ("export", None, set()),
 }
 """The command of each function, the keywords it takes beside its parameters, and the flags that make no sense in Python

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from lucidlm.explain.attribution.attribution import Attribution
 from lucidlm.explain.predictions import Prediction
 
 
-def occlusion(prediction: Prediction) -> np.ndarray:
-    """Return each piece's attribution (pieces,) in nats. No gradient is taken, and they sum to nothing in particular."""
+def occlusion(prediction: Prediction) -> Attribution:
+    """Return each piece's attribution in nats. No gradient is taken, and they sum to nothing in particular."""
     rows = [prediction.without([index], prediction.blank) for index in range(len(prediction.pieces))]
     scores = prediction.scores([prediction.ids, *rows])
-    return scores[0] - scores[1:]
+    return Attribution(scores[0] - scores[1:])
