@@ -78,7 +78,8 @@ def speed(repeats: int) -> None:
         assert abs(len(prediction.ids) - TOKENS) < 3, len(prediction.ids)
         assert isinstance(loaded.model, LanguageModel)
         with torch.inference_mode():
-            target = int(loaded.model(prediction.ids[None])[0, -1].argmax())
+            logprobs = loaded.model(prediction.ids[None])[0, -1].log_softmax(-1)
+            target = int((logprobs - prediction.score(prediction.ids[None])).abs().argmin())  # one that can be written
 
         def forward(tokens: torch.Tensor) -> torch.Tensor:
             return peer(tokens, logits_to_keep=1).logits[:, -1].log_softmax(-1)[:, target]
