@@ -106,7 +106,7 @@ def test_other_endings_are_refused(tmp_path: Path) -> None:
         write_view(view(), tmp_path / "view.pdf")
 
 
-@pytest.mark.skipif(find_spec("resvg_py") is None, reason="resvg-py is not installed: pip install 'lucidlm[png]'")
+@pytest.mark.skipif(find_spec("resvg_py") is None, reason="resvg-py is not installed: pip install 'lucidlm[explain]'")
 def test_pictures_are_png(tmp_path: Path) -> None:
     write_view(view(), tmp_path / "view.png")
     picture = (tmp_path / "view.png").read_bytes()
