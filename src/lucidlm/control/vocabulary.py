@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import cached_property
 from importlib import import_module
 from types import ModuleType
@@ -80,11 +80,11 @@ class Vocabulary:
         return library.LLTokenizer(wrapped, n_vocab=self.vocab_size, eos_token=self.ends)
 
     @cached_property
-    def ranks(self) -> list[np.ndarray]:
-        """How late each token comes when a text is to end soon, (V,) int64, in orders of which one may lead nowhere."""
+    def orders(self) -> list[list[int]]:
+        """Tokens that end a text soon, the best first, in orders of which one may lead nowhere."""
         quote, *others = MARKS
         return [
-            self._rank(order)
+            [token for said in order if (token := self._tokens.get(said.encode())) is not None]
             for order in (
                 (*MARKS, *BETWEEN, *PARTS, *OTHERS),
                 (quote, *BETWEEN, *PARTS, *others, *OTHERS),
@@ -93,18 +93,14 @@ class Vocabulary:
         ]
 
     @cached_property
+    def lateness(self) -> np.ndarray:
+        """How late any other token comes when a text is to end soon, (V,) int64: long ones first, spaces last."""
+        return np.array([len(said) + self._longest if not said.strip() else -len(said) for said in self.bytes])
+
+    @cached_property
     def marks(self) -> frozenset[int]:
         """The tokens that are `MARKS`."""
-        marks = {mark.encode() for mark in MARKS}
-        return frozenset(token for token, said in enumerate(self.bytes) if said in marks)
-
-    def _rank(self, order: Sequence[str]) -> np.ndarray:
-        """Return the places of tokens: first those in `order`, then long ones, spaces last."""
-        places = {text.encode(): place for place, text in enumerate(order)}
-        others = len(places) + self._longest
-        return np.array(
-            [places.get(said, others - len(said) if said.strip() else others + 1 + len(said)) for said in self.bytes]
-        )
+        return frozenset(self._tokens[mark.encode()] for mark in MARKS if mark.encode() in self._tokens)
 
     def spell(self, text: bytes) -> list[int]:
         """Return tokens that stand for `text` in the midst of another, the longest first; bytes without one are left out.

@@ -135,7 +135,8 @@ def png(svg: str, scale: int = 2) -> bytes:
     """
     if importlib.util.find_spec("resvg_py") is None:
         raise InputError(
-            "resvg-py is not installed, which draws PNG", fix="Install it (pip install 'lucidlm[explain]'), or write .html."
+            "resvg-py is not installed, which draws PNG",
+            fix="Install it (pip install 'lucidlm[explain]'), or write .html.",
         )
     import resvg_py  # pyright: ignore[reportMissingImports]
 
