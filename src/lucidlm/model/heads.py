@@ -67,7 +67,8 @@ class LanguageModel(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits (..., V) of hidden states (..., D), in the dtype that `hidden` is multiplied in."""
         states, table = self._factors(hidden)
-        return functional.linear(states, table.to(states.dtype))
+        # A slice would be multiplied row by row, each reading the whole table, where weights take no gradients.
+        return functional.linear(states.contiguous(), table.to(states.dtype))
 
     def _factors(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Return states (..., C) and a table (V, C) whose product is the logits of `hidden` (..., D)."""
