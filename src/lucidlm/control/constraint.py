@@ -29,10 +29,10 @@ from lucidlm.tokenize.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
-KEPT = 64
+KEPT = 16
 """Compiled constraints that are kept."""
 
-MOST_STATES = 50_000
+MOST_STATES = 20_000
 """States of a lexer, of some 2 KB each."""
 
 LONGEST_ENDING = 512
