@@ -116,6 +116,6 @@ def test_pictures_are_png(tmp_path: Path) -> None:
 
 def test_without_resvg_a_picture_is_refused_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lucidlm.report.heatmap.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"resvg-py is not installed.*lucidlm\[png\]"):
+    with pytest.raises(InputError, match=r"resvg-py is not installed.*lucidlm\[explain\]"):
         write_view(view(), tmp_path / "view.png")
     assert not list(tmp_path.iterdir())
