@@ -91,7 +91,7 @@ class Constraint(LogitsProcessor):
     ----------
     names: what asks for each of the `matchers`.
     hints: tokens that may bring about what is required of a text, tried in turn when it has to end.
-    ending: tokens that make a whole text; None: none are known.
+    first: tokens that make a whole text; None: none are known.
     """
 
     def __init__(
@@ -100,11 +100,11 @@ class Constraint(LogitsProcessor):
         names: Sequence[str],
         matchers: Sequence[LLMatcher],
         hints: Sequence[list[int]],
-        ending: list[int] | None = None,
+        first: list[int] | None = None,
     ) -> None:
         self._vocabulary, self._names, self._matchers, self._hints = vocabulary, names, matchers, hints
-        self._first = self._ending = ending
-        self._look = SLACK + 4 * len(ending or ())  # when so many tokens are left, or fewer
+        self._first = self._ending = first
+        self._look = SLACK + 4 * len(first or ())  # when so many tokens are left, or fewer
 
     @classmethod
     def of(cls, config: ConstraintConfig, vocabulary: Vocabulary) -> Constraint:
@@ -135,9 +135,7 @@ class Constraint(LogitsProcessor):
         InputError: nothing is left, or the grammar has become too large to follow.
         """
         mask = self._mask("nothing that obeys can follow what has been written")
-        if (
-            np.count_nonzero(mask) <= FEW
-        ):  # most marks of a form leave little choice, and then this is several times sooner
+        if np.count_nonzero(mask) <= FEW:  # as between most marks of a form: several times sooner
             allowed = torch.from_numpy(_tokens(mask)).to(logits.device)
             kept = logits[allowed]
             logits.fill_(-math.inf)

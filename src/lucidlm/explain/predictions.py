@@ -122,16 +122,21 @@ class Prediction:
         return self.ids[kept]
 
     def scores(self, rows: Sequence[Tensor]) -> np.ndarray:
-        """Return the score of each row of tokens (float64); rows of one length are read together, nothing is padded."""
-        found = np.zeros(len(rows))
-        for length in {len(row) for row in rows}:
-            alike = [index for index, row in enumerate(rows) if len(row) == length]
+        """Return the score of each row of tokens (float64); rows of one length are read together, nothing is padded.
+
+        Rows that are the same are read once: random orders of a short text leave few that differ.
+        """
+        keys = [tuple(row.tolist()) for row in rows]
+        different, found = dict(zip(keys, rows, strict=True)), dict[tuple[int, ...], float]()
+        for length in {len(key) for key in different}:
+            alike = [key for key in different if len(key) == length]
             size = max(1, TOKENS_AT_ONCE // length)
             for start in range(0, len(alike), size):
                 part = alike[start : start + size]
                 with torch.inference_mode():
-                    found[part] = self.score(torch.stack([rows[index] for index in part])).double().cpu().numpy()
-        return found
+                    scores = self.score(torch.stack([different[key] for key in part])).double().tolist()
+                found.update(zip(part, scores, strict=True))
+        return np.array([found[key] for key in keys])
 
 
 def predict(
