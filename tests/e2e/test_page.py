@@ -52,7 +52,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, reviews_c
     judges = open_models([str(judge)], ServeConfig(), TORCH, "cpu")
     tokenizer = small_tokenizer()
     words = [tokenizer.encode(letter)[0] for letter in "qzx"]
-    endless = serve_model("endless", in_memory(saying(*words, context=8192), tokenizer), ServeConfig(), TORCH)
+    endless = serve_model("endless", in_memory(saying(*words, context=65_536), tokenizer), ServeConfig(), TORCH)
     return Models({"endless": endless, "tiny": tiny, "judge": judges.named("judge")})
 
 
@@ -133,7 +133,7 @@ def test_a_reply_streams_and_can_be_stopped(server: Server, page: Page) -> None:
     page.wait(lambda: "tokens in" in page.text(".status"))
     assert [turn.text.splitlines()[0] for turn in page.all(".turn")] == ["You", "Assistant"]
     page.one("#chat-max_tokens").clear()
-    page.one("#chat-max_tokens").send_keys("8000")
+    page.one("#chat-max_tokens").send_keys("60000")
     page.one("#message").send_keys("again", Keys.SHIFT, Keys.ENTER, Keys.NULL, "and again", Keys.ENTER)
     page.wait(lambda: page.text("button.main") == "Stop" and len(page.all(".turn")) == 4)
     assert page.all(".turn.user .said")[1].text == "again\nand again"

@@ -1,6 +1,6 @@
 // Conversations: they are kept as long as the page is.
 
-import { announce, make } from "./dom.js";
+import { announce, make, perFrame } from "./dom.js";
 import { samplingSettings } from "./sampling.js";
 import { word } from "./words.js";
 import { sendsOnEnter, writing } from "./writing.js";
@@ -39,13 +39,17 @@ export function chatPanel(model) {
     reply.element.scrollIntoView({ block: "end" });
     const told = system.value.trim() ? [{ role: "system", content: system.value.trim() }] : [];
     const body = { model: model.id, messages: [...told, ...talk], ...settings.read() };
-    const whole = await work.write("/v1/chat/completions", body, (event) => {
-      reply.said.textContent += event.choices[0].delta.content ?? "";
+    let said = "";
+    const paint = perFrame(() => {
+      reply.said.textContent = said;
       // Stay at the end, unless the reader has scrolled up.
       const below = document.documentElement.scrollHeight - innerHeight - scrollY;
       if (below < 240) reply.element.scrollIntoView({ block: "end" });
     });
-    const said = reply.said.textContent;
+    const whole = await work.write("/v1/chat/completions", body, (event) => {
+      said += event.choices[0].delta.content ?? "";
+      paint();
+    });
     if (said) talk.push({ role: "assistant", content: said });
     else {
       talk.pop(); // so that it can be asked once more

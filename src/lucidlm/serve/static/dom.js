@@ -18,6 +18,20 @@ export function draw(tag, attributes = {}, ...children) {
   return element;
 }
 
+// Returns a function that has `paint` called with the next frame, however often it is called before: what comes faster
+// than a screen is drawn would keep the page too busy to be clicked.
+export function perFrame(paint) {
+  let waiting = false;
+  return () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => {
+      waiting = false;
+      paint();
+    });
+  };
+}
+
 // Read out by screen readers, once: a stream would be read word by word.
 export function announce(text) {
   document.getElementById("announcement").textContent = text;
