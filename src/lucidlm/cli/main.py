@@ -8,7 +8,7 @@ import sys
 import typer
 
 from lucidlm.cli.judging import compare, evaluate, explain, inspect_, report, results, tasks
-from lucidlm.cli.training import data, demo, finetune, label_curve, pretrain, recipe
+from lucidlm.cli.training import data, demo, finetune, label_curve, plan, pretrain, recipe
 from lucidlm.cli.using import chat, export, generate, import_, quantize, search, serve, steer, watermark
 from lucidlm.core.errors import LucidError
 from lucidlm.core.memory import keep_freed_memory
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(inspect_.app, name="inspect")
+app.add_typer(plan.app, name="plan")
 for command in (
     pretrain,
     finetune,

@@ -14,10 +14,14 @@ MINUTES_THAT_PAY = 20.0
 """Compiling costs about a minute, evaluation's graph included, and gains 5 to 35 %: it pays from some 20 minutes on."""
 
 
+def is_compiled(choice: Compile, minutes: float | None) -> bool:
+    """Return whether a run is compiled: if it is asked for, or if a run of `minutes` pays for it."""
+    return choice == "on" or (choice == "auto" and minutes is not None and minutes >= MINUTES_THAT_PAY)
+
+
 def compile_blocks(model: Transformer, choice: Compile, minutes: float | None) -> bool:
-    """Compile the blocks of `model` in place if asked to, or if a run of `minutes` pays for it; return whether it did."""
-    pays = minutes is not None and minutes >= MINUTES_THAT_PAY
-    if choice == "off" or (choice == "auto" and not pays):
+    """Compile the blocks of `model` in place if `is_compiled`; return whether it did."""
+    if not is_compiled(choice, minutes):
         return False
     for block in model.layers:
         block.compile()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,7 +14,6 @@ from lucidlm.core.errors import InputError
 
 if TYPE_CHECKING:
     from lucidlm.train.pretrain.config import PretrainConfig
-
 
 SHOWN = (
     "data",
@@ -42,13 +42,16 @@ SHOWN = (
     "precision",
     "loop.seed",
 )
+PLANNED = tuple(name for name in SHOWN if name != "resume")
+"""What a plan of it takes too."""
 
 
 def register(app: typer.Typer) -> None:
-    add_command(app, pretrain, _configurations, SHOWN)
+    add_command(app, pretrain, configurations, SHOWN)
 
 
-def _configurations() -> Sequence[type[PretrainConfig]]:
+def configurations() -> Sequence[type[PretrainConfig]]:
+    """Return the classes that have the settings."""
     from lucidlm.train.pretrain.config import PretrainConfig
 
     return (PretrainConfig,)
@@ -67,20 +70,37 @@ def pretrain(out: Out = None, config: Config = None, resume: Resume = False, *, 
     from lucidlm.cli.options import required
     from lucidlm.cli.training.finish import finish
     from lucidlm.core.config import CONFIG
-    from lucidlm.core.flat import resolve, resumed
-    from lucidlm.train.pretrain.config import PretrainConfig, new_run
+    from lucidlm.core.flat import resumed
+    from lucidlm.train.pretrain.config import PretrainConfig
     from lucidlm.train.pretrain.run import pretrain as run
 
     directory = required(out, "--out")
-    if "data" in settings:
-        settings["data"] = parse_weights(settings["data"])
     if resume:
+        settings = _weighed(settings)
         finish(run(resumed(PretrainConfig, directory / CONFIG, settings), directory, resume=True), directory)
         return
+    finish(run(configured(config, settings), directory), directory)
+
+
+def configured(config: Path | None, settings: dict[str, Any]) -> PretrainConfig:
+    """Return the run that begins with the `settings`, over those in the file `config` if there is one.
+
+    Raises
+    ------
+    InputError: one is wrong, or the data are not given.
+    """
+    from lucidlm.cli.options import required
+    from lucidlm.core.flat import resolve
+    from lucidlm.train.pretrain.config import PretrainConfig, new_run
+
     if config is None:
         required(settings.get("data"), "--data")
-    asked = new_run(settings, replayed=config is not None)
-    finish(run(resolve(PretrainConfig, config, asked), directory), directory)
+    return resolve(PretrainConfig, config, new_run(_weighed(settings), replayed=config is not None))
+
+
+def _weighed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings with the data as directories and weights."""
+    return {**settings, "data": parse_weights(settings["data"])} if "data" in settings else settings
 
 
 def parse_weights(data: list[str]) -> dict[str, float]:

@@ -29,6 +29,7 @@ from lucidlm.model.loss import IGNORE_INDEX
 from lucidlm.tokenize.tokenizer import Tokenizer
 from lucidlm.train.compilation import compile_blocks
 from lucidlm.train.loop import Loop, Outcome, describe_outcome
+from lucidlm.train.memory import StepShape
 from lucidlm.train.pretrain.config import PretrainConfig
 from lucidlm.train.pretrain.sizing import choose_depth, model_of_depth
 
@@ -169,33 +170,57 @@ def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False) -
     out = Path(out)
     if not resume:
         require_vacant(out)
-    tokenizer = _common_tokenizer(list(config.data))
+    tokenizer = common_tokenizer(list(config.data))
     compute = choose_compute(config.device, config.precision)
     if not resume:
         config = resolve(config, tokenizer, compute)
     assert config.model is not None
-    model = LanguageModel(config.model, seed=config.loop.seed).to(compute.device)
     log(
         f"{count_parameters(config.model):,} parameters, {flops_per_token(config.model, config.context_length) / 1e6:,.1f} "
         f"MFLOP a token to train; {compute.device.type}, {compute.reason}"
     )
-    corpora = [(TokenCorpus.open(path, "train"), share) for path, share in config.data.items()]
-    held_out = [TokenCorpus.open(path, "validation") for path in config.data]
-    objective = TokenObjective(config, corpora, held_out, tokenizer, compute)
-    compile_blocks(model.model, config.compile, config.loop.minutes)
+    model, objective = build(config, tokenizer, compute)
     loop = Loop(model, objective, config.loop, compute, out)
     if not resume:
         config.save(out / CONFIG)
     outcome = loop.run(resume=resume)
     if outcome.stopped_by is None:
         with torch.inference_mode(), fast_matmul(compute.device):
-            outcome.evaluation = objective.measure_on(model.eval(), sum(corpus.tokens for corpus in held_out))
-        save_model(model, out, tokenizer, provenance=_provenance(config, outcome))
+            outcome.evaluation = objective.measure_on(model.eval(), sum(corpus.tokens for corpus in objective.held_out))
+        save_model(model, out, tokenizer, provenance=provenance(config, outcome))
     return outcome
 
 
-def resolve(config: PretrainConfig, tokenizer: Tokenizer, compute: Compute) -> PretrainConfig:
-    """Fill in what was left open: the shape of the model, the optimiser and its rates.
+def build(config: PretrainConfig, tokenizer: Tokenizer, compute: Compute) -> tuple[LanguageModel, TokenObjective]:
+    """Return the model of a resolved run, with fresh weights, and what it is trained on.
+
+    Raises
+    ------
+    InputError: the data cannot be read, or do not fit together.
+    """
+    assert config.model is not None
+    model = LanguageModel(config.model, seed=config.loop.seed).to(compute.device)
+    corpora = [(TokenCorpus.open(path, "train"), share) for path, share in config.data.items()]
+    held_out = [TokenCorpus.open(path, "validation") for path in config.data]
+    objective = TokenObjective(config, corpora, held_out, tokenizer, compute)
+    compile_blocks(model.model, config.compile, config.loop.minutes)
+    return model, objective
+
+
+def step_shape(config: PretrainConfig, micro_batch: int | None = None) -> StepShape:
+    """Return what a step of a run reads, in micro-batches of the run's size or of another."""
+    hybrid, masked = config.objective == "hybrid", config.objective == "masked"
+    # A hybrid step reads half of its samples each way, one after the other.
+    whole = math.ceil(config.batch_size / 2) if hybrid else config.batch_size
+    rows = min(micro_batch or config.micro_batch or whole, whole)
+    several = hybrid or rows < config.batch_size
+    return StepShape(rows, config.context_length, several, config.mask_rate if masked else 1.0)
+
+
+def resolve(
+    config: PretrainConfig, tokenizer: Tokenizer, compute: Compute, speed: float | None = None
+) -> PretrainConfig:
+    """Fill in what was left open: the shape of the model, the optimiser and its rates; `speed`: see `choose_depth`.
 
     Raises
     ------
@@ -205,7 +230,7 @@ def resolve(config: PretrainConfig, tokenizer: Tokenizer, compute: Compute) -> P
     if config.model is None:
         vocab_size = math.ceil(tokenizer.vocab_size / 64) * 64  # matrix products like round numbers
         shape = config.shape
-        depth = config.depth or shape.num_layers or choose_depth(config.loop.minutes, vocab_size, compute)
+        depth = config.depth or shape.num_layers or choose_depth(config.loop.minutes, vocab_size, compute, speed)
         model = model_of_depth(depth, vocab_size, config.context_length, width=shape.embedding_dim, masked=masked)
         if config.objective == "hybrid":
             model = model.changed(qk_norm=False)  # causal it is a Llama then, and both ways a EuroBERT
@@ -232,7 +257,13 @@ def resolve(config: PretrainConfig, tokenizer: Tokenizer, compute: Compute) -> P
     return config
 
 
-def _common_tokenizer(directories: Sequence[str]) -> Tokenizer:
+def common_tokenizer(directories: Sequence[str]) -> Tokenizer:
+    """Return the tokenizer that all the prepared `directories` share.
+
+    Raises
+    ------
+    InputError: there is none, or they were made with several.
+    """
     tokenizers = {path: Tokenizer.load(path) for path in directories}
     if len({tokenizer.fingerprint for tokenizer in tokenizers.values()}) > 1:
         raise InputError(
@@ -243,7 +274,8 @@ def _common_tokenizer(directories: Sequence[str]) -> Tokenizer:
     return next(iter(tokenizers.values()))
 
 
-def _provenance(config: PretrainConfig, outcome: Outcome) -> dict[str, Any]:
+def provenance(config: PretrainConfig, outcome: Outcome) -> dict[str, Any]:
+    """Return the record of how a model came to be."""
     return {
         "task": f"pretraining ({config.objective})",
         "data": {path: sha256(Path(path) / CARD) for path in config.data},

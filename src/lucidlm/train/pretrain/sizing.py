@@ -40,11 +40,14 @@ def model_of_depth(
     )
 
 
-def choose_depth(minutes: float | None, vocab_size: int, compute: Compute) -> int:
-    """Return the greatest depth whose blocks can be trained on 20 tokens a weight in `minutes` on this machine."""
+def choose_depth(minutes: float | None, vocab_size: int, compute: Compute, speed: float | None = None) -> int:
+    """Return the greatest depth whose blocks can be trained on 20 tokens a weight in `minutes`.
+
+    `speed` is what training reaches, in operations a second; None: what it reaches on this machine.
+    """
     if minutes is None:
         return DEFAULT_DEPTH
-    budget = UTILISATION * matmul_flops(compute) * 60 * minutes
+    budget = (speed or UTILISATION * matmul_flops(compute)) * 60 * minutes
     chosen = 2
     for depth in range(2, DEEPEST + 1):
         config = model_of_depth(depth, vocab_size, context_length=256)
@@ -52,7 +55,7 @@ def choose_depth(minutes: float | None, vocab_size: int, compute: Compute) -> in
         if flops_per_token(config, 256) * TOKENS_PER_WEIGHT * weights > budget:
             break
         chosen = depth
-    log(f"depth {chosen}: what this machine trains well in {minutes:g} minutes (--depth sets another)")
+    log(f"depth {chosen}: what {'this machine' if speed is None else 'that'} trains well in {minutes:g} minutes (--depth sets another)")
     return chosen
 
 

@@ -1,0 +1,87 @@
+"""`lucidlm plan`: what a run will take, before it is started; a command for each kind of run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lucidlm.cli.from_config import add_command
+from lucidlm.cli.options import Config, Out
+from lucidlm.cli.training import pretrain as pretraining
+
+if TYPE_CHECKING:
+    from lucidlm.core.config import Config as Configuration
+    from lucidlm.plan.config import PlanConfig
+    from lucidlm.plan.plan import Plan
+
+HOW = ("on", "calibration", "price_per_hour", "price_per_kwh", "as_json")
+"""Options of every plan, which come last in the help."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+app = typer.Typer(no_args_is_help=True, help="Tell what a run will take, before it is started.")
+
+
+@app.callback()
+def _plan() -> None:
+    """Tell what a run will take, before it is started: memory, time, energy, cost.
+
+    The options are those of the run itself: put `plan` before a command to see what it would take.
+    """
+
+
+def _pretraining() -> Sequence[type[Configuration]]:
+    from lucidlm.plan.config import PlanConfig
+
+    return (*pretraining.configurations(), PlanConfig)
+
+
+def pretrain(out: Out = None, config: Config = None, as_json: Json = False, *, settings: dict[str, Any]) -> None:
+    """Tell what `lucidlm pretrain` with these options will take; nothing is written to --out.
+
+    Examples:
+
+      lucidlm plan pretrain --data data --minutes 30
+      lucidlm plan pretrain --data data --depth 6 --max-steps 5000 --price-per-kwh 0.3
+      lucidlm plan pretrain --data data --depth 12 --batch-size 64 --max-steps 20000 --on h100 --price-per-hour 2.5
+    """
+    from lucidlm.plan.pretrain import plan_pretraining
+
+    how = _how(settings)
+    show(plan_pretraining(pretraining.configured(config, settings), how), as_json=as_json)
+
+
+def _how(settings: dict[str, Any]) -> PlanConfig:
+    """Take the settings of the plan from those that were given."""
+    from lucidlm.plan.config import PlanConfig
+
+    return PlanConfig(**{name: settings.pop(name) for name in PlanConfig.model_fields if name in settings})
+
+
+def show(plan: Plan, *, as_json: bool) -> None:
+    """Print a plan: as a table, drawn with lines on a terminal; or as JSON."""
+    if as_json:
+        print(json.dumps(plan.to_dict(), indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if console.is_terminal:
+        table = Table(show_header=False)
+        for name, value in plan.rows():
+            table.add_row(name, value, style=None if name.startswith("  ") else "bold")
+        console.print(table)
+    else:
+        rows = plan.rows()
+        width = max(len(name) for name, _ in rows)
+        print("\n".join(f"{name:{width}}  {value}" for name, value in rows))
+    for title, sentences in (("advice", plan.advice), ("rests on", plan.assumptions)):
+        for sentence in sentences:
+            print(f"{title}: {sentence}")
+
+
+add_command(app, pretrain, _pretraining, (*pretraining.PLANNED, *HOW))

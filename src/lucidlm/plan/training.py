@@ -1,0 +1,200 @@
+"""The plan of a training run, whatever it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lucidlm.core.devices import has_bf16_units
+from lucidlm.model.config import ModelConfig
+from lucidlm.plan.calibrate import BUSY
+from lucidlm.plan.config import PlanConfig
+from lucidlm.plan.measure import Calibration
+from lucidlm.plan.place import Place
+from lucidlm.plan.plan import Plan
+from lucidlm.plan.timeline import timeline
+from lucidlm.train.compilation import MINUTES_THAT_PAY
+from lucidlm.train.config import LoopConfig
+from lucidlm.train.memory import StepMemory
+
+SLACK = 1.5
+"""What the C library holds for each byte of activations on a CPU, where that is not measured: blocks that were freed are
+seldom taken again for others of the same size."""
+
+ROOM = 0.95
+"""Share of the memory there is that advice counts on."""
+
+MANY_EPOCHS = 4
+"""Passes over a text up to which they are worth as much as new text (Muennighoff et al. 2023, arXiv:2305.16264)."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What is to be planned.
+
+    Parameters
+    ----------
+    name: the command.
+    parameters: how many, by part.
+    loop: its length, whole.
+    batch_size, micro_batch: samples of a step, and of those that are taken at once.
+    step_tokens, step_flops: what a step reads and computes.
+    corpus_tokens: of the training part.
+    evaluated, final: tokens (or examples) that an evaluation on the way reads, and the one at the end.
+    unit_flops: of evaluating one of them.
+    compiled: whether blocks are compiled.
+    memory: what a step holds with so many samples at once.
+    """
+
+    name: str
+    shape: ModelConfig
+    parameters: dict[str, int]
+    loop: LoopConfig
+    batch_size: int
+    micro_batch: int
+    step_tokens: float
+    step_flops: float
+    corpus_tokens: int
+    evaluated: float
+    final: float
+    unit_flops: float
+    compiled: bool
+    memory: Callable[[int], StepMemory]
+
+
+def plan_training(run: TrainingRun, place: Place, how: PlanConfig, measured: Calibration | None) -> Plan:
+    """Return the plan of a run, by what was `measured` of it or by assumptions."""
+    held = run.memory(run.micro_batch)
+    rates = measured or place.assumed(run.step_flops, run.unit_flops, held.weights, compiled=run.compiled)
+    line = timeline(run.loop, rates, run.evaluated, run.final, 1 + held.optimizer / max(1, held.weights))
+    memory, slack = _memory(run, held, place, measured)
+    largest = _largest(run, held, memory, slack, place)
+    tokens = line.steps * run.step_tokens
+    work = {
+        "steps": line.steps,
+        "tokens": tokens,
+        "epochs": tokens / run.corpus_tokens,
+        "FLOPs": line.steps * run.step_flops,
+    }
+    minutes = sum(line.seconds.values()) / 60
+    return Plan(
+        run=run.name,
+        machine=f"{place.name}, {'bf16' if place.compute.autocasts else 'fp32'}",
+        parameters=run.parameters,
+        work=work,
+        memory=memory,
+        available=place.available,
+        largest_micro_batch=largest,
+        seconds=line.seconds,
+        watts=rates.watts or place.watts,
+        watts_from="measured" if rates.watts else "assumed",
+        bound=_bound(run, rates),
+        recommended=_recommended(run, place, largest, minutes),
+        advice=tuple(_advice(run, place, held, memory, largest, minutes, work["epochs"])),
+        assumptions=tuple(_assumptions(run, place, rates, measured)),
+        prices=how,
+    )
+
+
+def _memory(
+    run: TrainingRun, held: StepMemory, place: Place, measured: Calibration | None
+) -> tuple[dict[str, int], float]:
+    """Return bytes by part, and what is held for each byte of activations."""
+    on_cpu = place.compute.device.type == "cpu"
+    framework = 0 if not on_cpu else (measured or place.assumed(1, 1, 0, compiled=False)).framework
+    parts = {
+        "weights": held.weights,
+        "gradients": held.gradients,
+        "optimizer state": held.optimizer,
+        "activations": held.activations,
+    }
+    if run.loop.patience is not None and on_cpu:
+        parts["best weights so far"] = held.weights
+    if on_cpu:
+        parts["Python, PyTorch, libraries"] = framework
+    if measured is not None:
+        beside = max(0, measured.peak - (sum(parts.values()) - parts.get("best weights so far", 0)))
+        slack = 1 + beside / max(1, held.activations)
+    else:
+        slack = SLACK if on_cpu else 1.0
+        beside = round((slack - 1) * held.activations)
+    return parts | ({"freed and not taken again": beside} if beside else {}), slack
+
+
+def _largest(run: TrainingRun, held: StepMemory, memory: dict[str, int], slack: float, place: Place) -> int:
+    """Return the most samples that can be taken at once; activations grow in proportion to them."""
+    one = run.memory(1).activations
+    each = (held.activations - one) / (run.micro_batch - 1) if run.micro_batch > 1 else run.memory(2).activations - one
+    lasting = sum(memory.values()) - slack * held.activations
+    room = ROOM * place.available - lasting - slack * (one - each)
+    return max(0, int(room / (slack * max(1.0, each))))
+
+
+def _bound(run: TrainingRun, rates: Calibration) -> str:
+    if not rates.steps:
+        return "not known without a calibration"
+    if rates.waiting > 0.15:
+        return f"waiting for data, {rates.waiting:.0%} of a step"
+    share = run.step_flops / rates.step / rates.products
+    if share > 0.5:
+        return f"matrix products: {share:.0%} of their speed in a large square product"
+    return f"small operations and memory traffic: products run at {share:.0%} of their speed in a large square one"
+
+
+def _recommended(run: TrainingRun, place: Place, largest: int, minutes: float) -> dict[str, str | int]:
+    narrow = place.compute.device.type != "cpu" or has_bf16_units()
+    return {
+        "compile": "on" if minutes >= MINUTES_THAT_PAY else "off",
+        "precision": "bf16" if narrow else "fp32",
+        "micro-batch": max(1, min(largest, run.batch_size)),
+        "ranks": 1,
+    }
+
+
+def _advice(
+    run: TrainingRun,
+    place: Place,
+    held: StepMemory,
+    memory: dict[str, int],
+    largest: int,
+    minutes: float,
+    epochs: float,
+) -> list[str]:
+    found = []
+    if sum(memory.values()) > place.available:
+        fix = f"--micro-batch {largest} fits" if largest else "a smaller model or shorter samples are needed"
+        found.append(f"memory is short: {fix}")
+    elif run.micro_batch < min(run.batch_size, largest):
+        found.append(f"there is memory for micro-batches of {min(run.batch_size, largest)}: larger ones are faster")
+    if minutes >= MINUTES_THAT_PAY and not run.compiled:
+        found.append("--compile on: in a run of this length it gains 5 to 35 %")
+    if minutes < MINUTES_THAT_PAY and run.compiled:
+        found.append("--compile off: compiling takes about a minute, which this run does not win back")
+    if place.here and not place.compute.autocasts and (place.compute.device.type == "cuda" or has_bf16_units()):
+        found.append("--precision bf16: this device multiplies it in hardware")
+    if run.name == "pretrain" and epochs > MANY_EPOCHS:
+        found.append(f"the text is read {epochs:.1f} times; beyond {MANY_EPOCHS}, more text helps more than more steps")
+    return found
+
+
+def _assumptions(run: TrainingRun, place: Place, rates: Calibration, measured: Calibration | None) -> list[str]:
+    found = ["training runs on one device (ranks 1)"]
+    if measured is None:
+        found.append(f"time: {place.basis}")
+        found.append(f"a command takes {rates.start_up + rates.opening:.0f} s to start")
+        if place.compute.device.type == "cpu":
+            found.append(f"memory: the C library holds {SLACK:g} bytes for each byte of activations")
+        else:
+            found.append("memory: a GPU's kernels keep what a CPU's keep; the GPU's context, about half a GiB, is extra")
+    else:
+        found.append(f"time and peak memory: measured over {measured.steps + 1} steps of this very run")
+        if measured.load > BUSY:
+            found.append(
+                f"others kept {measured.load:.0%} of the machine busy when that was measured: --calibration new, once "
+                "they are gone, measures again"
+            )
+    if rates.watts is None:
+        found.append(f"energy: {place.watts:,.0f} W while it runs (no meter that can be read)")
+    if run.loop.patience is not None:
+        found.append("the run goes on to its end (early stopping is not foreseen)")
+    return found
