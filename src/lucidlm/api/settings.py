@@ -46,6 +46,7 @@ class LoopSettings(TypedDict, total=False):
     seed: int
     device: str
     precision: Literal["auto", "fp32", "bf16"]
+    force: bool
 
 
 class ReadingSettings(TypedDict, total=False):

@@ -63,6 +63,8 @@ def _elsewhere(measure: Callable[[Any, float], R], run: Any, load: float) -> R:
         return executor.submit(measure, run, load).result()
     except BrokenProcessPool as error:
         what = "the calibration ended by itself: most likely the run needs more memory than there is"
-        raise LucidError(what, fix="Make the micro-batch or the model smaller; --calibration off plans without it.") from error
+        raise LucidError(
+            what, fix="Make the micro-batch or the model smaller; --calibration off plans without it."
+        ) from error
     finally:
         executor.shutdown(kill_workers=True)

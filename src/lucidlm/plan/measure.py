@@ -33,7 +33,7 @@ from lucidlm.report.run import report_run
 from lucidlm.train.config import LoopConfig
 from lucidlm.train.loop import Loop
 from lucidlm.train.pretrain.config import PretrainConfig
-from lucidlm.train.pretrain.run import build, common_tokenizer, provenance
+from lucidlm.train.pretrain.run import common_tokenizer, make_model, open_objective, provenance
 from lucidlm.train.pretrain.sizing import matmul_flops
 
 STEPPING, EVALUATING = 10.0, 2.0
@@ -95,7 +95,8 @@ def measure_pretraining(config: PretrainConfig, load: float) -> Calibration:
     start_up, framework = _begin()
     began = time.monotonic()
     tokenizer, compute = common_tokenizer(list(config.data)), choose_compute(config.device, config.precision)
-    model, objective = build(config, tokenizer, compute)
+    objective = open_objective(config, tokenizer, compute)
+    model = make_model(config, compute)
     with ExitStack() as stack:
         out = Path(stack.enter_context(TemporaryDirectory(prefix="lucidlm-plan-")))
         config.save(out / CONFIG)
@@ -135,7 +136,7 @@ def measure_pretraining(config: PretrainConfig, load: float) -> Calibration:
 
 
 def _begin() -> tuple[float, int]:
-    """Return the seconds since the process was started and the bytes it holds; be quiet, and free memory as a command does."""
+    """Return the seconds since the process was started and the bytes it holds; be quiet, and deal with memory as a command."""
     process = psutil.Process()
     start_up = time.time() - process.create_time()
     console.quiet = True

@@ -102,12 +102,7 @@ def _memory(
     """Return bytes by part, and what is held for each byte of activations."""
     on_cpu = place.compute.device.type == "cpu"
     framework = 0 if not on_cpu else (measured or place.assumed(1, 1, 0, compiled=False)).framework
-    parts = {
-        "weights": held.weights,
-        "gradients": held.gradients,
-        "optimizer state": held.optimizer,
-        "activations": held.activations,
-    }
+    parts = held.parts()
     if run.loop.patience is not None and on_cpu:
         parts["best weights so far"] = held.weights
     if on_cpu:
@@ -185,7 +180,9 @@ def _assumptions(run: TrainingRun, place: Place, rates: Calibration, measured: C
         if place.compute.device.type == "cpu":
             found.append(f"memory: the C library holds {SLACK:g} bytes for each byte of activations")
         else:
-            found.append("memory: a GPU's kernels keep what a CPU's keep; the GPU's context, about half a GiB, is extra")
+            found.append(
+                "memory: a GPU's kernels keep what a CPU's keep; the GPU's context, about half a GiB, is extra"
+            )
     else:
         found.append(f"time and peak memory: measured over {measured.steps + 1} steps of this very run")
         if measured.load > BUSY:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from lucidlm.core.settings import Seed
 
 Compile = Literal["auto", "on", "off"]
 OptimizerName = Literal["muon", "adamw"]
+Force = Annotated[bool, Field(description="Start even if memory is too short by the plan.")]
 
 MUON_RATIO = 10 / 3
 """How much further Muon moves a matrix than AdamW moves the rest, where nothing else is asked for."""

@@ -18,9 +18,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lucidlm.core.devices import Compute
+from lucidlm.core.amounts import size
+from lucidlm.core.devices import Compute, free_memory
+from lucidlm.core.errors import InputError
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.model.config import ModelConfig
+from lucidlm.model.flops import count_parameters
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.loss import chunk_rows
 from lucidlm.train.config import OptimizerConfig
@@ -62,7 +65,16 @@ class StepMemory:
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return sum(self.parts().values())
+
+    def parts(self) -> dict[str, int]:
+        """Return the bytes of each part, by its name."""
+        return {
+            "weights": self.weights,
+            "gradients": self.gradients,
+            "optimizer state": self.optimizer,
+            "activations": self.activations,
+        }
 
 
 class _Storages(TorchDispatchMode):
@@ -94,6 +106,49 @@ class _Storages(TorchDispatchMode):
 
 Prepare = Callable[[nn.Module], object]
 """Makes of a model what is trained: freezes weights, adds adapters."""
+
+
+def require_memory(
+    shape: ModelConfig,
+    step: StepShape,
+    optimizer: OptimizerConfig,
+    compute: Compute,
+    prepare: Prepare = lambda model: None,
+    *,
+    loaded: bool = False,
+) -> None:
+    """Check that there is memory for a training step; see `step_memory`.
+
+    What the allocator holds besides is not counted: what is refused here cannot fit.
+
+    Parameters
+    ----------
+    loaded: whether the weights are in memory already.
+
+    Raises
+    ------
+    InputError: there is not; its parts are named.
+    """
+    available = free_memory(compute.device)
+    if _no_more_than(shape, step) <= available:
+        return
+    needed = step_memory(shape, step, optimizer, compute, prepare)
+    if needed.total - (needed.weights if loaded else 0) <= available:
+        return
+    parts = ", ".join(f"{name} {size(value)}" for name, value in needed.parts().items())
+    raise InputError(
+        f"{size(available)} of memory are free, and a step of {step.rows} x {step.length} tokens at once needs "
+        f"{size(needed.total)}: {parts}",
+        fix="Take fewer or shorter samples at once, or a smaller model (`lucidlm plan` says what fits); --force starts it "
+        "all the same.",
+    )
+
+
+def _no_more_than(shape: ModelConfig, step: StepShape) -> int:
+    """Return bytes that a step needs in no case: where there are as many, it need not be traced, which takes seconds."""
+    width = max(shape.embedding_dim, shape.num_heads * shape.head_dim)
+    each = 32 * width + 8 * shape.ff_dim + 4 * shape.num_heads * step.length
+    return 4 * (8 * count_parameters(shape) + (shape.num_layers + 2) * step.rows * step.length * each)
 
 
 def step_memory(
@@ -130,7 +185,8 @@ def _passes(shape: ModelConfig, step: StepShape, compute: Compute, prepare: Prep
                 loss, head = _loss(model, tokens, step.counted, compute.device)
             most = max(most, storages.live + head)
             storages.peak = storages.live
-            loss.backward()
+            if loss.requires_grad:
+                loss.backward()
             del loss
             most = max(most, storages.peak)
         return most - lasting
@@ -158,6 +214,8 @@ def _update(shape: ModelConfig, optimizer: OptimizerConfig, prepare: Prepare) ->
         model = LanguageModel(shape, seed=None)
         prepare(model)
         weights, gradients = sum(_bytes(model.parameters())), sum(_bytes(model.parameters(), trained_only=True))
+        if not gradients:
+            return weights, 0, 0, 0
         moved = build_optimizer(model, optimizer)
         for parameter in model.parameters():
             parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None

@@ -52,6 +52,7 @@ SHOWN = (
     "on_error",
     "device",
     "precision",
+    "force",
     "loop.seed",
 )
 

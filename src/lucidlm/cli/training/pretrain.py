@@ -40,9 +40,10 @@ SHOWN = (
     "compile",
     "device",
     "precision",
+    "force",
     "loop.seed",
 )
-PLANNED = tuple(name for name in SHOWN if name != "resume")
+PLANNED = tuple(name for name in SHOWN if name not in ("resume", "force"))
 """What a plan of it takes too."""
 
 

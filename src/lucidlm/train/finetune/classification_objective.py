@@ -124,6 +124,10 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, Any, TextBatch
         weights = len(self.labels) / (len(counts) * counts) if self.config.class_weights == "balanced" else counts**0.0
         self.weights = torch.tensor(weights, dtype=torch.float32)
 
+    def keep(self, share: float) -> None:
+        super().keep(share)
+        self.labels = self.labels[: len(self.train)]
+
     def usual_monitor(self, first: str) -> str:
         """Return macro-F1 for weighted or imbalanced labels, since accuracy hardly depends on rare ones."""
         return "macro_f1" if self.config.class_weights == "balanced" or self.balance < OUT_OF_BALANCE else first

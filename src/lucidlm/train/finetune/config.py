@@ -17,7 +17,7 @@ from lucidlm.core.settings import Device, Precision
 from lucidlm.data.examples.config import PartsConfig
 from lucidlm.model.config import LoraConfig, ModelConfig, Pooling
 from lucidlm.model.flops import count_parameters
-from lucidlm.train.config import LoopConfig, OptimizerName, ScheduleConfig
+from lucidlm.train.config import Force, LoopConfig, OptimizerName, ScheduleConfig
 
 if TYPE_CHECKING:
     from lucidlm.checkpoint.loaded import LoadedModel
@@ -85,6 +85,7 @@ class FinetuneConfig(PartsConfig):
     monitor: str | None = Field(default=None, description="The figure that the best weights are chosen by.")
     device: Device = "auto"
     precision: Precision = "auto"
+    force: Force = False
     loop: LoopConfig = LoopConfig(schedule=ScheduleConfig(warmup=0.1, decay=0.9), evaluations=3, patience=100)
 
     def __new__(cls, *_: Any, **fields: Any) -> Self:

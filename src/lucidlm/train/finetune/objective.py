@@ -6,6 +6,7 @@ the model directory.
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -125,12 +126,14 @@ class TaskObjective(ABC, Generic[C, E, Batch]):
 
     def batches(self, first_step: int) -> Iterator[list[Batch]]:
         """Yield each step's batch in micro-batches, from `first_step` on; the same whenever asked."""
-        step = first_step
-        while True:
-            epoch, start = divmod(step, self.steps_per_epoch)
-            for rows in self._epoch(epoch)[start:]:
-                yield self.micro_batches(rows, step)
-                step += 1
+        for step, rows in enumerate(self._rows(first_step), first_step):
+            yield self.micro_batches(rows, step)
+
+    def _rows(self, first_step: int) -> Iterator[np.ndarray]:
+        """Yield the rows of each step's batch, from `first_step` on."""
+        first_epoch, start = divmod(first_step, self.steps_per_epoch)
+        for epoch in itertools.count(first_epoch):
+            yield from self._epoch(epoch)[start if epoch == first_epoch else 0 :]
 
     def micro_batches(self, rows: np.ndarray, step: int) -> list[Batch]:
         """Collate the training examples `rows` of a step's batch, those of like length together.
@@ -168,6 +171,17 @@ class TaskObjective(ABC, Generic[C, E, Batch]):
         epoch, index = divmod(step, self.steps_per_epoch)
         rows = self._epoch(epoch)[index]
         return f"{step} (epoch {epoch}, examples {', '.join(self.train[row].where for row in rows[:3])} …)"
+
+    def keep(self, share: float) -> None:
+        """Keep a `share` of the examples of both parts, the first ones, to see how long judging and finishing take."""
+        self.train, self.validation = (part[: math.ceil(share * len(part))] for part in (self.train, self.validation))
+
+    def step_parts(self, steps: int) -> list[list[tuple[int, int]]]:
+        """Return how many texts each micro-batch of the first `steps` steps has, and how many tokens the longest has."""
+        lengths = [self.lengths[rows] for rows in itertools.islice(self._rows(0), steps)]
+        return [
+            [(len(part), int(found[part].max())) for part in cut_by_length(found, self.device)] for found in lengths
+        ]
 
     def finish(self, model: nn.Module) -> tuple[list[str], dict[str, float]]:
         """Fit what is fitted to the trained model, once it is trained, and evaluate it; return lines for the log as well."""

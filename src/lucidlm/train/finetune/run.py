@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,13 @@ from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.checkpoint.save import save_model
 from lucidlm.core.config import CONFIG
-from lucidlm.core.devices import choose_compute, describe_machine
+from lucidlm.core.devices import Compute, choose_compute, describe_machine
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import require_vacant
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.core.progress import log
 from lucidlm.data.split import Split
-from lucidlm.tasks.base.parts import read_parts
+from lucidlm.tasks.base.parts import Parts, read_parts
 from lucidlm.tasks.base.retrieval import Retrieval
 from lucidlm.tasks.base.shots import draw_shots, labels_of
 from lucidlm.tasks.base.task import Task, tasks, unknown_to
@@ -37,8 +40,9 @@ from lucidlm.train.finetune.pair_objective import PairObjective, PairScoreObject
 from lucidlm.train.finetune.span_objective import SpanObjective
 from lucidlm.train.finetune.tagging_objective import TaggingObjective
 from lucidlm.train.finetune.text_objective import SequenceObjective
-from lucidlm.train.finetune.tuning import apply_tuning, finish_tuning
+from lucidlm.train.finetune.tuning import apply_tuning, finish_tuning, tune_backbone
 from lucidlm.train.loop import Loop, Outcome, describe_outcome
+from lucidlm.train.memory import StepShape, require_memory
 
 OBJECTIVES: dict[type[Task[Any, Any]], type[TaskObjective[Any, Any, Any]]] = {
     PairClassification: PairObjective,  # before what it is a kind of
@@ -52,18 +56,29 @@ OBJECTIVES: dict[type[Task[Any, Any]], type[TaskObjective[Any, Any, Any]]] = {
 }
 """How each kind of task is learned."""
 
+LOOKED_AT = 50
+"""Steps from whose batches it is told how large a step's are."""
 
-def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -> Outcome:
-    """Fine-tune a model for a task and leave a model directory in `out`, beside `config.yaml` and `metrics.jsonl`.
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run before its first step: its settings, whole, and what it learns from and with."""
+
+    config: FinetuneConfig
+    task: Task[Any, Any]
+    parts: Parts
+    compute: Compute
+    loaded: LoadedModel
+    objective: TaskObjective[Any, Any, Any]
+
+
+def open_run(config: FinetuneConfig) -> OpenRun:
+    """Read the examples and the model of a run.
 
     Raises
     ------
-    InputError: model or data cannot be used; `out` holds something else.
-    LucidError: the loss is not finite, the disk is full.
+    InputError: model or data cannot be used.
     """
-    out = Path(out)
-    if not resume:
-        require_vacant(out)
     task = tasks.get(config.task)
     parts = read_parts(config, task)
     if config.shots is not None:
@@ -71,7 +86,33 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
     compute = choose_compute(config.device, config.precision)
     loaded = load_model(config.model)
     config = config.for_model(loaded)
-    objective = build_objective(config, task, loaded, parts, compute.device)
+    return OpenRun(config, task, parts, compute, loaded, build_objective(config, task, loaded, parts, compute.device))
+
+
+def step_shape(run: OpenRun) -> StepShape:
+    """Return what the largest micro-batch of the first steps reads."""
+    steps = run.objective.step_parts(LOOKED_AT)
+    rows, length = max((part for parts in steps for part in parts), key=math.prod)
+    writes = isinstance(run.task, TextGeneration)
+    return StepShape(rows, length, max(map(len, steps)) > 1, counted=1.0 if writes else 0.0)
+
+
+def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -> Outcome:
+    """Fine-tune a model for a task and leave a model directory in `out`, beside `config.yaml` and `metrics.jsonl`.
+
+    Raises
+    ------
+    InputError: model or data cannot be used; `out` holds something else; memory is too short.
+    LucidError: the loss is not finite, the disk is full.
+    """
+    out = Path(out)
+    if not resume:
+        require_vacant(out)
+    run = open_run(config)
+    config, objective, parts, compute = run.config, run.objective, run.parts, run.compute
+    if not (resume or config.force):
+        shape, tune = objective.model.config, partial(tune_backbone, config=config)
+        require_memory(shape, step_shape(run), config.loop.optimizer, compute, tune, loaded=True)
     if not resume:
         config.save(out / CONFIG)
     trained = apply_tuning(objective.model, config, objective.head)
@@ -84,7 +125,7 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
         _describe_plan(config.loop, steps, objective.steps_per_epoch),
     ):
         log(line)
-    unknown = unknown_to(objective.tokenizer, task, [*parts["train"], *parts["validation"]])
+    unknown = unknown_to(objective.tokenizer, run.task, [*parts["train"], *parts["validation"]])
     if unknown.characters:
         log(f"{unknown}: the model cannot tell them apart")
     settings = config.loop.changed(max_steps=steps)
@@ -97,8 +138,8 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
             log(line)
         finish_tuning(objective.model, config, objective.head, out)
         known = {"bounds": parts.bounds, "unknown": unknown.model_dump()}
-        provenance = {**_provenance(config, loaded, outcome), **objective.provenance(), **known}
-        save_model(objective.model, out, objective.tokenizer, provenance=provenance)
+        origin = {**provenance(run, outcome), **objective.provenance(), **known}
+        save_model(objective.model, out, objective.tokenizer, provenance=origin)
         objective.save_extras(out)
     return outcome
 
@@ -130,7 +171,9 @@ def build_objective(
     raise InputError(f"{task.name} is a task to judge models by, not to train them for", where="task")
 
 
-def _provenance(config: FinetuneConfig, loaded: LoadedModel, outcome: Outcome) -> dict[str, Any]:
+def provenance(run: OpenRun, outcome: Outcome) -> dict[str, Any]:
+    """Return the record of how a model came to be."""
+    config, loaded = run.config, run.loaded
     return {
         "task": config.task,
         "pretrained_here": pretrained_here(loaded),

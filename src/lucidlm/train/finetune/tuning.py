@@ -32,10 +32,7 @@ def apply_tuning(model: nn.Module, config: FinetuneConfig, head: Sequence[str]) 
     ------
     InputError: tuning is "head" and the task has none, or the adapters' target matrices do not exist.
     """
-    if config.tuning == "lora":
-        add_adapters(model, config.lora, config.loop.seed)
-    elif config.tuning == "head":
-        model.requires_grad_(False)
+    tune_backbone(model, config)
     if config.tuning != "full":
         fresh = [parameter for name, parameter in model.named_parameters() if name.split(".")[0] in head]
         for parameter in fresh:
@@ -49,6 +46,14 @@ def apply_tuning(model: nn.Module, config: FinetuneConfig, head: Sequence[str]) 
     count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     total = sum(parameter.numel() for parameter in model.parameters())
     return f"{config.tuning}: trains {count:,} of {total:,} parameters ({count / total:.1%})"
+
+
+def tune_backbone(model: nn.Module, config: FinetuneConfig) -> None:
+    """Put adapters on `model`, or freeze it, as `config.tuning` says."""
+    if config.tuning == "lora":
+        add_adapters(model, config.lora, config.loop.seed)
+    elif config.tuning == "head":
+        model.requires_grad_(False)
 
 
 def finish_tuning(model: nn.Module, config: FinetuneConfig, head: Sequence[str], out: Path) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field
 from lucidlm.core.config import Config
 from lucidlm.core.settings import Device, Precision
 from lucidlm.model.config import ModelConfig
-from lucidlm.train.config import Compile, LoopConfig
+from lucidlm.train.config import Compile, Force, LoopConfig
 
 DEFAULT_MINUTES = 10.0
 """How long a run takes where nothing says it."""
@@ -68,6 +68,7 @@ class PretrainConfig(Config):
     device: Device = "auto"
     precision: Precision = "auto"
     compile: Compile = Field(default="auto", description="torch.compile; auto where the run is long enough to pay.")
+    force: Force = False
     loop: LoopConfig = LoopConfig()
 
 

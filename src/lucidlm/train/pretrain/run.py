@@ -29,7 +29,7 @@ from lucidlm.model.loss import IGNORE_INDEX
 from lucidlm.tokenize.tokenizer import Tokenizer
 from lucidlm.train.compilation import compile_blocks
 from lucidlm.train.loop import Loop, Outcome, describe_outcome
-from lucidlm.train.memory import StepShape
+from lucidlm.train.memory import StepShape, require_memory
 from lucidlm.train.pretrain.config import PretrainConfig
 from lucidlm.train.pretrain.sizing import choose_depth, model_of_depth
 
@@ -164,7 +164,8 @@ def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False) -
 
     Raises
     ------
-    InputError: the data cannot be read or do not fit together, `out` holds something else, the shape is impossible.
+    InputError: the data cannot be read or do not fit together, `out` holds something else, the shape is impossible,
+        or memory is too short for it.
     LucidError: the loss is not finite, the disk is full.
     """
     out = Path(out)
@@ -175,11 +176,14 @@ def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False) -
     if not resume:
         config = resolve(config, tokenizer, compute)
     assert config.model is not None
+    objective = open_objective(config, tokenizer, compute)
+    if not (resume or config.force):
+        require_memory(config.model, step_shape(config), config.loop.optimizer, compute)
     log(
         f"{count_parameters(config.model):,} parameters, {flops_per_token(config.model, config.context_length) / 1e6:,.1f} "
         f"MFLOP a token to train; {compute.device.type}, {compute.reason}"
     )
-    model, objective = build(config, tokenizer, compute)
+    model = make_model(config, compute)
     loop = Loop(model, objective, config.loop, compute, out)
     if not resume:
         config.save(out / CONFIG)
@@ -191,20 +195,24 @@ def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False) -
     return outcome
 
 
-def build(config: PretrainConfig, tokenizer: Tokenizer, compute: Compute) -> tuple[LanguageModel, TokenObjective]:
-    """Return the model of a resolved run, with fresh weights, and what it is trained on.
+def open_objective(config: PretrainConfig, tokenizer: Tokenizer, compute: Compute) -> TokenObjective:
+    """Return what a resolved run learns from.
 
     Raises
     ------
     InputError: the data cannot be read, or do not fit together.
     """
-    assert config.model is not None
-    model = LanguageModel(config.model, seed=config.loop.seed).to(compute.device)
     corpora = [(TokenCorpus.open(path, "train"), share) for path, share in config.data.items()]
     held_out = [TokenCorpus.open(path, "validation") for path in config.data]
-    objective = TokenObjective(config, corpora, held_out, tokenizer, compute)
+    return TokenObjective(config, corpora, held_out, tokenizer, compute)
+
+
+def make_model(config: PretrainConfig, compute: Compute) -> LanguageModel:
+    """Return the model of a resolved run, with fresh weights."""
+    assert config.model is not None
+    model = LanguageModel(config.model, seed=config.loop.seed).to(compute.device)
     compile_blocks(model.model, config.compile, config.loop.minutes)
-    return model, objective
+    return model
 
 
 def step_shape(config: PretrainConfig, micro_batch: int | None = None) -> StepShape:
