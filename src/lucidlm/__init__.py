@@ -17,6 +17,7 @@ from lucidlm.version import __version__
 
 if TYPE_CHECKING:
     from lucidlm.api import inspecting as inspect
+    from lucidlm.api import planning as plan
     from lucidlm.api.judging import compare, evaluate, explain, explain_data, explain_generated
     from lucidlm.api.training import export, finetune, label_curve, prepare, pretrain
     from lucidlm.big_language_model import BigLanguageModel
@@ -59,6 +60,7 @@ __all__ = [
     "label_curve",
     "load_model",
     "load_tokenizer",
+    "plan",
     "prepare",
     "pretrain",
 ]
@@ -85,13 +87,14 @@ _HOMES = {
     "label_curve": ("lucidlm.api.training", "label_curve"),
     "load_model": ("lucidlm.checkpoint.load", "load_model"),
     "load_tokenizer": ("lucidlm.tokenize.tokenizer", "Tokenizer.load"),
+    "plan": ("lucidlm.api.planning", ""),
     "prepare": ("lucidlm.api.training", "prepare"),
     "pretrain": ("lucidlm.api.training", "pretrain"),
 }
 
 
 class _Package(ModuleType):
-    """The package as a module, in which `evaluate` and `explain` are functions.
+    """The package as a module, in which `evaluate` and `explain` are functions and `plan` is what Python users call.
 
     Python would put the folders of these names in their place as soon as something is imported from them.
     """

@@ -29,6 +29,7 @@ LAYERS = (
     {"evaluate"},
     {"explain"},
     {"report"},
+    {"plan"},
     {"recipe", "big_language_model"},
     {"api"},
     {"serve"},
@@ -54,6 +55,7 @@ EAGER = {"lucidlm.core.errors", "lucidlm.version"}
 LAZY = {
     "lucidlm.api.inspecting",
     "lucidlm.api.judging",
+    "lucidlm.api.planning",
     "lucidlm.api.training",
     "lucidlm.big_language_model",
     "lucidlm.tokenize.tokenizer",

@@ -39,6 +39,8 @@ from lucidlm.train.pretrain import run as pretraining
 from lucidlm.train.pretrain.config import PretrainConfig, new_run
 
 Source = str | Path
+Texts = Source | Sequence[Source] | Mapping[str, float] | None
+"""A prepared directory, or several, perhaps with the share of samples drawn from each."""
 
 
 def prepare(
@@ -77,7 +79,7 @@ def prepare(
 
 
 def pretrain(
-    data: Source | Sequence[Source] | Mapping[str, float] | None = None,
+    data: Texts = None,
     *,
     out: Source,
     config: Source | None = None,
@@ -103,17 +105,11 @@ def pretrain(
     InputError: a setting is wrong, the data cannot be read, or `out` holds something else.
     LucidError: the loss is not finite, the disk is full.
     """
-    given: dict[str, Any] = {**settings}
-    if data is not None:
-        given["data"] = _shares(data)
-    if not resume:
-        _need(config, data=data)
-    asked = paths(PretrainConfig, given, PRETRAIN)
     directory = Path(require_path(out, "out"))
     if resume:
-        chosen = resumed(PretrainConfig, directory / CONFIG, asked)
+        chosen = resumed(PretrainConfig, directory / CONFIG, _pretraining(data, settings))
     else:
-        chosen = resolve(PretrainConfig, config, new_run(asked, replayed=config is not None))
+        chosen = pretraining_config(data, config, settings)
     return _finished(pretraining.pretrain(chosen, directory, resume=resume), directory)
 
 
@@ -146,12 +142,12 @@ def finetune(
     InputError: a setting is wrong, model or data cannot be used, or `out` holds something else.
     LucidError: the loss is not finite, the disk is full.
     """
-    given = {**_task(task, model=model, data=data), **settings}
-    if not resume:
-        _need(config, task=task, model=model, data=data)
-    asked = paths(FinetuneConfig, given, FINETUNE)
     directory = Path(require_path(out, "out"))
-    chosen = resumed(FinetuneConfig, directory / CONFIG, asked) if resume else resolve(FinetuneConfig, config, asked)
+    if resume:
+        asked = paths(FinetuneConfig, {**_task(task, model=model, data=data), **settings}, FINETUNE)
+        chosen = resumed(FinetuneConfig, directory / CONFIG, asked)
+    else:
+        chosen = finetuning_config(task, model, data, config, settings)
     return _finished(finetuning.finetune(chosen, directory, resume=resume), directory)
 
 
@@ -217,6 +213,37 @@ def export(
     opened = model if isinstance(model, LoadedModel) else load_model(require_path(model, "model"))
     export_model(opened, require_text(to, "to"), place, dtype, deep_only=deep_only)
     return place
+
+
+def pretraining_config(data: Texts, config: Source | None, settings: Mapping[str, Any]) -> PretrainConfig:
+    """Return the run that `pretrain` begins with these arguments.
+
+    Raises
+    ------
+    InputError: a setting is wrong, or nothing says the data.
+    """
+    _need(config, data=data)
+    return resolve(PretrainConfig, config, new_run(_pretraining(data, settings), replayed=config is not None))
+
+
+def finetuning_config(
+    task: str | None, model: Source | None, data: Source | None, config: Source | None, settings: Mapping[str, Any]
+) -> FinetuneConfig:
+    """Return the run that `finetune` begins with these arguments.
+
+    Raises
+    ------
+    InputError: a setting is wrong, or nothing says task, model or data.
+    """
+    _need(config, task=task, model=model, data=data)
+    given = {**_task(task, model=model, data=data), **settings}
+    return resolve(FinetuneConfig, config, paths(FinetuneConfig, given, FINETUNE))
+
+
+def _pretraining(data: Texts, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a pretraining run by their paths."""
+    given = {**settings} if data is None else {**settings, "data": _shares(data)}
+    return paths(PretrainConfig, given, PRETRAIN)
 
 
 def _task(task: str | None, **sources: Source | None) -> dict[str, Any]:

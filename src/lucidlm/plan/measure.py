@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from copy import copy
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import torch
@@ -30,14 +30,21 @@ from lucidlm.inference.held_out import BATCH
 from lucidlm.plan.meters import joules
 from lucidlm.report.files import REPORT
 from lucidlm.report.run import report_run
+from lucidlm.tasks.base.task import unknown_to
 from lucidlm.train.config import LoopConfig
-from lucidlm.train.loop import Loop
+from lucidlm.train.finetune import run as finetuning
+from lucidlm.train.finetune.config import FinetuneConfig
+from lucidlm.train.finetune.tuning import apply_tuning, finish_tuning
+from lucidlm.train.loop import Loop, Outcome
+from lucidlm.train.pretrain import run as pretraining
 from lucidlm.train.pretrain.config import PretrainConfig
-from lucidlm.train.pretrain.run import common_tokenizer, make_model, open_objective, provenance
 from lucidlm.train.pretrain.sizing import matmul_flops
 
 STEPPING, EVALUATING = 10.0, 2.0
 """Seconds for training steps, and for each kind of evaluation; the first step and the first evaluation are extra."""
+
+FEW = 32
+"""Examples that are judged to see how many can be in that time."""
 
 
 class Calibration(BaseModel):
@@ -52,6 +59,7 @@ class Calibration(BaseModel):
     evaluated, final: an evaluation's, for each token or example: on the way, and at the end of the run.
     saving: writing the model directory and the report.
     peak: bytes of memory that the process held at most; on a GPU those of its memory that PyTorch did.
+    growth: bytes of that which come with each factor of e in the number of steps.
     framework: bytes that it held before there was a model.
     products: operations a second in square matrix products.
     watts: what the device drew in training; None where it does not tell.
@@ -70,6 +78,7 @@ class Calibration(BaseModel):
     final: float
     saving: float
     peak: int
+    growth: float
     framework: int
     products: float
     watts: float | None
@@ -77,66 +86,116 @@ class Calibration(BaseModel):
     steps: int
 
 
-class _Unevaluated:
-    """An objective that is not evaluated, so that the loop's clock shows steps alone."""
+class _Watched:
+    """An objective that is not evaluated, so that the loop's clock shows steps alone, and the memory held before each."""
 
     def __init__(self, objective: Any) -> None:
         self._objective = objective
+        self.held: list[int] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._objective, name)
 
+    def batches(self, first_step: int) -> Iterator[Any]:
+        process = psutil.Process()
+        for batches in self._objective.batches(first_step):
+            self.held.append(process.memory_info().rss)
+            yield batches
+
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         return {}
+
+    @property
+    def growth(self) -> float:
+        """Bytes by which memory grows while the number of steps does by a factor of e, since the first quarter of them.
+
+        Blocks of ever other sizes find no place among those that were freed, and oneDNN keeps what it has compiled for
+        each shape; both ever more seldom.
+        """
+        quarter = len(self.held) // 4
+        if quarter < 2:
+            return 0.0
+        return max(0.0, (self.held[-1] - self.held[quarter]) / math.log((len(self.held) - 1) / quarter))
 
 
 def measure_pretraining(config: PretrainConfig, load: float) -> Calibration:
     """Begin the resolved run `config`; return what its parts take. For a process of its own."""
-    start_up, framework = _begin()
+    beginning = _begin()
     began = time.monotonic()
-    tokenizer, compute = common_tokenizer(list(config.data)), choose_compute(config.device, config.precision)
-    objective = open_objective(config, tokenizer, compute)
-    model = make_model(config, compute)
-    with ExitStack() as stack:
-        out = Path(stack.enter_context(TemporaryDirectory(prefix="lucidlm-plan-")))
+    tokenizer, compute = (
+        pretraining.common_tokenizer(list(config.data)),
+        choose_compute(config.device, config.precision),
+    )
+    objective = pretraining.open_objective(config, tokenizer, compute)
+    model = pretraining.make_model(config, compute)
+    with TemporaryDirectory(prefix="lucidlm-plan-") as name, fast_matmul(compute.device):
+        out = Path(name)
         config.save(out / CONFIG)
-        loop = Loop(model, _Unevaluated(objective), _brief(config.loop), compute, out)
-        steps = _steps(loop, compute, time.monotonic() - began)
-        stack.enter_context(torch.inference_mode())
-        stack.enter_context(fast_matmul(compute.device))
+        watched = _Watched(objective)
+        loop = Loop(model, cast(Any, watched), _brief(config.loop), compute, out)
+        outcome, steps = _steps(loop, watched, compute, time.monotonic() - began)
         model.eval()
         window = BATCH * config.context_length
-        held = sum(corpus.tokens for corpus in objective.held_out)
+        windows = math.ceil(sum(corpus.tokens for corpus in objective.held_out) / window)
 
-        def rate(measure: Callable[[int], Any]) -> float:
-            return _seconds_each(lambda batches: measure(window * batches), math.ceil(held / window)) / window
+        def rate(dtype: torch.dtype) -> float:
+            def measure(batches: int) -> None:
+                narrow = torch.autocast(compute.device.type, dtype, enabled=dtype is not torch.float32)
+                with torch.inference_mode(), narrow:
+                    objective.measure_on(model, window * batches)
 
-        def evaluate(tokens: int) -> None:
-            with torch.autocast(compute.device.type, compute.dtype, enabled=compute.autocasts):
-                objective.measure_on(model, tokens)
+            return _seconds_each(measure, windows) / window
 
-        evaluated = rate(evaluate)
-        final = rate(lambda tokens: objective.measure_on(model, tokens)) if compute.autocasts else evaluated
-        outcome = steps.pop("outcome")
-        start = time.monotonic()
-        save_model(model, out, tokenizer, provenance=provenance(config, outcome))
-        report_run([out], out / REPORT)
-        saving = time.monotonic() - start
-    return Calibration(
-        start_up=start_up,
-        framework=framework,
-        evaluated=evaluated,
-        final=final,
-        saving=saving,
-        peak=_peak(compute),
-        products=matmul_flops(compute),
-        load=load,
-        **steps,
-    )
+        evaluated = rate(compute.dtype)
+        final = rate(torch.float32) if compute.autocasts else evaluated  # the last evaluation is exact
+
+        def save() -> None:
+            save_model(model, out, tokenizer, provenance=pretraining.provenance(config, outcome))
+            report_run([out], out / REPORT)
+
+        return _calibration(beginning, steps, evaluated, final, _seconds(save), compute, load)
+
+
+def measure_finetuning(config: FinetuneConfig, load: float) -> Calibration:
+    """Begin the run `config`; return what its parts take. For a process of its own."""
+    beginning = _begin()
+    began = time.monotonic()
+    run = finetuning.open_run(config)
+    config, objective, compute = run.config, run.objective, run.compute
+    model = objective.model
+    apply_tuning(model, config, objective.head)
+    unknown_to(objective.tokenizer, run.task, [*run.parts["train"], *run.parts["validation"]])
+    with TemporaryDirectory(prefix="lucidlm-plan-") as name, fast_matmul(compute.device):
+        out = Path(name)
+        config.save(out / CONFIG)
+        watched = _Watched(objective)
+        loop = Loop(model, cast(Any, watched), _brief(config.loop), compute, out, layer_decay=config.layer_decay)
+        outcome, steps = _steps(loop, watched, compute, time.monotonic() - began)
+        model.eval()
+        train, held = len(objective.train), len(objective.validation)
+
+        def judged(share: float, *, finish: bool = False) -> float:
+            some = copy(objective)
+            some.keep(share)
+            with torch.inference_mode():
+                return _seconds(lambda: some.finish(model) if finish else some.evaluate(model))
+
+        some = min(1.0, FEW / max(1, held or train))
+        share = min(1.0, some * EVALUATING / max(judged(some), 1e-6))
+        evaluated, final = judged(share) / share / max(1, held), judged(share, finish=True) / share / (train + held)
+
+        def save() -> None:
+            finish_tuning(model, config, objective.head, out)
+            origin = {**finetuning.provenance(run, outcome), **objective.provenance()}
+            save_model(model, out, objective.tokenizer, provenance=origin)
+            objective.save_extras(out)
+            report_run([out], out / REPORT)
+
+        return _calibration(beginning, steps, evaluated, final, _seconds(save), compute, load)
 
 
 def _begin() -> tuple[float, int]:
-    """Return the seconds since the process was started and the bytes it holds; be quiet, and deal with memory as a command."""
+    """Return the seconds since the process was started, and the bytes it holds; from now on behave as a command does."""
     process = psutil.Process()
     start_up = time.time() - process.create_time()
     console.quiet = True
@@ -150,32 +209,58 @@ def _brief(loop: LoopConfig) -> LoopConfig:
     return loop.changed(**brief, evaluations=1)
 
 
-def _steps(loop: Loop[Any], compute: Compute, opening: float) -> dict[str, Any]:
-    """Run the loop; return what steps take, and its outcome."""
+def _steps(loop: Loop[Any], watched: _Watched, compute: Compute, opening: float) -> tuple[Outcome, dict[str, Any]]:
+    """Run the loop; return its outcome, and what steps take."""
     before, start = joules(compute.device.type), time.monotonic()
     outcome = loop.run()
     took, after, state = time.monotonic() - start, joules(compute.device.type), outcome.state
     stepping, further = state.wall - state.start_up, max(1, state.step - 1)
-    return {
+    return outcome, {
         "opening": opening,
         "first_step": state.start_up,
         "step": stepping / further,
         "waiting": max(0.0, 1 - (state.training - state.start_up) / max(stepping, 1e-9)),
         "watts": None if before is None or after is None else (after - before) / took,
         "steps": further,
-        "outcome": outcome,
+        "growth": watched.growth if compute.device.type == "cpu" else 0.0,
     }
+
+
+def _calibration(
+    beginning: tuple[float, int],
+    steps: dict[str, Any],
+    evaluated: float,
+    final: float,
+    saving: float,
+    compute: Compute,
+    load: float,
+) -> Calibration:
+    peak = _peak(compute)  # before the products, which are no part of the run
+    start_up, framework = beginning
+    return Calibration(
+        start_up=start_up,
+        framework=framework,
+        evaluated=evaluated,
+        final=final,
+        saving=saving,
+        peak=peak,
+        products=matmul_flops(compute),
+        load=load,
+        **steps,
+    )
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.monotonic()
+    work()
+    return time.monotonic() - start
 
 
 def _seconds_each(work: Callable[[int], Any], most: int) -> float:
     """Return the seconds that each of several equal pieces of `work` takes, of which there are `most`."""
-    start = time.monotonic()
-    work(1)
-    first = time.monotonic() - start
+    first = _seconds(lambda: work(1))
     pieces = max(1, min(most, int(EVALUATING / max(first, 1e-6))))
-    start = time.monotonic()
-    work(pieces)
-    return (time.monotonic() - start) / pieces
+    return _seconds(lambda: work(pieces)) / pieces
 
 
 def _peak(compute: Compute) -> int:

@@ -82,6 +82,7 @@ class Place:
             final=unit_flops / self.speed,
             saving=1.0 + weights / BYTES_A_SECOND,
             peak=0,
+            growth=0.0,
             framework=FRAMEWORK,
             products=self.speed,
             watts=None,

@@ -45,7 +45,6 @@ def plan_pretraining(config: PretrainConfig, how: PlanConfig) -> Plan:
     compiled = is_compiled(config.compile, config.loop.minutes)
     run = TrainingRun(
         name="pretrain",
-        shape=shape,
         parameters=parameters_by_part(shape),
         loop=config.loop,
         batch_size=config.batch_size,

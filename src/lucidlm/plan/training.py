@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from lucidlm.core.devices import has_bf16_units
-from lucidlm.model.config import ModelConfig
 from lucidlm.plan.calibrate import BUSY
 from lucidlm.plan.config import PlanConfig
 from lucidlm.plan.measure import Calibration
@@ -47,7 +47,6 @@ class TrainingRun:
     """
 
     name: str
-    shape: ModelConfig
     parameters: dict[str, int]
     loop: LoopConfig
     batch_size: int
@@ -67,7 +66,7 @@ def plan_training(run: TrainingRun, place: Place, how: PlanConfig, measured: Cal
     held = run.memory(run.micro_batch)
     rates = measured or place.assumed(run.step_flops, run.unit_flops, held.weights, compiled=run.compiled)
     line = timeline(run.loop, rates, run.evaluated, run.final, 1 + held.optimizer / max(1, held.weights))
-    memory, slack = _memory(run, held, place, measured)
+    memory, slack = _memory(run, held, place, measured, line.steps)
     largest = _largest(run, held, memory, slack, place)
     tokens = line.steps * run.step_tokens
     work = {
@@ -90,14 +89,14 @@ def plan_training(run: TrainingRun, place: Place, how: PlanConfig, measured: Cal
         watts_from="measured" if rates.watts else "assumed",
         bound=_bound(run, rates),
         recommended=_recommended(run, place, largest, minutes),
-        advice=tuple(_advice(run, place, held, memory, largest, minutes, work["epochs"])),
+        advice=tuple(_advice(run, place, memory, largest, minutes, work["epochs"])),
         assumptions=tuple(_assumptions(run, place, rates, measured)),
         prices=how,
     )
 
 
 def _memory(
-    run: TrainingRun, held: StepMemory, place: Place, measured: Calibration | None
+    run: TrainingRun, held: StepMemory, place: Place, measured: Calibration | None, steps: int
 ) -> tuple[dict[str, int], float]:
     """Return bytes by part, and what is held for each byte of activations."""
     on_cpu = place.compute.device.type == "cpu"
@@ -109,6 +108,7 @@ def _memory(
         parts["Python, PyTorch, libraries"] = framework
     if measured is not None:
         beside = max(0, measured.peak - (sum(parts.values()) - parts.get("best weights so far", 0)))
+        beside += round(measured.growth * math.log(max(1.0, steps / (measured.steps + 1))))
         slack = 1 + beside / max(1, held.activations)
     else:
         slack = SLACK if on_cpu else 1.0
@@ -138,36 +138,37 @@ def _bound(run: TrainingRun, rates: Calibration) -> str:
 
 def _recommended(run: TrainingRun, place: Place, largest: int, minutes: float) -> dict[str, str | int]:
     narrow = place.compute.device.type != "cpu" or has_bf16_units()
-    return {
-        "compile": "on" if minutes >= MINUTES_THAT_PAY else "off",
-        "precision": "bf16" if narrow else "fp32",
-        "micro-batch": max(1, min(largest, run.batch_size)),
-        "ranks": 1,
-    }
+    found: dict[str, str | int] = {"precision": "bf16" if narrow else "fp32", "ranks": 1}
+    if run.name == "pretrain":  # fine-tuning has no setting for these
+        found["compile"] = "on" if minutes >= MINUTES_THAT_PAY else "off"
+        found["micro-batch"] = max(1, min(largest, run.batch_size))
+    return found
 
 
 def _advice(
     run: TrainingRun,
     place: Place,
-    held: StepMemory,
     memory: dict[str, int],
     largest: int,
     minutes: float,
     epochs: float,
 ) -> list[str]:
     found = []
-    if sum(memory.values()) > place.available:
+    short, settable = sum(memory.values()) > place.available, run.name == "pretrain"
+    if short and not settable:
+        found.append("memory is short: a smaller --batch-size or --max-length, or --tuning lora, takes less")
+    elif short:
         fix = f"--micro-batch {largest} fits" if largest else "a smaller model or shorter samples are needed"
         found.append(f"memory is short: {fix}")
-    elif run.micro_batch < min(run.batch_size, largest):
+    elif settable and run.micro_batch < min(run.batch_size, largest):
         found.append(f"there is memory for micro-batches of {min(run.batch_size, largest)}: larger ones are faster")
-    if minutes >= MINUTES_THAT_PAY and not run.compiled:
+    if settable and minutes >= MINUTES_THAT_PAY and not run.compiled:
         found.append("--compile on: in a run of this length it gains 5 to 35 %")
-    if minutes < MINUTES_THAT_PAY and run.compiled:
+    if settable and minutes < MINUTES_THAT_PAY and run.compiled:
         found.append("--compile off: compiling takes about a minute, which this run does not win back")
     if place.here and not place.compute.autocasts and (place.compute.device.type == "cuda" or has_bf16_units()):
         found.append("--precision bf16: this device multiplies it in hardware")
-    if run.name == "pretrain" and epochs > MANY_EPOCHS:
+    if settable and epochs > MANY_EPOCHS:
         found.append(f"the text is read {epochs:.1f} times; beyond {MANY_EPOCHS}, more text helps more than more steps")
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,6 +13,7 @@ from lucidlm.cli.options import Config, LabelField, Out, Resume, TextField
 
 if TYPE_CHECKING:
     from lucidlm.core.config import Config as Configuration
+    from lucidlm.train.finetune.config import FinetuneConfig
 
 SHOWN = (
     "task",
@@ -55,13 +57,16 @@ SHOWN = (
     "force",
     "loop.seed",
 )
+PLANNED = tuple(name for name in SHOWN if name not in ("resume", "force"))
+"""What a plan of it takes too."""
 
 
 def register(app: typer.Typer) -> None:
-    add_command(app, finetune, _configurations, SHOWN, arguments=("task",))
+    add_command(app, finetune, configurations, SHOWN, arguments=("task",))
 
 
-def _configurations() -> Sequence[type[Configuration]]:
+def configurations() -> Sequence[type[Configuration]]:
+    """Return the classes that have the settings."""
     from lucidlm.train.finetune.config import FinetuneConfig
 
     return FinetuneConfig.variants()
@@ -87,19 +92,43 @@ def finetune(
       lucidlm finetune token-tagging --model model --data train.conll --validation-data dev.conll --test 0 --out tagger
       lucidlm finetune --config judge/config.yaml --out again
     """
-    from lucidlm.cli.options import given, renamed, required
+    from lucidlm.cli.options import required
     from lucidlm.cli.training.finish import finish
     from lucidlm.core.config import CONFIG
-    from lucidlm.core.flat import resolve, resumed
+    from lucidlm.core.flat import resumed
     from lucidlm.train.finetune.config import FinetuneConfig
     from lucidlm.train.finetune.run import finetune as run
 
     directory = required(out, "--out")
-    settings |= given({"fields": renamed(settings.pop("fields", None), text=text_field, label=label_field)})
     if resume:
+        settings = _named(settings, text_field, label_field)
         finish(run(resumed(FinetuneConfig, directory / CONFIG, settings), directory, resume=True), directory)
         return
+    finish(run(configured(config, settings, text_field, label_field), directory), directory)
+
+
+def configured(
+    config: Path | None, settings: dict[str, Any], text_field: str | None, label_field: str | None
+) -> FinetuneConfig:
+    """Return the run that begins with the `settings`, over those in the file `config` if there is one.
+
+    Raises
+    ------
+    InputError: one is wrong, or task, model or data are not given.
+    """
+    from lucidlm.cli.options import required
+    from lucidlm.core.flat import resolve
+    from lucidlm.train.finetune.config import FinetuneConfig
+
     if config is None:
         for path, option in (("task", "TASK"), ("model", "--model"), ("data", "--data")):
             required(settings.get(path), option)
-    finish(run(resolve(FinetuneConfig, config, settings), directory), directory)
+    return resolve(FinetuneConfig, config, _named(settings, text_field, label_field))
+
+
+def _named(settings: dict[str, Any], text_field: str | None, label_field: str | None) -> dict[str, Any]:
+    """Return the settings with the names of fields as pairs."""
+    from lucidlm.cli.options import given, renamed
+
+    fields = renamed(settings.get("fields"), text=text_field, label=label_field)
+    return {**{name: value for name, value in settings.items() if name != "fields"}, **given({"fields": fields})}

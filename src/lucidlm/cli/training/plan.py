@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lucidlm.cli.from_config import add_command
-from lucidlm.cli.options import Config, Out
+from lucidlm.cli.options import Config, LabelField, Out, TextField
+from lucidlm.cli.training import finetune as finetuning
 from lucidlm.cli.training import pretrain as pretraining
 
 if TYPE_CHECKING:
@@ -54,6 +55,34 @@ def pretrain(out: Out = None, config: Config = None, as_json: Json = False, *, s
     show(plan_pretraining(pretraining.configured(config, settings), how), as_json=as_json)
 
 
+def _finetuning() -> Sequence[type[Configuration]]:
+    from lucidlm.plan.config import PlanConfig
+
+    return (*finetuning.configurations(), PlanConfig)
+
+
+def finetune(
+    out: Out = None,
+    config: Config = None,
+    text_field: TextField = None,
+    label_field: LabelField = None,
+    as_json: Json = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Tell what `lucidlm finetune` with these options will take; nothing is written to --out.
+
+    Examples:
+
+      lucidlm plan finetune sentiment --model model --data reviews.csv
+      lucidlm plan finetune sentiment --model model --data reviews.csv --tuning lora --epochs 3 --json
+    """
+    from lucidlm.plan.finetune import plan_finetuning
+
+    how = _how(settings)
+    show(plan_finetuning(finetuning.configured(config, settings, text_field, label_field), how), as_json=as_json)
+
+
 def _how(settings: dict[str, Any]) -> PlanConfig:
     """Take the settings of the plan from those that were given."""
     from lucidlm.plan.config import PlanConfig
@@ -85,3 +114,4 @@ def show(plan: Plan, *, as_json: bool) -> None:
 
 
 add_command(app, pretrain, _pretraining, (*pretraining.PLANNED, *HOW))
+add_command(app, finetune, _finetuning, (*finetuning.PLANNED, *HOW), arguments=("task",))

@@ -55,9 +55,8 @@ def choose_depth(minutes: float | None, vocab_size: int, compute: Compute, speed
         if flops_per_token(config, 256) * TOKENS_PER_WEIGHT * weights > budget:
             break
         chosen = depth
-    log(
-        f"depth {chosen}: what {'this machine' if speed is None else 'that'} trains well in {minutes:g} minutes (--depth sets another)"
-    )
+    where = "this machine" if speed is None else "that machine"
+    log(f"depth {chosen}: what {where} trains well in {minutes:g} minutes (--depth sets another)")
     return chosen
 
 

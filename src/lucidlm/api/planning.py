@@ -1,0 +1,96 @@
+"""What a run will take, before it is started; `lucidlm.plan` in Python, the commands of `lucidlm plan`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Unpack
+
+from lucidlm.api.results import Result
+from lucidlm.api.settings import FinetuneSettings, PretrainSettings
+from lucidlm.api.training import Source, Texts, finetuning_config, pretraining_config
+from lucidlm.plan.config import PlanConfig
+from lucidlm.plan.finetune import plan_finetuning
+from lucidlm.plan.plan import Plan, duration
+from lucidlm.plan.pretrain import plan_pretraining
+
+Calibrate = Literal["auto", "new", "off"]
+
+
+@dataclass(frozen=True, repr=False)
+class PlanResult(Result):
+    """What a run will take; `plan` has the numbers."""
+
+    plan: Plan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as `lucidlm plan` writes it with `--json`."""
+        return self.plan.to_dict()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return names and values as they are printed."""
+        return [{"of": name, "predicted": value} for name, value in self.plan.rows()]
+
+    def __repr__(self) -> str:
+        plan = self.plan
+        room = "" if plan.fits else ", which is more than there is"
+        took = f"{duration(plan.total_seconds)}, {plan.peak / 2**30:,.2f} GiB of memory{room}"
+        return f"PlanResult({plan.run}, {plan.machine}: {took})"
+
+
+def pretrain(
+    data: Texts = None,
+    *,
+    config: Source | None = None,
+    on: str | None = None,
+    calibration: Calibrate = "auto",
+    price_per_hour: float | None = None,
+    price_per_kwh: float | None = None,
+    **settings: Unpack[PretrainSettings],
+) -> PlanResult:
+    """Tell what `lucidlm.pretrain` with these arguments will take: `lucidlm plan pretrain`.
+
+    >>> lucidlm.plan.pretrain("data", minutes=30, price_per_kwh=0.3)
+    >>> lucidlm.plan.pretrain("data", depth=12, max_steps=20_000, on="h100")
+
+    Parameters
+    ----------
+    data, config, settings: as for `lucidlm.pretrain`.
+    on, calibration, price_per_hour, price_per_kwh: see `PlanConfig`.
+
+    Raises
+    ------
+    InputError: a setting is wrong, the data cannot be read, or there is no such accelerator.
+    LucidError: the calibration failed.
+    """
+    how = PlanConfig(on=on, calibration=calibration, price_per_hour=price_per_hour, price_per_kwh=price_per_kwh)
+    return PlanResult(plan_pretraining(pretraining_config(data, config, settings), how))
+
+
+def finetune(
+    task: str | None = None,
+    *,
+    model: Source | None = None,
+    data: Source | None = None,
+    config: Source | None = None,
+    on: str | None = None,
+    calibration: Calibrate = "auto",
+    price_per_hour: float | None = None,
+    price_per_kwh: float | None = None,
+    **settings: Unpack[FinetuneSettings],
+) -> PlanResult:
+    """Tell what `lucidlm.finetune` with these arguments will take: `lucidlm plan finetune`.
+
+    >>> lucidlm.plan.finetune("sentiment", model="model", data="reviews.csv")
+
+    Parameters
+    ----------
+    task, model, data, config, settings: as for `lucidlm.finetune`.
+    on, calibration, price_per_hour, price_per_kwh: see `PlanConfig`.
+
+    Raises
+    ------
+    InputError: a setting is wrong, model or data cannot be used, or there is no such accelerator.
+    LucidError: the calibration failed.
+    """
+    how = PlanConfig(on=on, calibration=calibration, price_per_hour=price_per_hour, price_per_kwh=price_per_kwh)
+    return PlanResult(plan_finetuning(finetuning_config(task, model, data, config, settings), how))
