@@ -117,12 +117,11 @@ def _memory(
 
 
 def _largest(run: TrainingRun, held: StepMemory, memory: dict[str, int], slack: float, place: Place) -> int:
-    """Return the most samples that can be taken at once; activations grow in proportion to them."""
-    one = run.memory(1).activations
-    each = (held.activations - one) / (run.micro_batch - 1) if run.micro_batch > 1 else run.memory(2).activations - one
-    lasting = sum(memory.values()) - slack * held.activations
-    room = ROOM * place.available - lasting - slack * (one - each)
-    return max(0, int(room / (slack * max(1.0, each))))
+    """Return the most samples that can be taken at once, on a line through what two numbers of them need."""
+    size, room = run.micro_batch, ROOM * place.available - sum(memory.values())
+    other = 2 * size if room > 0 else 1
+    each = (run.memory(other).activations - held.activations) / (other - size) if other != size else held.activations
+    return max(0, size + math.floor(room / (slack * max(1.0, each))))
 
 
 def _bound(run: TrainingRun, rates: Calibration) -> str:
