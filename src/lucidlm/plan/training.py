@@ -66,7 +66,7 @@ def plan_training(run: TrainingRun, place: Place, how: PlanConfig, measured: Cal
     held = run.memory(run.micro_batch)
     rates = measured or place.assumed(run.step_flops, run.unit_flops, held.weights, compiled=run.compiled)
     line = timeline(run.loop, rates, run.evaluated, run.final, 1 + held.optimizer / max(1, held.weights))
-    memory, slack = _memory(run, held, place, measured, line.steps)
+    memory, slack = _memory(run, held, place, rates, line.steps)
     largest = _largest(run, held, memory, slack, place)
     tokens = line.steps * run.step_tokens
     work = {
@@ -96,19 +96,18 @@ def plan_training(run: TrainingRun, place: Place, how: PlanConfig, measured: Cal
 
 
 def _memory(
-    run: TrainingRun, held: StepMemory, place: Place, measured: Calibration | None, steps: int
+    run: TrainingRun, held: StepMemory, place: Place, rates: Calibration, steps: int
 ) -> tuple[dict[str, int], float]:
     """Return bytes by part, and what is held for each byte of activations."""
     on_cpu = place.compute.device.type == "cpu"
-    framework = 0 if not on_cpu else (measured or place.assumed(1, 1, 0, compiled=False)).framework
     parts = held.parts()
     if run.loop.patience is not None and on_cpu:
         parts["best weights so far"] = held.weights
     if on_cpu:
-        parts["Python, PyTorch, libraries"] = framework
-    if measured is not None:
-        beside = max(0, measured.peak - (sum(parts.values()) - parts.get("best weights so far", 0)))
-        beside += round(measured.growth * math.log(max(1.0, steps / (measured.steps + 1))))
+        parts["Python, PyTorch, libraries"] = rates.framework
+    if rates.steps:
+        beside = max(0, rates.peak - (sum(parts.values()) - parts.get("best weights so far", 0)))
+        beside += round(rates.growth * math.log(max(1.0, steps / (rates.steps + 1))))
         slack = 1 + beside / max(1, held.activations)
     else:
         slack = SLACK if on_cpu else 1.0

@@ -92,8 +92,8 @@ def test_a_run_that_cannot_fit_is_refused_unless_forced(
         pretrain(tiny_pretraining(tiny_data), tmp_path / "model")
     assert not (tmp_path / "model").exists()
     pretrain(tiny_pretraining(tiny_data, force=True), tmp_path / "model")
-    settings = {"task": "sentiment", "model": str(tmp_path / "model"), "data": str(tmp_path / "reviews.csv")}
+    model, reviews = str(tmp_path / "model"), str(tmp_path / "reviews.csv")
     (tmp_path / "reviews.csv").write_text("text,label\n" + "".join(f"{n} is good,{n % 2}\n" for n in range(200)))
     with pytest.raises(InputError, match="memory are free"):
-        finetune(FinetuneConfig(**settings, device="cpu"), tmp_path / "judge")
+        finetune(FinetuneConfig(task="sentiment", model=model, data=reviews, device="cpu"), tmp_path / "judge")
     assert not (tmp_path / "judge").exists()
