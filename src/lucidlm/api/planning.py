@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
 from lucidlm.api.results import Result
 from lucidlm.api.settings import FinetuneSettings, PretrainSettings
 from lucidlm.api.training import Source, Texts, finetuning_config, pretraining_config
+from lucidlm.core.arguments import require_path
 from lucidlm.plan.config import PlanConfig
 from lucidlm.plan.finetune import plan_finetuning
 from lucidlm.plan.plan import Plan, duration
 from lucidlm.plan.pretrain import plan_pretraining
+from lucidlm.plan.scaling import ScalingLaw
 
 Calibrate = Literal["auto", "new", "off"]
 
@@ -94,3 +97,20 @@ def finetune(
     """
     how = PlanConfig(on=on, calibration=calibration, price_per_hour=price_per_hour, price_per_kwh=price_per_kwh)
     return PlanResult(plan_finetuning(finetuning_config(task, model, data, config, settings), how))
+
+
+def scaling_law(runs: Sequence[Source]) -> ScalingLaw:
+    """Fit a curve to the losses of small pretraining runs, which predicts what a larger budget will reach.
+
+    >>> law = lucidlm.plan.scaling_law(["run-1", "run-2", "run-3", "run-4"])
+    >>> law.predict(1e16)
+
+    Parameters
+    ----------
+    runs: directories that `lucidlm.pretrain` left; the runs should differ in nothing but their budget.
+
+    Raises
+    ------
+    InputError: a directory is not of a pretraining run that has ended, or there are fewer than four budgets.
+    """
+    return ScalingLaw.of_runs([require_path(run, "runs") for run in runs])
