@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def plan_pretraining(config: PretrainConfig, how: PlanConfig) -> Plan:
     config = resolve(config, common_tokenizer(list(config.data)), place.compute, None if place.here else place.speed)
     shape = config.model
     assert shape is not None
-    length = config.context_length
+    length, step = config.context_length, step_shape(config)
     held_out = [card.splits["validation"].tokens for card in cards]
     compiled = is_compiled(config.compile, config.loop.minutes)
     run = TrainingRun(
@@ -48,7 +49,7 @@ def plan_pretraining(config: PretrainConfig, how: PlanConfig) -> Plan:
         parameters=parameters_by_part(shape),
         loop=config.loop,
         batch_size=config.batch_size,
-        micro_batch=step_shape(config).rows,
+        micro_batch=step.rows,
         step_tokens=config.batch_size * length,
         step_flops=config.batch_size * length * flops_per_token(shape, length),
         corpus_tokens=sum(card.splits["train"].tokens for card in cards),
@@ -56,7 +57,7 @@ def plan_pretraining(config: PretrainConfig, how: PlanConfig) -> Plan:
         final=sum(held_out),
         unit_flops=flops_per_token(shape, length, training=False),
         compiled=compiled,
-        memory=lambda rows: step_memory(shape, step_shape(config, rows), config.loop.optimizer, place.compute),
+        memory=lambda rows: step_memory(shape, replace(step, rows=rows), config.loop.optimizer, place.compute),
     )
     measured = None
     if place.here and how.calibration != "off":

@@ -108,7 +108,7 @@ def test_a_plan_for_an_accelerator_that_is_not_here(tiny_data: Path) -> None:
     assert plan.work["FLOPs"] == 1000 * 4 * 64 * flops_per_token(shape, 64)
     assert plan.available == 80 * 2**30
     assert plan.fits
-    assert plan.largest_micro_batch > 1000
+    assert 1000 < plan.largest_micro_batch < 1_000_000, "80 GB, over what 64 tokens hold"
     hours = plan.total_seconds / 3600
     assert plan.cost == pytest.approx(3.0 * hours + 0.5 * 0.7 * hours)
     assert any("35%" in sentence for sentence in plan.assumptions)

@@ -215,12 +215,12 @@ def make_model(config: PretrainConfig, compute: Compute) -> LanguageModel:
     return model
 
 
-def step_shape(config: PretrainConfig, micro_batch: int | None = None) -> StepShape:
-    """Return what a step of a run reads, in micro-batches of the run's size or of another."""
+def step_shape(config: PretrainConfig) -> StepShape:
+    """Return what a step of a run reads."""
     hybrid, masked = config.objective == "hybrid", config.objective == "masked"
     # A hybrid step reads half of its samples each way, one after the other.
     whole = math.ceil(config.batch_size / 2) if hybrid else config.batch_size
-    rows = min(micro_batch or config.micro_batch or whole, whole)
+    rows = min(config.micro_batch or whole, whole)
     several = hybrid or rows < config.batch_size
     return StepShape(rows, config.context_length, several, config.mask_rate if masked else 1.0)
 
