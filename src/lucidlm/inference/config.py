@@ -100,9 +100,10 @@ class EngineConfig(Config):
     backend: "torch" runs the model as it is, on any device; "openvino" a copy of it that is compiled for the CPU, with
         the extra of that name. "auto" takes OpenVINO for models on a CPU where it is installed, CUDA graphs of kernels
         of ours on NVIDIA GPUs, else PyTorch.
-    quantize: how that copy holds weights: in fp32 ("none"), int8, or int4 (its embedding in int8). "auto" takes int8 for
-        models of 50 million parameters or more, and fp32 for smaller ones, which are hardly slower for it. On a GPU that
-        multiplies bf16 fast it takes bf16, "none" the weights as they are.
+    quantize: how that copy holds weights: in fp32 ("none"), int8, or int4 (its embedding in int8). "auto" takes int4 for
+        models that were stored in it (`lucidlm quantize --dtype int4`), int8 for those of 50 million parameters or more,
+        and fp32 for smaller ones, which are hardly slower for it. On a GPU that multiplies bf16 fast it takes bf16, "none"
+        the weights as they are.
     quantize_text: a text in a file, by which "auto" decides about int8 instead of by the size: it is taken if it costs less
         than 0.5 % of the bits per byte there. For OpenVINO.
     """
@@ -113,7 +114,7 @@ class EngineConfig(Config):
     )
     quantize: Literal["auto", "none", "int8", "int4"] = Field(
         default="auto",
-        description="How weights are held; auto: int8 for large models with OpenVINO, bf16 on CUDA; none: as they are.",
+        description="How weights are held; auto: int4 if stored so, int8 for large models, with OpenVINO; bf16 on CUDA.",
     )
     quantize_text: str | None = Field(
         default=None, description="A text file: auto takes int8 if that costs less than 0.5 % bits per byte there."

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from copy import deepcopy
 from importlib.util import find_spec
+from typing import Literal
 
 import torch
 
+from lucidlm.checkpoint.quantize import is_rounded
 from lucidlm.core.devices import free_memory
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log
@@ -70,11 +72,17 @@ def open_backend(
         held = "in int8" if chosen else "left as they are"
         log(f"int8 costs {loss:+.2%} bits per byte on {config.quantize_text}, so weights are {held}")
         return rounded if chosen else OpenVINOBackend(model, blocks, "none")
-    usual = "int8" if count_parameters(model.config) >= LARGE else "none"
-    form = usual if config.quantize == "auto" else config.quantize
+    form = _usual(model) if config.quantize == "auto" else config.quantize
     if form != "none":
         log(f"writing with OpenVINO, weights in {form} (--quantize none: as they are)")
     return OpenVINOBackend(model, blocks, form)
+
+
+def _usual(model: LanguageModel) -> Literal["none", "int8", "int4"]:
+    """Return the form of weights that costs nothing, as they were stored in it, or else hardly anything for its speed."""
+    if is_rounded(model):
+        return "int4"
+    return "int8" if count_parameters(model.config) >= LARGE else "none"
 
 
 def _on_gpu(model: LanguageModel, config: EngineConfig, sequences: int) -> Backend:
