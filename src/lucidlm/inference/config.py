@@ -23,6 +23,8 @@ class SamplingConfig(Config):
     top_p: the likeliest tokens that together have this probability; 1: all.
     min_p: 0: no token is left out.
     repetition_penalty: more than 1 makes tokens of the prompt and the text less likely; 1: no change.
+    presence_penalty: taken off the logit of every token that was written, not of those of the prompt.
+    frequency_penalty: taken off as often as the token was written.
     stop: strings that end a text; they are not part of it.
     logit_bias: pairs of a token's id and what is added to its logit.
     seed: the same seed and prompt give the same text.
@@ -49,6 +51,12 @@ class SamplingConfig(Config):
     )
     repetition_penalty: float = Field(
         default=1.0, ge=1e-6, le=1e6, description="Above 1: avoid tokens that stand in the text already."
+    )
+    presence_penalty: float = Field(
+        default=0.0, ge=-2, le=2, description="Above 0: avoid tokens that were written already."
+    )
+    frequency_penalty: float = Field(
+        default=0.0, ge=-2, le=2, description="Above 0: avoid them the more, the oftener they were written."
     )
     stop: tuple[str, ...] = Field(default=(), description="End before this string; may be given again.")
     logit_bias: tuple[tuple[int, float], ...] = Field(
@@ -87,6 +95,8 @@ class SamplingSettings(TypedDict, total=False):
     top_p: float
     min_p: float
     repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
     stop: tuple[str, ...] | list[str]
     logit_bias: tuple[tuple[int, float], ...]
     seed: int

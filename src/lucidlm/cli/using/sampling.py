@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
 Source = Annotated[str, typer.Argument(metavar="MODEL", help="A model directory, or what `lucidlm import` takes.")]
 
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop")
+SAMPLING = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "stop",
+)
 """The settings of sampling that these commands show, in the order of their help."""
 
 
