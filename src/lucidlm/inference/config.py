@@ -116,6 +116,8 @@ class EngineConfig(Config):
         the weights as they are.
     quantize_text: a text in a file, by which "auto" decides about int8 instead of by the size: it is taken if it costs less
         than 0.5 % of the bits per byte there. For OpenVINO.
+    draft: a smaller model with the same tokenizer, which drafts a few tokens where up to four texts are written; what the
+        model that writes would not have chosen is dropped, so the texts stay the same.
     """
 
     backend: Literal["auto", "torch", "openvino"] = Field(
@@ -128,4 +130,7 @@ class EngineConfig(Config):
     )
     quantize_text: str | None = Field(
         default=None, description="A text file: auto takes int8 if that costs less than 0.5 % bits per byte there."
+    )
+    draft: str | None = Field(
+        default=None, description="A smaller model of the same tokenizer that drafts: faster, the same text."
     )

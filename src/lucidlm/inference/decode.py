@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from lucidlm.inference.config import EngineConfig, SamplingConfig
-from lucidlm.inference.engine.backend import Backend
 from lucidlm.inference.engine.engine import MOST_RUNNING, Engine
-from lucidlm.inference.engine.opening import open_backend
+from lucidlm.inference.engine.opening import open_backend, open_draft_model
 from lucidlm.inference.engine.torch_backend import BLOCK, TorchBackend
 from lucidlm.inference.logits_processor import MakeProcessors
 from lucidlm.inference.sampler import Sampler
@@ -28,10 +27,15 @@ class Writer:
 
         Raises
         ------
-        InputError: see `open_backend`.
+        InputError: see `open_backend` and `open_draft_model`.
         """
         self.model, self.tokenizer = model, tokenizer
-        self._engine = _engine(model, tokenizer, open_backend(model, config or EngineConfig(), 16, tokenizer))
+        config = config or EngineConfig()
+        self._engine = Engine(
+            open_backend(model, config, 16, tokenizer),
+            Sampler(model.config.vocab_size, tokenizer),
+            draft_model=open_draft_model(model, tokenizer, config),
+        )
 
     def generate(
         self,
@@ -106,14 +110,10 @@ def _rows(
     return start_rows(model.config, tokenizer, prompts, config, [*model.generation.ends, *ends], processors)
 
 
-def _engine(model: LanguageModel, tokenizer: Tokenizer, backend: Backend) -> Engine:
-    return Engine(backend, Sampler(model.config.vocab_size, tokenizer))
-
-
 def _engine_for(model: LanguageModel, tokenizer: Tokenizer, rows: Sequence[SequenceState]) -> Engine:
     """Return an engine with as much room as these sequences can need at a time."""
     needed = sorted(-(-(len(row.prompt) + row.limit) // BLOCK) for row in rows)
-    return _engine(model, tokenizer, TorchBackend(model, sum(needed[-MOST_RUNNING:])))
+    return Engine(TorchBackend(model, sum(needed[-MOST_RUNNING:])), Sampler(model.config.vocab_size, tokenizer))
 
 
 def _generations(

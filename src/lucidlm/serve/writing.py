@@ -12,7 +12,7 @@ from lucidlm.control.constraint import ConstraintCompiler
 from lucidlm.inference.config import EngineConfig, SamplingConfig
 from lucidlm.inference.engine.engine import Engine
 from lucidlm.inference.engine.loop import EngineLoop, News
-from lucidlm.inference.engine.opening import open_backend
+from lucidlm.inference.engine.opening import open_backend, open_draft_model
 from lucidlm.inference.sampler import Sampler, sampling_of
 from lucidlm.inference.sequence import SequenceState, start_rows
 from lucidlm.model.heads import LanguageModel
@@ -49,7 +49,7 @@ class ServedWriter:
 
     Raises
     ------
-    InputError: see `open_backend`.
+    InputError: see `open_backend` and `open_draft_model`.
     """
 
     def __init__(
@@ -58,7 +58,12 @@ class ServedWriter:
         self.model, self.tokenizer = model, tokenizer
         self.defaults = SamplingConfig(**sampling_of(model.generation.fields))
         backend = open_backend(model, config, max_running, tokenizer)
-        self.engine = Engine(backend, Sampler(model.config.vocab_size, tokenizer), most_running=max_running)
+        self.engine = Engine(
+            backend,
+            Sampler(model.config.vocab_size, tokenizer),
+            most_running=max_running,
+            draft_model=open_draft_model(model, tokenizer, config),
+        )
         self._constraints = ConstraintCompiler(tokenizer, model.config.vocab_size)
         self._loop = EngineLoop(self.engine)
         self._mailbox = _Mailbox()

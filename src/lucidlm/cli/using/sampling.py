@@ -39,7 +39,7 @@ CONSTRAINT = ("choices", "regex", "json_schema", "grammar", "required", "forbidd
 SHIFT = ("steer", "negative_prompt", "amateur", "guidance", "watermark")
 """What shifts its odds, likewise."""
 
-ENGINE = ("backend", "quantize", "quantize_text")
+ENGINE = ("backend", "quantize", "quantize_text", "draft")
 """What says how the model is run, likewise."""
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lucidlm.inference.engine.backend import Backend
 from lucidlm.inference.engine.blocks import BlockPool
-from lucidlm.inference.engine.prompt_lookup import PromptLookup
+from lucidlm.inference.engine.draft_model import DraftModel, ModelDrafter
+from lucidlm.inference.engine.prompt_lookup import Drafter, PromptLookup
 from lucidlm.inference.engine.scheduler import Entry, Scheduler
 from lucidlm.inference.sampler import Sampler
 from lucidlm.inference.sequence import SequenceState
@@ -32,6 +33,7 @@ class Engine:
     most_tokens: how many tokens are read in a step: fewer let those that are being written to wait less for the prompts
         of others.
     drafts: whether tokens are drafted where few sequences are written, see `PromptLookup`.
+    draft_model: drafts them where nothing is found to repeat.
     """
 
     def __init__(
@@ -42,8 +44,9 @@ class Engine:
         most_running: int = MOST_RUNNING,
         most_tokens: int = MOST_TOKENS,
         drafts: bool = True,
+        draft_model: DraftModel | None = None,
     ) -> None:
-        self._backend, self._sampler, self._drafts = backend, sampler, drafts
+        self._backend, self._sampler, self._drafts, self._draft_model = backend, sampler, drafts, draft_model
         self._scheduler = Scheduler(BlockPool(backend.blocks, backend.block_size), most_running, most_tokens)
         self._entries: dict[SequenceState, Entry] = {}
 
@@ -69,8 +72,13 @@ class Engine:
 
     def add(self, row: SequenceState) -> None:
         """Take a sequence; it is read as soon as there is room."""
-        entry = self._entries[row] = Entry(row, lookup=PromptLookup() if self._drafts else None)
+        entry = self._entries[row] = Entry(row, drafters=self._drafters())
         self._scheduler.add(entry)
+
+    def _drafters(self) -> list[Drafter]:
+        if not self._drafts:
+            return []
+        return [PromptLookup()] if self._draft_model is None else [PromptLookup(), ModelDrafter(self._draft_model)]
 
     def cancel(self, row: SequenceState) -> None:
         """Write no more of a sequence, and give its room to others; one that has ended stays as it is."""
