@@ -1,12 +1,13 @@
-"""What a text has to obey, and what shifts its odds."""
+"""What a text has to obey, what shifts its odds, and what guards it."""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any, TypedDict
+from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from lucidlm.core.config import Config
 
@@ -128,3 +129,73 @@ def parse_steering(given: str) -> tuple[str, float]:
     if not (path and separator and math.isfinite(strength)):
         raise ValueError(f"{given!r} should be FILE=STRENGTH, the strength a number")
     return path, strength
+
+
+@dataclass(frozen=True, slots=True)
+class GuardRule:
+    """What a text has to be for a classifier: `MODEL:LABEL<BOUND`, or `MODEL:LABEL>BOUND`.
+
+    Parameters
+    ----------
+    model: the source of the classifier.
+    label: the label whose probability counts.
+    below: whether it has to be below the `bound`; else above.
+    bound: between 0 and 1, exclusive.
+    """
+
+    model: str
+    label: str
+    below: bool
+    bound: float
+
+    @classmethod
+    def parse(cls, given: str) -> GuardRule:
+        """Read a rule. The bound stands behind the last `<` or `>`, the label behind the last colon before that.
+
+        Raises
+        ------
+        ValueError: it is nothing of the kind.
+        """
+        place = max(given.rfind("<"), given.rfind(">"))
+        model, _, label = (part.strip() for part in given[: max(place, 0)].rpartition(":"))
+        try:
+            bound = float(given[place + 1 :])
+        except ValueError:
+            bound = math.nan
+        if not (place > 0 and model and label) or math.isnan(bound):
+            raise ValueError(f"{given!r} should be MODEL:LABEL<BOUND or MODEL:LABEL>BOUND, the bound a number")
+        if not 0 < bound < 1:
+            raise ValueError(f"the bound of {given!r} should be a probability between 0 and 1")
+        return cls(model, label, given[place] == "<", bound)
+
+    def passes(self, probability: float) -> bool:
+        """Return whether a text passes whose label has this probability; NaN never does."""
+        return probability < self.bound if self.below else probability > self.bound
+
+    def __str__(self) -> str:
+        return f"{self.model}:{self.label}{'<' if self.below else '>'}{self.bound:g}"
+
+
+def _rules(given: tuple[str, ...]) -> tuple[str, ...]:
+    for one in given:
+        GuardRule.parse(one)
+    return given
+
+
+Guards = Annotated[
+    tuple[str, ...],
+    AfterValidator(_rules),
+    Field(description="MODEL:LABEL<BOUND or >: a classifier that prompts and texts have to pass; repeatable."),
+]
+"""Rules by which texts pass or not, all of which have to hold."""
+
+
+class GuardConfig(Config):
+    """What guards prompts and texts.
+
+    Parameters
+    ----------
+    guard: rules, see `GuardRule`.
+    """
+
+    guard: Guards = ()
