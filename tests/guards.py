@@ -23,14 +23,14 @@ class WordGuard(Guard):
     `passed` are the texts that it has let through, `calls` how many texts it was asked about at a time.
     """
 
-    def __init__(self, word: str, failing: str = "\0") -> None:
+    def __init__(self, word: str, failing: str | None = None) -> None:
         self.word, self.failing = word, failing
         self.passed: list[str] = []
         self.calls: list[int] = []
 
     def refusals(self, texts: Sequence[tuple[str, int]]) -> list[str | None]:
         self.calls.append(len(texts))
-        if any(self.failing in text for text, _ in texts):
+        if self.failing is not None and any(self.failing in text for text, _ in texts):
             raise LucidError("it broke")
         self.passed += [text for text, _ in texts if self.word not in text]
         return [f"it says {self.word}" if self.word in text else None for text, _ in texts]
