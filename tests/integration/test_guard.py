@@ -38,9 +38,8 @@ def judge(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
             planted = number % 2 == 1
             text = " ".join([*words[: number % 4], *([WORD] if planted else []), *words[number % 4 :]])
             writer.writerow([f"{text} {number}", "bad" if planted else "fine"])
-    lucidlm.finetune(
-        "text-classification", tiny_model, directory / "data.csv", directory / "judge", epochs=4, seed=0, device="cpu"
-    )
+    data, out = directory / "data.csv", directory / "judge"
+    lucidlm.finetune("text-classification", model=tiny_model, data=data, out=out, epochs=4, device="cpu")
     judge = TextClassifier(directory / "judge")
     assert judge([f"a {WORD}", f"Hi. {WORD}"])[1].label == "bad"
     assert judge("Hi.").label == judge("the fox").label == "fine"

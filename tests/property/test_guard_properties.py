@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.guards import WordGuard
 from tests.serving import small_tokenizer
@@ -67,6 +68,7 @@ def tokens_of(text: str, by_bytes: bool) -> list[int]:
     return [one for byte in text.encode() for one in cut_of(byte)] if by_bytes else TOKENIZER.encode(text)
 
 
+@cache
 def cut_of(byte: int) -> list[int]:
     return [index for index in range(TOKENIZER.vocab_size) if TOKENIZER.token_bytes(index) == bytes([byte])][:1]
 
@@ -89,13 +91,16 @@ def written(tokens: Sequence[int], guard: WordGuard | None, config: SamplingConf
     return row, pieces
 
 
+@settings(deadline=None)
 @given(
     text=TEXTS,
     by_bytes=st.booleans(),
     word=st.sampled_from(["bad", "坏话", "fox", "3.5", "😀", ". t", "\0"]),
-    stop=st.sampled_from([(), ("quick",), ("今", "! ")]),
+    stop=st.sampled_from([(), ("quick",), ("今", ". the")]),
     length=st.sampled_from([7, 60, 400]),
 )
+@example(text="fox. the bad", by_bytes=False, word="bad", stop=(". the",), length=60)
+@example(text="fox. the bad", by_bytes=True, word="bad", stop=(". the",), length=60)
 def test_nothing_is_told_that_has_not_passed(
     text: str, by_bytes: bool, word: str, stop: tuple[str, ...], length: int
 ) -> None:
@@ -116,6 +121,14 @@ def test_nothing_is_told_that_has_not_passed(
         assert found == free
 
 
+@pytest.mark.parametrize("before", range(8))
+def test_a_token_that_is_told_in_part_is_not_told(before: int) -> None:
+    tokens = TOKENIZER.encode("q" * before + " brown fox" * 20)
+    row, _ = written(tokens, WordGuard("\n"), SamplingConfig(temperature=0, length=400))
+    assert row.reason == "eos"
+
+
+@settings(deadline=None)
 @given(text=TEXTS, by_bytes=st.booleans())
 def test_a_guard_that_fails_lets_nothing_through(text: str, by_bytes: bool) -> None:
     row, pieces = written(tokens_of(text, by_bytes), WordGuard("\0", failing="fox"), SamplingConfig(temperature=0))
@@ -125,6 +138,7 @@ def test_a_guard_that_fails_lets_nothing_through(text: str, by_bytes: bool) -> N
         assert isinstance(row.failure, LucidError)
 
 
+@settings(deadline=None)
 @given(text=TEXTS, tokens=st.integers(0, 3 * STRETCH))
 def test_what_is_judged_is_a_part_with_something_in_it_and_is_not_put_off_for_long(text: str, tokens: int) -> None:
     end = stretch_end(text, tokens)

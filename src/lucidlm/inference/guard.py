@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from lucidlm.core.errors import InputError, LucidError
 
-STRETCH = 16
+STRETCH = 32
 """Tokens after which a text is judged that has come to no end of a sentence."""
 
 CUT = "cut off: what would have come next does not pass the guard"

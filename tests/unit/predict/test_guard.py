@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.guards import WordGuard, word_judge
 from tests.serving import small_tokenizer
@@ -89,6 +89,7 @@ class Letters:
         return [np.zeros(sum(1 + (letter > "\u2e80") for letter in text)) for text in texts]
 
 
+@settings(deadline=None)
 @given(
     text=st.text(alphabet="ab 坏\n", max_size=120),
     passed=st.integers(0, 120),
