@@ -110,11 +110,9 @@ def test_python(speaker: Path, judge: Path, capsys: pytest.CaptureFixture[str]) 
     for call in (write, write.stream):
         with pytest.raises(InputError, match=r"the prompt: does not pass the guard .*bad<0.5"):
             call(f"a {WORD}")
-    lenient = TextGenerator(speaker, guard=[f"{judge}:fine<0.9999", f"{judge}:bad>0.0001"])
     assert TextGenerator(speaker)("the", temperature=0) == f"Hi. {WORD}"
     with pytest.raises(InputError, match="guard"):
         TextGenerator(speaker, guard="judge")
-    assert lenient._guard is not None
 
 
 def test_a_form_that_is_cut(speaker: Path, judge: Path, capsys: pytest.CaptureFixture[str]) -> None:

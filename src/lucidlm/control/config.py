@@ -173,7 +173,7 @@ class GuardRule:
         return probability < self.bound if self.below else probability > self.bound
 
     def __str__(self) -> str:
-        return f"{self.model}:{self.label}{'<' if self.below else '>'}{self.bound:g}"
+        return f"{self.model}:{self.label}{'<' if self.below else '>'}{self.bound}"
 
 
 def _rules(given: tuple[str, ...]) -> tuple[str, ...]:

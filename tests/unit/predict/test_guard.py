@@ -68,10 +68,8 @@ def test_texts_are_judged_by_all_rules_and_together(tmp_path: Path, judge: Path)
 
 
 def test_several_labels_at_once(tmp_path: Path) -> None:
-    tokenizer, shape = (
-        small_tokenizer().with_end(),
-        {"embedding_dim": 32, "num_heads": 2, "ff_dim": 32, "num_layers": 1},
-    )
+    tokenizer = small_tokenizer().with_end()
+    shape: dict[str, Any] = {"embedding_dim": 32, "num_heads": 2, "ff_dim": 32, "num_layers": 1}
     config = ModelConfig(vocab_size=tokenizer.vocab_size, context_length=64, causal=False, **shape)
     model = SequenceClassifier(config, ["rude", "false"], "mean", problem_type="multi_label_classification")
     save_model(model.eval(), tmp_path / "labels", tokenizer, provenance={"task": "multi-label"})

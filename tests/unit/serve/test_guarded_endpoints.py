@@ -25,7 +25,7 @@ from lucidlm.serve.task_kinds import TEXT, TaskKind
 from lucidlm.tokenize.tokenizer import Tokenizer
 
 TOKENIZER = small_tokenizer()
-END = TOKENIZER.core.token_to_id("<|im_end|>")
+END = TOKENIZER.core.token_to_id("<|im_end|>") or 0
 ASKED: Any = [{"role": "user", "content": "hi"}]
 
 
