@@ -16,6 +16,7 @@ from lucidlm.control.opening import steer_by
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log
+from lucidlm.explain.predictions import explainable
 from lucidlm.inference.config import EngineConfig
 from lucidlm.inference.guard import Guard
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
@@ -79,6 +80,7 @@ class ServedModel:
     predictor: Predictor[Any, Any] | None = None
     guard: Guard | None = None
     _turns: _Turns = field(default_factory=_Turns)
+    _explanations: _Turns = field(default_factory=_Turns)
 
     @property
     def abilities(self) -> list[str]:
@@ -90,7 +92,9 @@ class ServedModel:
             "rerank": self.embedder or (self.predictor if isinstance(self.predictor, PairScorer) else None),
         }
         found = [name for name, part in known.items() if part is not None]
-        return [*found, f"tasks/{self.task[0]}"] if self.task is not None else found
+        if self.task is not None:
+            found.append(f"tasks/{self.task[0]}")
+        return [*found, "explain"] if explainable(self.loaded) else found
 
     @property
     def healthy(self) -> bool:
@@ -112,16 +116,21 @@ class ServedModel:
         if self.guard is not None and any(await to_thread(self.guard.refusals, [(text, 0) for text in texts])):
             raise not_passed(param)
 
-    async def call(self, answer: Callable[[], T]) -> T:
+    async def call(self, answer: Callable[[], T], *, explains: bool = False) -> T:
         """Return what `answer`, which uses the model, gives; it runs in a thread, after those that came before it.
+
+        Parameters
+        ----------
+        explains: it takes long, and so waits for others of its kind only, and they for it.
 
         Raises
         ------
         ApiError: too many are waiting already.
         """
-        if self._turns.taken >= MOST_CALLS:
-            raise queue_full(f"{self._turns.taken} calls of {self.name} are waiting: come again later", 1)
-        async with self._turns.next():
+        turns = self._explanations if explains else self._turns
+        if turns.taken >= MOST_CALLS:
+            raise queue_full(f"{turns.taken} calls of {self.name} are waiting: come again later", 1)
+        async with turns.next():
             return await to_thread(answer)
 
 
