@@ -46,5 +46,6 @@ export function pieceView(label = null) {
     line.append(span);
     return span;
   };
-  return { element, add };
+  const plain = (text) => line.append(text);
+  return { element, add, plain };
 }

@@ -8,7 +8,11 @@ import { word } from "./words.js";
 const MOST = 3; // words that are named
 const FAINT = 0.1; // below this share of the largest a word is not underlined
 
-const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
+// A number with so many digits behind the point, and a sign where it is not 0 then.
+function signed(value, digits, plus = "+") {
+  const size = Math.abs(value).toFixed(digits);
+  return Number(size) === 0 ? size : `${value < 0 ? "−" : plus}${size}`;
+}
 
 // Returns a button that asks why, beside it what to compare with, and below the answer.
 // `asked` are the fields of the endpoint; `others` the labels to compare with, or null where words are.
@@ -45,7 +49,7 @@ export function whyPanel(asked, others) {
 }
 
 function because(found) {
-  const name = (answer) => answer || word("noAnswerAtAll");
+  const name = (answer) => (answer ? `“${answer}”` : word("noAnswerAtAll"));
   const title =
     found.rather_than === null
       ? word("whyTarget", name(found.target))
@@ -76,21 +80,23 @@ function addPiece(view, found, place, largest) {
   const side = attribution < 0 ? "against" : "for";
   const answer = found.held.includes(place);
   const classes = [side, share < FAINT ? "faint" : "", answer ? "held" : ""].filter(Boolean).join(" ");
-  const shown = signed(attribution);
+  const shown = signed(attribution, 3);
   const told = () => [make("div", {}, make("code", {}, text.trim() || JSON.stringify(text)), make("span", {}, shown))];
-  view.add(text, classes, `${text.trim()}: ${shown}`, told).style.setProperty("--share", `${Math.round(55 * share)}%`);
+  const gap = text.length - text.trimStart().length; // white space is not coloured
+  view.plain(text.slice(0, gap));
+  view.add(text.slice(gap), classes, `${text.trim()}: ${shown}`, told).style.setProperty("--share", `${Math.round(55 * share)}%`);
 }
 
 function most(found) {
   const ordered = [...found.pieces].filter((piece) => piece.text.trim() && piece.attribution > 0);
   ordered.sort((a, b) => b.attribution - a.attribution);
-  const named = ordered.slice(0, MOST).map((piece) => `“${piece.text.trim()}” ${signed(piece.attribution)}`);
+  const named = ordered.slice(0, MOST).map((piece) => `“${piece.text.trim()}” ${signed(piece.attribution, 3)}`);
   return named.length ? word("whyMost", named.join(word("listed"))) : word("whyNothing");
 }
 
 function check(test) {
   if (test === null) return word("notTested");
-  const points = (value) => (100 * value).toFixed(1);
+  const points = (value) => signed(100 * value, 1, "");
   const figures = [points(test.figures.comprehensiveness), points(test.random.comprehensiveness), test.p_value.toFixed(3)];
   return word(test.better_than_random ? "better" : "notBetter", ...figures);
 }
