@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 import lucidlm
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import numpy_generator
-from lucidlm.data.examples.records import Question
-from lucidlm.explain.attribution.methods import METHODS, Method
+from lucidlm.data.examples.records import Answer, Question
+from lucidlm.explain.attribution.methods import METHODS, Method, attribute
 from lucidlm.explain.attribution.occlusion import occlusion
 from lucidlm.explain.checks.faithfulness import Deletion
 from lucidlm.explain.explanation import Explanation, explain
@@ -22,7 +23,8 @@ from lucidlm.explain.prediction import Prediction
 from lucidlm.explain.predictions import predict
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import SpanExtractor
-from lucidlm.predict.span_reader import SpanReader
+from lucidlm.predict.batching import pad
+from lucidlm.predict.span_reader import SpanReader, segments
 from lucidlm.report.explanation import write_explanation
 from lucidlm.tokenize.tokenizer import Tokenizer
 
@@ -259,3 +261,79 @@ def test_pages_show_question_and_passage(loaded: LoadedModel, tmp_path: Path) ->
     found_ = found.to_dict()
     assert found_["passage"] == explanation.passage
     assert [found_["pieces"][place]["text"].strip() for place in found_["held"]] == ["1871"]
+
+
+WORDS = ["the", "old", "film", "was", "slow", "tale", "two", "men", "who", "went", "home", "by", "train", "and"]
+TRIGGERS = ["zebra", "tiger"]
+
+
+def asked(seed: int, count: int) -> list[Question]:
+    """Return questions after the word that follows a trigger, of two that stand in the passage."""
+    draw = numpy_generator(seed, "questions")
+    found = []
+    for number in range(count):
+        words = draw.choice(WORDS, 12).tolist()
+        first, second = draw.choice(5, 2, replace=False).tolist()
+        words[2 * first], words[2 * second] = TRIGGERS
+        which = number % 2
+        answer = words[2 * (first, second)[which] + 1]
+        start = sum(len(word) + 1 for word in words[: 2 * (first, second)[which] + 1])
+        found.append(Question("", " ".join(words), f"what follows {TRIGGERS[which]}", (Answer(answer, start),), ""))
+    return found
+
+
+@pytest.fixture(scope="module")
+def taught() -> LoadedModel:
+    """A reader that was trained for a few seconds to find the word after the one that the question names too."""
+    tokenizer = Tokenizer.train_bpe(
+        [f" {word}" for word in [*WORDS, *TRIGGERS, "what", "follows"]] * 9, 340, exact=False
+    )
+    loaded = reader_of(tokenizer, {"task": "question-answering"}, context_length=64)
+    assert isinstance(loaded.model, SpanExtractor)
+    reader, model = SpanReader.of(loaded), loaded.model.requires_grad_(True)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    examples = asked(0, 6400)
+    encoded = reader.encode(examples)
+    for start in range(0, len(examples), 32):
+        windows, places = [], []
+        for example, one in zip(examples[start : start + 32], encoded[start : start + 32], strict=True):
+            [answer] = example.answers
+            windows.append(reader.window(one, 0))
+            places.append(
+                [windows[-1].begin + at for at in one.tokens_of(answer.start, answer.start + len(answer.text))]
+            )
+        tokens, lengths = pad([window.ids for window in windows], 0)
+        logits, right = model(tokens, lengths, segments(windows)), torch.tensor(places)
+        loss = sum(functional.cross_entropy(part, right[:, side]) for side, part in enumerate(logits))
+        optimiser.zero_grad()
+        torch.as_tensor(loss).backward()
+        optimiser.step()
+    model.requires_grad_(False)
+    return loaded
+
+
+@pytest.mark.parametrize("method", ["relevance", "occlusion", "shapley"])
+def test_the_words_that_were_taught_are_first(taught: LoadedModel, method: Method) -> None:
+    right, first = [], []
+    for example in asked(1, 40):
+        prediction = predict(taught, example.question, context=example.context, by="word")
+        right.append(prediction.target == example.answers[0].text)
+        values = attribute(prediction, method).values.copy()
+        values[list(prediction.held)] = -np.inf
+        first.append(prediction.pieces[int(values.argmax())].text.strip() in example.question.split()[-1:])
+    assert np.mean(right) >= 0.9
+    assert np.mean(first) >= 0.9
+
+
+def test_the_question_is_what_tells_one_answer_from_another(taught: LoadedModel) -> None:
+    passage = "the old zebra went home by tiger train and men"
+    found = explain(
+        taught, "what follows zebra", "went", context=passage, by="word", rather_than="train", method="shapley"
+    )
+    pieces = [(text.strip(), value) for text, value in found.pieces]
+    assert found.passage is not None
+    question = dict(pieces[: found.passage])
+    assert found.logprob > 0
+    assert question["zebra"] == max(question.values()) > 1
+    assert found.faithfulness is not None
+    assert found.faithfulness.figures.comprehensiveness > found.faithfulness.random.comprehensiveness
