@@ -102,7 +102,7 @@ class _Network:
         device = reader.model.qa_outputs.weight.device
         self.ids = torch.from_numpy(window.ids).to(device, torch.int64)
         self.allowed = torch.from_numpy(window.allowed).to(device)
-        self.whole_overlap = torch.from_numpy(window.overlap).to(device)
+        self.whole_overlap = torch.from_numpy(window.overlap).to(device, torch.float32)
         self.hints = _Hints.of(reader, question, context, encoded, window)
 
     def logits(self, tokens: Tensor, places: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -116,13 +116,15 @@ class _Network:
     def overlap(self, tokens: Tensor, places: Tensor | None) -> Tensor:
         """Return what the overlap of sentence and question adds to each start: (T,), or (B, T) where words are missing."""
         weight = self.reader.overlap_weight
-        if places is None or not weight:
-            return weight * self.whole_overlap[: tokens.shape[1]]
+        if places is None:
+            return weight * self.whole_overlap
+        if not weight:
+            return torch.zeros_like(places, dtype=torch.float32)
         rows = []
         for row, at in zip(tokens, places, strict=True):
             shown = at[row == self.ids[at]].tolist()
             overlap = torch.from_numpy(self.hints.overlap(set(range(len(self.ids))) - set(shown)))
-            rows.append(overlap.to(at.device)[at])
+            rows.append(overlap.to(at.device, torch.float32)[at])
         return weight * torch.stack(rows)
 
     def predicted(self) -> Ends:

@@ -72,10 +72,11 @@ def explanation_page(found: Explained, language: Language) -> Page:
         lead = t("{texts} texts of {data}, explained by each method that applies.", texts=found.texts, data=found.data)
         blocks = list(_survey(found, language))
     elif isinstance(found, Explanation):
+        target = found.target or t("no answer")
         title = (
-            t("Why {target}", target=found.target)
+            t("Why {target}", target=target)
             if found.rather_than is None
-            else t("Why {target} rather than {other}", target=found.target, other=found.rather_than)
+            else t("Why {target} rather than {other}", target=target, other=found.rather_than or t("no answer"))
         )
         blocks = [*_coloured(found, language), _checks(found.verdict(), language)]
     else:

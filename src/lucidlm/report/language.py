@@ -32,6 +32,7 @@ CHINESE = {
     "Question": "问题",
     "Passage": "段落",
     "The answer is underlined.": "答案加下划线。",
+    "no answer": "没有答案",
     "Checks": "检验",
     "What drives {model}": "{model} 依据什么",
     "{texts} texts of {data}, explained by each method that applies.": "{data} 中的 {texts} 条文本，用每种适用的方法解释。",

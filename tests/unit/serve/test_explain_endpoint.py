@@ -18,7 +18,7 @@ from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel, SpanExtractor
 from lucidlm.serve.config import ServeConfig
 from lucidlm.serve.endpoints import explain as endpoint
-from lucidlm.serve.models import Models, serve_model
+from lucidlm.serve.models import MOST_CALLS, Models, serve_model
 from lucidlm.tokenize.tokenizer import Tokenizer
 from lucidlm.train.finetune.config import FinetuneConfig
 from lucidlm.train.finetune.run import finetune
@@ -167,6 +167,18 @@ def test_what_is_written_meanwhile_is_as_it_would_be_alone(server: Server) -> No
         writing.join()
     assert beside == [alone] * 3
     assert explained
+
+
+def test_explanations_wait_for_each_other_only(server: Server) -> None:
+    turns = server.models.named("judge")._explanations
+    turns.taken = MOST_CALLS
+    try:
+        with server.client() as client:
+            refused = client.post("/v1/explain", json={"model": "judge", "text": TEXT})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+            assert client.post("/v1/tasks/sentiment", json={"text": TEXT}).status_code == 200
+    finally:
+        turns.taken = 0
 
 
 def test_an_explanation_that_takes_too_long_ends(
