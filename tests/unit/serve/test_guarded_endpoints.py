@@ -228,3 +228,12 @@ def test_a_stretch_is_told_after_some_tokens_without_an_end() -> None:
         body = {"prompt": "", "max_tokens": 3 * STRETCH, "temperature": 0, "stream": True}
         pieces = [one["choices"][0]["text"] for one in events(client.post("/v1/completions", json=body))]
     assert [len(piece) for piece in pieces] == [27, 36, 33]
+
+
+def test_what_is_explained_has_to_pass_too(talker: LanguageModel) -> None:
+    with guarded(talker, WordGuard("bad")) as (server, _), server.client() as client:
+        for asked, param in (({"text": "so bad"}, "text"), ({"text": "hi", "length": 9}, None)):
+            error = client.post("/v1/explain", json=asked).json()["error"]
+            assert (error["code"], error["param"]) == ("content_filter", param)
+        answer = client.post("/v1/explain", json={"text": "hi", "length": 2})
+        assert answer.json()["continuation"] == "Go"

@@ -62,12 +62,16 @@ async def explain(asked: ExplainRequest, request: Request) -> Response:
     model = state.models.able(asked.model, "explain")
     _refuse_what_does_not_go_together(asked, model)
     note_of(request).update(model=model.name, texts=1)
+    if model.writer is not None:
+        await model.admit([asked.text], "text")
     left = Event()
     try:
         answer = model.call(lambda: _found(_apart(model.loaded, left), asked), explains=True)
         found = await unless_gone(request, answer, state.config.timeout)
     finally:
         left.set()
+    if model.writer is not None and asked.target is None:
+        await model.admit([found["continuation" if asked.length is not None else "target"]], None)
     return JSONResponse({"object": "explanation", "model": model.name, **found})
 
 
