@@ -84,36 +84,6 @@ class ConstraintSettings(TypedDict, total=False):
     min_length: int
 
 
-class ShiftConfig(Config):
-    """What shifts the odds of a text.
-
-    Parameters
-    ----------
-    steer: files of steering vectors, each with how strongly it is added: `FILE=STRENGTH`.
-    negative_prompt: a prompt that the text is moved away from.
-    amateur: a weaker model with the same tokens that the text is moved away from.
-    guidance: how far it is moved: 1 is as far again as the two readings lie apart.
-    watermark: the key of a watermark.
-    """
-
-    steer: tuple[str, ...] = Field(
-        default=(), description="FILE=STRENGTH: add a vector of `lucidlm steer`; repeatable."
-    )
-    negative_prompt: str | None = Field(default=None, description="Write away from what would follow this prompt.")
-    amateur: str | None = Field(default=None, description="Write away from what this weaker model would.")
-    guidance: float = Field(default=0.5, ge=0, le=10, description="How far away from the two.")
-    watermark: str | None = Field(
-        default=None, description="A secret key: who has it can tell the text was written so."
-    )
-
-    @field_validator("steer")
-    @classmethod
-    def _with_strengths(cls, steer: tuple[str, ...]) -> tuple[str, ...]:
-        for one in steer:
-            parse_steering(one)
-        return steer
-
-
 def parse_steering(given: str) -> tuple[str, float]:
     """Return the file and the strength of `FILE=STRENGTH`.
 
@@ -129,6 +99,41 @@ def parse_steering(given: str) -> tuple[str, float]:
     if not (path and separator and math.isfinite(strength)):
         raise ValueError(f"{given!r} should be FILE=STRENGTH, the strength a number")
     return path, strength
+
+
+def _vectors(given: tuple[str, ...]) -> tuple[str, ...]:
+    for one in given:
+        parse_steering(one)
+    return given
+
+
+Steering = Annotated[
+    tuple[str, ...],
+    AfterValidator(_vectors),
+    Field(description="FILE=STRENGTH: add a vector of `lucidlm steer`; repeatable."),
+]
+"""Vectors that a model is steered by."""
+
+
+class ShiftConfig(Config):
+    """What shifts the odds of a text.
+
+    Parameters
+    ----------
+    steer: files of steering vectors, each with how strongly it is added: `FILE=STRENGTH`.
+    negative_prompt: a prompt that the text is moved away from.
+    amateur: a weaker model with the same tokens that the text is moved away from.
+    guidance: how far it is moved: 1 is as far again as the two readings lie apart.
+    watermark: the key of a watermark.
+    """
+
+    steer: Steering = ()
+    negative_prompt: str | None = Field(default=None, description="Write away from what would follow this prompt.")
+    amateur: str | None = Field(default=None, description="Write away from what this weaker model would.")
+    guidance: float = Field(default=0.5, ge=0, le=10, description="How far away from the two.")
+    watermark: str | None = Field(
+        default=None, description="A secret key: who has it can tell the text was written so."
+    )
 
 
 @dataclass(frozen=True, slots=True)

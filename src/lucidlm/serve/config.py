@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 from pydantic import Field
 
-from lucidlm.control.config import Guards
+from lucidlm.control.config import Guards, Steering
 from lucidlm.core.config import Config
 
 
@@ -39,9 +39,7 @@ class ServeConfig(Config):
     log_texts: bool = Field(default=False, description="Log prompts and answers too.")
     runs: str | None = Field(default=None, description="Folder of training runs that the page shows.")
 
-    steer: tuple[str, ...] = Field(
-        default=(), description="FILE=STRENGTH: add a vector of `lucidlm steer`; repeatable."
-    )
+    steer: Steering = ()
     guard: Guards = ()
 
     @property

@@ -1,4 +1,4 @@
-"""Rules of guards as they are written: `MODEL:LABEL<BOUND` or `>`."""
+"""What the command line spells in one word: rules of guards, vectors with a strength."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from lucidlm.control.config import GuardConfig, GuardRule
+from lucidlm.control.config import GuardConfig, GuardRule, ShiftConfig
 from lucidlm.core.errors import InputError
+from lucidlm.serve.config import ServeConfig
 
 
 @pytest.mark.parametrize(
@@ -53,3 +54,9 @@ def test_bounds_are_exclusive_and_what_is_no_number_never_passes() -> None:
     below, above = GuardRule.parse("judge:bad<0.5"), GuardRule.parse("judge:bad>0.5")
     assert [below.passes(one) for one in (0.49, 0.5, 0.51, math.nan)] == [True, False, False, False]
     assert [above.passes(one) for one in (0.49, 0.5, 0.51, math.nan)] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("config", [ShiftConfig, ServeConfig])
+def test_vectors_without_a_strength_are_refused_whoever_takes_them(config: type[ShiftConfig | ServeConfig]) -> None:
+    with pytest.raises(InputError, match="should be FILE=STRENGTH, the strength a number"):
+        config(steer=("vector.safetensors",))
