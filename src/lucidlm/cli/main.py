@@ -86,5 +86,10 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        from lucidlm.distributed.failure import speaks_for_all
+
+        if not speaks_for_all():
+            sys.exit(code)
     print(f"lucidlm: {message}", file=sys.stderr)
     sys.exit(code)

@@ -16,16 +16,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lucidlm.checkpoint.record import RECORD
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import (
     atomic_path,
     disk_errors,
     read_json,
     require_free_space,
+    require_vacant,
     verify_manifest,
     write_json,
     write_manifest,
 )
+from lucidlm.distributed.ranks import restarted
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
@@ -126,6 +129,23 @@ def _put_tensors(value: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
 def snapshot(module: torch.nn.Module) -> dict[str, Tensor]:
     """Return a copy of the weights on the CPU."""
     return {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}
+
+
+def goes_on(directory: Path, asked: bool) -> bool:
+    """Return whether a run is to go on from a checkpoint: it is asked to, or torchrun restarts it and there is one."""
+    return asked or (restarted() and bool(list_checkpoints(directory / "checkpoints")))
+
+
+def start_in(directory: Path) -> None:
+    """Refuse a directory that holds something else; what a run left that torchrun restarts from the beginning goes.
+
+    Raises
+    ------
+    InputError: `directory` holds something else.
+    """
+    if restarted() and not (directory / RECORD).exists():
+        resumable(directory)
+    require_vacant(directory)
 
 
 def resumable(directory: Path) -> bool:

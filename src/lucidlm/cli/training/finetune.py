@@ -47,6 +47,7 @@ SHOWN = (
     "loop.optimizer.name",
     "loop.optimizer.learning_rate",
     "resume",
+    "loop.parallel",
     "encoding",
     "html",
     "on_error",
@@ -90,12 +91,13 @@ def finetune(
     from lucidlm.cli.training.finish import finish
     from lucidlm.core.config import CONFIG
     from lucidlm.core.flat import resolve, resumed
+    from lucidlm.train.checkpoints import goes_on
     from lucidlm.train.finetune.config import FinetuneConfig
     from lucidlm.train.finetune.run import finetune as run
 
     directory = required(out, "--out")
     settings |= given({"fields": renamed(settings.pop("fields", None), text=text_field, label=label_field)})
-    if resume:
+    if goes_on(directory, resume):
         finish(run(resumed(FinetuneConfig, directory / CONFIG, settings), directory, resume=True), directory)
         return
     if config is None:

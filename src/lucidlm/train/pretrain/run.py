@@ -16,17 +16,20 @@ from lucidlm.checkpoint.save import save_model
 from lucidlm.core.config import CONFIG
 from lucidlm.core.devices import Compute, choose_compute, describe_machine, to_device
 from lucidlm.core.errors import InputError
-from lucidlm.core.io import require_vacant, sha256
+from lucidlm.core.io import sha256
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.core.progress import log
 from lucidlm.core.seeds import torch_generator
 from lucidlm.data.corpus.cards import CARD
 from lucidlm.data.corpus.loader import BatchLoader, TokenCorpus
+from lucidlm.distributed.failure import explained
+from lucidlm.distributed.ranks import ALONE, Ranks, join
 from lucidlm.inference.held_out import validate
 from lucidlm.model.flops import count_parameters, flops_per_token
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.loss import IGNORE_INDEX
 from lucidlm.tokenize.tokenizer import Tokenizer
+from lucidlm.train.checkpoints import start_in
 from lucidlm.train.compilation import compile_blocks
 from lucidlm.train.loop import Loop, Outcome, describe_outcome
 from lucidlm.train.pretrain.config import PretrainConfig
@@ -53,7 +56,11 @@ class TokenBatch:
 
 
 class TokenObjective:
-    """Next or masked tokens of prepared corpora."""
+    """Next or masked tokens of prepared corpora.
+
+    On several ranks each makes the whole batch, masks included, and takes its rows: what is learned in which step does not
+    depend on how many there are.
+    """
 
     monitor = "validation_loss"
     higher_is_better = False
@@ -66,8 +73,9 @@ class TokenObjective:
         held_out: Sequence[TokenCorpus],
         tokenizer: Tokenizer,
         compute: Compute,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.config, self.tokenizer, self.compute = config, tokenizer, compute
+        self.config, self.tokenizer, self.compute, self.ranks = config, tokenizer, compute, ranks
         self.held_out = held_out
         self.loader = BatchLoader(
             corpora, batch_size=config.batch_size, context=config.context_length, seed=config.loop.seed
@@ -78,7 +86,8 @@ class TokenObjective:
             size = self.config.micro_batch or self.config.batch_size
             micro_batches = []
             for bidirectional, (tokens, targets) in self._views(windows, step):
-                for part in zip(tokens.split(size), targets.split(size), strict=True):
+                own = slice(*self.ranks.bounds(len(tokens)))
+                for part in zip(tokens[own].split(size), targets[own].split(size), strict=True):
                     micro_batches.append(self._to_device(*part, bidirectional))
             yield micro_batches
 
@@ -130,7 +139,9 @@ class TokenObjective:
         """Measure the loss on so many held-out tokens."""
         assert isinstance(model, LanguageModel)
         hide = self._masked if self.config.objective == "masked" else None
-        return validate(model, self.held_out, self.config.context_length, tokens, self.compute.device, hide)
+        return validate(
+            model, self.held_out, self.config.context_length, tokens, self.compute.device, hide, self.ranks
+        )
 
     def describe(self, step: int) -> str:
         first = step * self.config.batch_size
@@ -159,20 +170,28 @@ def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False) -
     """Pretrain a model on prepared data and leave a model directory in `out`.
 
     `out` also gets `config.yaml` (the resolved run), `metrics.jsonl` and `checkpoints/`. A run that was stopped, by a
-    signal or a crash, goes on with `resume`.
+    signal or a crash, goes on with `resume`. Started by torchrun, each process is one rank of the run.
 
     Raises
     ------
     InputError: the data cannot be read or do not fit together, `out` holds something else, the shape is impossible.
     LucidError: the loss is not finite, the disk is full.
     """
-    out = Path(out)
-    if not resume:
-        require_vacant(out)
+    ranks = join(config.device)
+    with explained(ranks):
+        return _pretrain(config, Path(out), resume, ranks)
+
+
+def _pretrain(config: PretrainConfig, out: Path, resume: bool, ranks: Ranks) -> Outcome:
+    ranks.require_one_view(resume, out)
+    if not resume and ranks.first:
+        start_in(out)
     tokenizer = _common_tokenizer(list(config.data))
     compute = choose_compute(config.device, config.precision)
+    ranks.require_same(compute)
     if not resume:
-        config = resolve(config, tokenizer, compute)
+        # The depth may follow from how fast this machine is.
+        config = ranks.agreed(resolve(config, tokenizer, compute) if ranks.first else config)
     assert config.model is not None
     model = LanguageModel(config.model, seed=config.loop.seed).to(compute.device)
     log(
@@ -181,16 +200,20 @@ def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False) -
     )
     corpora = [(TokenCorpus.open(path, "train"), share) for path, share in config.data.items()]
     held_out = [TokenCorpus.open(path, "validation") for path in config.data]
-    objective = TokenObjective(config, corpora, held_out, tokenizer, compute)
+    windows = sum(corpus.tokens // config.context_length for corpus, _ in corpora)
+    ranks.require_share(config.batch_size, windows, "samples")
+    objective = TokenObjective(config, corpora, held_out, tokenizer, compute, ranks)
     compile_blocks(model.model, config.compile, config.loop.minutes)
-    loop = Loop(model, objective, config.loop, compute, out)
-    if not resume:
+    loop = Loop(model, objective, config.loop, compute, out, ranks=ranks)
+    if not resume and ranks.first:
         config.save(out / CONFIG)
     outcome = loop.run(resume=resume)
     if outcome.stopped_by is None:
         with torch.inference_mode(), fast_matmul(compute.device):
             outcome.evaluation = objective.measure_on(model.eval(), sum(corpus.tokens for corpus in held_out))
-        save_model(model, out, tokenizer, provenance=_provenance(config, outcome))
+        if ranks.first:
+            save_model(model, out, tokenizer, provenance=_provenance(config, outcome))
+    ranks.wait()
     return outcome
 
 
