@@ -1,23 +1,24 @@
-"""What each process of the tests on several ranks runs: a training run that keeps the gradients of every step.
+"""The command line as a rank of a test runs it: the gradients of every step are kept, and a rank may be killed.
 
-`python tests/ranks_worker.py RUN.yaml…`, by itself or under torchrun, leaves the directory RUN beside each file.
+`python tests/ranks_worker.py COMMAND … then COMMAND …`, by itself or under torchrun, leaves `gradients.pt` in each --out.
+With `KILL=RANK:STEP` in the environment that rank kills itself there, unless torchrun has restarted it.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from lucidlm.cli.main import main
 from lucidlm.train import loop, optim
-from lucidlm.train.finetune.config import FinetuneConfig
-from lucidlm.train.finetune.run import finetune
-from lucidlm.train.pretrain.config import PretrainConfig
-from lucidlm.train.pretrain.run import pretrain
 from lucidlm.train.step import clip_gradients
 
+RANK = int(os.environ.get("RANK", 0))
 kept: list[Tensor] = []
 
 
@@ -27,21 +28,32 @@ def keep(model: nn.Module, largest: float) -> Tensor:
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         whole = [one.full_tensor() if hasattr(one, "full_tensor") else one for one in gradients]  # pyright: ignore
         kept.append(torch.cat([one.flatten().double() for one in whole]))
+    rank, _, step = os.environ.get("KILL", "").partition(":")
+    if rank == str(RANK) and len(kept) == int(step) and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
     return clip_gradients(model, largest)
 
 
-def main() -> None:
-    loop.clip_gradients = keep
-    optim.product_dtype = lambda device: torch.float32  # in bf16 a last bit may decide about the third digit
-    for config in map(Path, sys.argv[1:]):
-        kept.clear()
-        out = config.with_suffix("")
-        if "task:" in config.read_text(encoding="utf-8"):
-            finetune(FinetuneConfig.load(config), out)
-        else:
-            pretrain(PretrainConfig.load(config), out)
-        if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
-            torch.save(torch.stack(kept), out / "gradients.pt")
+def run(arguments: list[str]) -> None:
+    """Run one command, and stop if it fails."""
+    kept.clear()
+    sys.argv[1:] = arguments
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+    if RANK == 0:
+        torch.save(torch.stack(kept), Path(arguments[arguments.index("--out") + 1]) / "gradients.pt")
 
 
-main()
+loop.clip_gradients = keep
+optim.product_dtype = lambda device: torch.float32  # in bf16 a last bit may decide about the third digit
+commands: list[list[str]] = [[]]
+for argument in sys.argv[1:]:
+    if argument == "then":
+        commands.append([])
+    else:
+        commands[-1].append(argument)
+for command in commands:
+    run(command)

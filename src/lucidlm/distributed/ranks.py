@@ -185,13 +185,25 @@ def join(device: str) -> Ranks:
         _take_gpu(device, local)
     if not distributed.is_initialized():
         try:
-            distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=LONGEST_WAIT)
+            _meet("cpu:gloo,cuda:nccl" if on_gpu else "gloo", rank, count)
         except (distributed.DistError, ValueError, RuntimeError) as error:
             raise LucidError(
                 f"rank {rank} of {count} cannot meet the others ({' '.join(str(error).split())[:200]})",
                 fix="Start all of them with torchrun, whose --rdzv-endpoint every machine reaches.",
             ) from error
     return Ranks(rank, count, local)
+
+
+def _meet(backend: str, rank: int, count: int) -> None:
+    """Form the group of all ranks.
+
+    torchrun keeps its store when it starts ranks again, and in it the addresses of those that are gone: so each attempt has
+    names of its own.
+    """
+    store, _, _ = next(distributed.rendezvous("env://", timeout=LONGEST_WAIT))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
+    store = distributed.PrefixStore(f"lucidlm/{attempt}/{count}", store)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=LONGEST_WAIT)
 
 
 def _number(name: str, default: int | None = None) -> int:

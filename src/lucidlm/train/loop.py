@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import torch
 from torch import Tensor, nn
@@ -31,13 +31,16 @@ from lucidlm.core.progress import ProgressBar, log
 from lucidlm.core.seeds import derive
 from lucidlm.distributed.ranks import ALONE, Ranks
 from lucidlm.distributed.spread import spread
-from lucidlm.train.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint, snapshot
+from lucidlm.train.checkpoints import list_checkpoints, load_checkpoint, require_fit, save_checkpoint, snapshot
 from lucidlm.train.config import LoopConfig
 from lucidlm.train.metrics_log import MetricsLog
 from lucidlm.train.optim import build_optimizer
 from lucidlm.train.schedule import rate
 from lucidlm.train.signals import StopRequest
 from lucidlm.train.step import Batch, Objective, accumulate_gradients, clip_gradients, read_figures
+
+if TYPE_CHECKING:
+    from lucidlm.train.sharded_checkpoints import ShardedCheckpoints
 
 
 @dataclass
@@ -101,6 +104,11 @@ class Loop(Generic[Batch]):
         self.optimizer = build_optimizer(self.trained, config.optimizer, layer_decay=layer_decay)
         self.state = LoopState()
         self.directory = directory
+        self._shards: ShardedCheckpoints | None = None
+        if self.spread is not None and self.spread.in_shards:
+            from lucidlm.train.sharded_checkpoints import ShardedCheckpoints  # slow to import
+
+            self._shards = ShardedCheckpoints(self.checkpoints, ranks, config.keep)
         self._best: dict[str, Tensor] | None = None
         # Dropout differs from rank to rank.
         self._own_stream = () if ranks.first else (ranks.rank,)
@@ -119,6 +127,7 @@ class Loop(Generic[Batch]):
             self.spread.spare = min(next(iter(self.objective.batches(0))), key=self.objective.tokens)
         self._log = MetricsLog(self.directory, self.state.step if resume else None) if self.ranks.first else None
         evaluation: dict[str, float] = {}
+        stopped_by: int | None = None
         task = ProgressBar("training", self.config.max_steps, "steps", done=self.state.step)
         with closing(self._log) if self._log else nullcontext(), StopRequest() as stop, fast_matmul(self.compute.device), task:
             self._began, self._saved = time.monotonic() - self.state.wall, self.state.wall
@@ -130,9 +139,16 @@ class Loop(Generic[Batch]):
                     evaluation = self._evaluate()
                 if signal := int(max(row[0] for row in self.ranks.gather(stop.signal or 0))):
                     self._save()
-                    return Outcome(self.state, evaluation, signal)
+                    stopped_by = signal
+                    break
                 if self._checkpoint_due():
                     self._save()
+                if self._shards is not None:
+                    self._shards.finish(wait=False)
+            if self._shards is not None:
+                self._shards.finish()
+        if stopped_by is not None:
+            return Outcome(self.state, evaluation, stopped_by)
         if self.spread is not None:
             self.spread.keep_whole()
         if self._best is not None:
@@ -253,23 +269,15 @@ class Loop(Generic[Batch]):
 
     def _save(self) -> None:
         self.state.wall = self._wall()
-        if self.ranks.first:
-            self._write_checkpoint()
-        self._saved = self._wall()
-
-    def _write_checkpoint(self) -> None:
-        weights = dict(self.model.state_dict())
+        weights = dict(self.trained.state_dict())
         if self._best is not None:
             weights |= {f"best.{name}": value for name, value in self._best.items()}
-        path = save_checkpoint(
-            self.checkpoints,
-            self.state.step,
-            weights,
-            self.optimizer.state_dict(),
-            asdict(self.state),
-            self.config.keep,
-        )
-        log(f"checkpoint {path}")
+        step, optimizer, state = self.state.step, self.optimizer.state_dict(), asdict(self.state)
+        if self._shards is not None:
+            self._shards.save(step, weights, optimizer, state)
+        elif self.ranks.first:
+            log(f"checkpoint {save_checkpoint(self.checkpoints, step, weights, optimizer, state, self.config.keep)}")
+        self._saved = self._wall()
 
     def _resume(self) -> None:
         found = list_checkpoints(self.checkpoints)
@@ -279,10 +287,12 @@ class Loop(Generic[Batch]):
                 where=self.checkpoints,
                 fix="Leave out --resume and name a new --out.",
             )
-        weights, optimizer, state = load_checkpoint(found[-1])
+        template = None if self._shards is None else self._shards.template(self.trained, self.optimizer)
+        weights, optimizer, state = load_checkpoint(found[-1], template)
         best = {name.removeprefix("best."): weights.pop(name) for name in list(weights) if name.startswith("best.")}
         self._best = best or None
-        self.model.load_state_dict(weights)
+        require_fit(weights, self.trained.state_dict(), found[-1])
+        self.trained.load_state_dict(weights)
         self.optimizer.load_state_dict(optimizer)
         self.state = LoopState(**state)
         log(f"resuming at step {self.state.step:,} from {found[-1]}")
