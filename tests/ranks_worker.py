@@ -1,7 +1,8 @@
 """The command line as a rank of a test runs it: the gradients of every step are kept, and a rank may be killed.
 
-`python tests/ranks_worker.py COMMAND … then COMMAND …`, by itself or under torchrun, leaves `gradients.pt` in each --out.
-With `KILL=RANK:STEP` in the environment that rank kills itself there, unless torchrun has restarted it.
+`python tests/ranks_worker.py COMMAND … then COMMAND …`, by itself or under torchrun, leaves `gradients.pt` in each --out;
+a command that did is not run again. With `KILL=NAME:RANK:STEP` in the environment a rank kills itself in the run whose --out
+has that name, unless torchrun has restarted it.
 """
 
 from __future__ import annotations
@@ -28,23 +29,29 @@ def keep(model: nn.Module, largest: float) -> Tensor:
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         whole = [one.full_tensor() if hasattr(one, "full_tensor") else one for one in gradients]  # pyright: ignore
         kept.append(torch.cat([one.flatten().double() for one in whole]))
-    rank, _, step = os.environ.get("KILL", "").partition(":")
-    if rank == str(RANK) and len(kept) == int(step) and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
+    if os.environ.get("KILL") == f"{out().name}:{RANK}:{len(kept)}" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os.kill(os.getpid(), signal.SIGKILL)
     return clip_gradients(model, largest)
 
 
+def out() -> Path:
+    """Return the --out of the command that is being run."""
+    return Path(sys.argv[sys.argv.index("--out") + 1])
+
+
 def run(arguments: list[str]) -> None:
     """Run one command, and stop if it fails."""
-    kept.clear()
     sys.argv[1:] = arguments
+    if (out() / "gradients.pt").exists():
+        return
+    kept.clear()
     try:
         main()
     except SystemExit as end:
         if end.code:
             raise
     if RANK == 0:
-        torch.save(torch.stack(kept), Path(arguments[arguments.index("--out") + 1]) / "gradients.pt")
+        torch.save(torch.stack(kept), out() / "gradients.pt")
 
 
 loop.clip_gradients = keep

@@ -7,12 +7,14 @@ to. Here is what makes one message of it, where each rank would have one.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
 from torch import distributed
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from lucidlm.core.errors import LucidError
 from lucidlm.distributed.ranks import Ranks
@@ -59,7 +61,7 @@ def _out_of_memory(ranks: Ranks) -> LucidError:
 def _lost(ranks: Ranks, text: str) -> LucidError:
     return LucidError(
         f"rank {ranks.rank} of {ranks.count} has lost another rank, which was killed or cannot be reached; all ranks stop "
-        f"({text[:200]})",
+        f"({re.sub(r'^.*?[.]cc:[0-9]+[]] ', '', text)[:100]})",
         fix="torchrun says below which one; with --max-restarts it starts them again from the last checkpoint.",
     )
 
@@ -71,7 +73,7 @@ def speaks_for_all() -> bool:
     """
     try:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = distributed.TCPStore(host, port, is_master=False, timeout=PATIENCE, wait_for_workers=False)
+        store = TCPStore(host, port, is_master=False, timeout=PATIENCE, wait_for_workers=False)
         return store.add(f"lucidlm/failures/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", 1) == 1
     except (KeyError, ValueError, RuntimeError):
         return True

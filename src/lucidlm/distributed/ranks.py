@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import torch
 from torch import distributed
+from torch.distributed import PrefixStore, rendezvous  # pyright: ignore[reportPrivateImportUsage]
 
 from lucidlm.core.devices import Compute
 from lucidlm.core.errors import InputError, LucidError
@@ -27,6 +28,7 @@ R = TypeVar("R")
 
 LONGEST_WAIT = timedelta(hours=2)
 """How long a rank waits for the others: the first one writes models and reports alone."""
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -91,7 +93,9 @@ class Ranks:
         """
         if len({row[0] for row in self.gather(resume)}) > 1:
             raise InputError(
-                "has checkpoints that not all ranks see", where=directory, fix="Put it on a disk that all machines share."
+                "has checkpoints that not all ranks see",
+                where=directory,
+                fix="Put it on a disk that all machines share.",
             )
 
     def wait(self) -> None:
@@ -137,7 +141,9 @@ class Ranks:
         found = self.gather_objects((*kinds[0], name))
         if len({kind[:2] for kind in found}) > 1:
             seen = {kind: rank for rank, kind in reversed(list(enumerate(found)))}
-            parts = (f"rank {rank} has {kind[2]} in {kind[1]}" for kind, rank in sorted(seen.items(), key=lambda x: x[1]))
+            parts = (
+                f"rank {rank} has {kind[2]} in {kind[1]}" for kind, rank in sorted(seen.items(), key=lambda x: x[1])
+            )
             raise InputError(
                 f"the devices of the ranks differ: {', '.join(parts)}",
                 where="--device",
@@ -200,9 +206,9 @@ def _meet(backend: str, rank: int, count: int) -> None:
     torchrun keeps its store when it starts ranks again, and in it the addresses of those that are gone: so each attempt has
     names of its own.
     """
-    store, _, _ = next(distributed.rendezvous("env://", timeout=LONGEST_WAIT))
+    store, _, _ = next(rendezvous("env://", timeout=LONGEST_WAIT))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
-    store = distributed.PrefixStore(f"lucidlm/{attempt}/{count}", store)
+    store = PrefixStore(f"lucidlm/{attempt}/{count}", store)
     distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=LONGEST_WAIT)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed import checkpoint
+from torch.distributed.checkpoint import async_save, load  # pyright: ignore[reportPrivateImportUsage]
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 Template = Callable[[str, torch.Size], Tensor | None]
@@ -28,7 +28,7 @@ def write_shards(directory: Path, tensors: dict[str, Tensor], group: distributed
     group: of all ranks, over gloo, for this alone: it is used beside the others.
     """
     writer = HuggingFaceStorageWriter(str(directory), save_distributed=True)
-    found = checkpoint.async_save(tensors, storage_writer=writer, process_group=group)
+    found = async_save(tensors, storage_writer=writer, process_group=group)
     assert isinstance(found, Future)
     return found
 
@@ -44,5 +44,5 @@ def read_shards(directory: Path, template: Template) -> dict[str, Tensor]:
     with warnings.catch_warnings():
         # Each rank reads what it needs, without a word to the others, which PyTorch takes for an oversight.
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-        checkpoint.load(tensors, storage_reader=reader, no_dist=True)
+        load(tensors, storage_reader=reader, no_dist=True)
     return tensors

@@ -96,9 +96,7 @@ class Replicated(Spread):
         """It is whole anyway."""
 
 
-def spread(
-    model: nn.Module, loss_of: LossOf, parallel: Parallel, ranks: Ranks, device: torch.device
-) -> Spread:
+def spread(model: nn.Module, loss_of: LossOf, parallel: Parallel, ranks: Ranks, device: torch.device) -> Spread:
     """Put `model` on the ranks: "auto" shards it where a GPU would be half full of it.
 
     Parameters

@@ -31,8 +31,8 @@ def validate(
 
     For causal models every token is predicted once from what its window holds before it, and the figures are
     `validation_loss` (nats a token), `perplexity`, and `bits_per_byte`, which can be compared across tokenizers. For
-    masked ones `hide` chooses the targets, the same at every call; a loss over masked tokens has no bits per byte. Of several
-    ranks each reads its share of the batches.
+    masked ones `hide` chooses the targets, the same at every call; a loss over masked tokens has no bits per byte.
+    Of several ranks each reads its share of the batches.
     """
     nats, counted = 0.0, 0  # summed in float64 on the host: a corpus has more tokens than fp32 can count
     for corpus in corpora:

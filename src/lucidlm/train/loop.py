@@ -129,7 +129,12 @@ class Loop(Generic[Batch]):
         evaluation: dict[str, float] = {}
         stopped_by: int | None = None
         task = ProgressBar("training", self.config.max_steps, "steps", done=self.state.step)
-        with closing(self._log) if self._log else nullcontext(), StopRequest() as stop, fast_matmul(self.compute.device), task:
+        with (
+            closing(self._log) if self._log else nullcontext(),
+            StopRequest() as stop,
+            fast_matmul(self.compute.device),
+            task,
+        ):
             self._began, self._saved = time.monotonic() - self.state.wall, self.state.wall
             for batches in self.objective.batches(self.state.step):
                 if self._progress() >= 1 or self._stale():

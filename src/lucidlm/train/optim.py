@@ -71,7 +71,8 @@ class Muon(torch.optim.Optimizer):
 
     Parameters
     ----------
-    parameters: matrices, all on one device, whole or all sharded by rows (FSDP2), or groups of them with options of their own, as PyTorch's optimisers take.
+    parameters: matrices, all on one device, whole or all sharded by rows (FSDP2), or groups of them with options of their
+        own, as PyTorch's optimisers take.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.checkpoint import CheckpointException
+from torch.distributed.checkpoint.api import CheckpointException
 
 from lucidlm.core.errors import LucidError
 from lucidlm.core.io import disk_errors, write_json
@@ -24,7 +24,9 @@ class ShardedCheckpoints:
 
     def __init__(self, root: Path, ranks: Ranks, keep: int) -> None:
         self.root, self.ranks, self.keep = root, ranks, keep
-        self._group = distributed.new_group(backend="gloo")
+        group = distributed.new_group(backend="gloo")
+        assert isinstance(group, distributed.ProcessGroup)
+        self._group = group
         self._pending: tuple[Future[object], Path, Path] | None = None
 
     def save(self, step: int, weights: dict[str, Tensor], optimizer: dict[str, Any], state: dict[str, Any]) -> None:

@@ -108,7 +108,8 @@ def _accumulate_on_ranks(spread: Spread, counted: int, batches: Sequence[Any], c
 def clip_gradients(model: nn.Module, largest: float) -> Tensor:
     """Scale the gradients of `model` to a norm of `largest` at most; return the norm they had, a scalar on the device."""
     norm = nn.utils.clip_grad_norm_(model.parameters(), largest)
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of a model in shards
+    whole = getattr(norm, "full_tensor", None)  # of a model in shards
+    return norm if whole is None else whole()
 
 
 def read_figures(losses: Tensor, norm: Tensor, ranks: Ranks = ALONE) -> tuple[float, float]:

@@ -127,7 +127,9 @@ class SequenceObjective(TaskObjective[TextGenerationConfig, Example, SequenceBat
         finally:
             self.writer.beams = beams
         tokenized = self.writer.tokenize(self.validation)
-        loss = sum(self.ranks.map(self.writer.costs, tokenized)) / max(1, sum(int(one.counted.sum()) for one in tokenized))
+        loss = sum(self.ranks.map(self.writer.costs, tokenized)) / max(
+            1, sum(int(one.counted.sum()) for one in tokenized)
+        )
         return {**self.score(examples, answers), "validation_loss": loss}
 
     def provenance(self) -> dict[str, Any]:

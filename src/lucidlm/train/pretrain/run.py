@@ -139,9 +139,7 @@ class TokenObjective:
         """Measure the loss on so many held-out tokens."""
         assert isinstance(model, LanguageModel)
         hide = self._masked if self.config.objective == "masked" else None
-        return validate(
-            model, self.held_out, self.config.context_length, tokens, self.compute.device, hide, self.ranks
-        )
+        return validate(model, self.held_out, self.config.context_length, tokens, self.compute.device, hide, self.ranks)
 
     def describe(self, step: int) -> str:
         first = step * self.config.batch_size
