@@ -87,9 +87,7 @@ def configurations(
         wide=False,
         device="cpu",
         precision="fp32",
-        loop=LoopConfig(
-            max_steps=STEPS, evaluations=2, optimizer=OptimizerConfig(name="adamw", learning_rate=1e-4)
-        ),
+        loop=LoopConfig(max_steps=STEPS, evaluations=2, optimizer=OptimizerConfig(name="adamw", learning_rate=1e-4)),
     )
     tuned.save(root / "tuned.yaml")
     return root

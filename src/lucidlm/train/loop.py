@@ -29,8 +29,8 @@ from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.core.progress import ProgressBar, log
 from lucidlm.core.seeds import derive
+from lucidlm.distributed.placing import place
 from lucidlm.distributed.ranks import ALONE, Ranks
-from lucidlm.distributed.spread import spread
 from lucidlm.train.checkpoints import list_checkpoints, load_checkpoint, require_fit, save_checkpoint, snapshot
 from lucidlm.train.config import LoopConfig
 from lucidlm.train.metrics_log import MetricsLog
@@ -99,7 +99,7 @@ class Loop(Generic[Batch]):
         self.model, self.objective, self.compute, self.ranks = model, objective, compute, ranks
         self.checkpoints = directory / "checkpoints"
         several = ranks.count > 1
-        self.spread = spread(model, objective.loss, config.parallel, ranks, compute.device) if several else None
+        self.spread = place(model, objective.loss, config.parallel, ranks, compute.device) if several else None
         self.trained = model if self.spread is None else self.spread.model
         self.optimizer = build_optimizer(self.trained, config.optimizer, layer_decay=layer_decay)
         self.state = LoopState()

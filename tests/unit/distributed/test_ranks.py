@@ -20,11 +20,11 @@ from lucidlm.train.optim import orthogonalise
 
 
 @pytest.fixture
-def torchrun(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+def torchrun(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The environment of the second of two ranks."""
     for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
-    yield monkeypatch
+    return monkeypatch
 
 
 def test_one_process_is_alone_and_waits_for_nobody() -> None:
@@ -57,16 +57,18 @@ def test_every_item_is_mapped_by_one_rank(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_batch_that_ranks_cannot_share_is_refused() -> None:
     Ranks(0, 4).require_share(8, 4, "examples")
-    with pytest.raises(InputError, match="a batch of 6 cannot be shared evenly by 4 ranks. Pass a multiple of 4, such as 4"):
+    with pytest.raises(
+        InputError, match=r"a batch of 6 cannot be shared evenly by 4 ranks. Pass a multiple of 4, such as 4"
+    ):
         Ranks(0, 4).require_share(6, 100, "examples")
-    with pytest.raises(InputError, match="there are 4 ranks and 3 examples to learn from. Start fewer ranks"):
+    with pytest.raises(InputError, match=r"there are 4 ranks and 3 examples to learn from. Start fewer ranks"):
         Ranks(0, 4).require_share(8, 3, "examples")
 
 
 def test_ranks_with_other_devices_or_formats_are_refused(monkeypatch: pytest.MonkeyPatch, cpu: Compute) -> None:
     found = [("cpu", "float32", "cpu"), ("cuda", "bfloat16", "H100"), ("cuda", "bfloat16", "H100")]
     monkeypatch.setattr(Ranks, "gather_objects", lambda self, own: found)
-    with pytest.raises(InputError, match="rank 0 has cpu in float32, rank 1 has H100 in bfloat16. Use machines alike"):
+    with pytest.raises(InputError, match=r"rank 0 has cpu in float32, rank 1 has H100 in bfloat16. Use machines alike"):
         Ranks(0, 3).require_same(cpu)
 
 
@@ -94,10 +96,12 @@ def test_gpus_need_nccl_and_one_each(torchrun: pytest.MonkeyPatch) -> None:
         join("cuda")
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("x"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("x"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
 def test_a_rank_out_of_memory_says_which_and_what_to_do(error: Exception) -> None:
     with (
-        pytest.raises(LucidError, match="rank 3 of 4 is out of memory; all ranks stop. Pass a smaller --micro-batch"),
+        pytest.raises(LucidError, match=r"rank 3 of 4 is out of memory; all ranks stop. Pass a smaller --micro-batch"),
         explained(Ranks(3, 4)),
     ):
         raise error
@@ -141,7 +145,9 @@ def test_a_restarted_run_goes_on_or_begins_again(tmp_path: Path, torchrun: pytes
 def test_a_checkpoint_of_another_shape_is_refused() -> None:
     weights = {"a": torch.zeros(2, 3), "b": torch.zeros(4)}
     require_fit(weights, dict(weights), Path("step-000005"))
-    with pytest.raises(InputError, match=r"step-000005: is of another model: of a it has shape \(2, 3\), .* shape \(3, 3\)"):
+    with pytest.raises(
+        InputError, match=r"step-000005: is of another model: of a it has shape \(2, 3\), .* shape \(3, 3\)"
+    ):
         require_fit(weights, {**weights, "a": torch.zeros(3, 3)}, Path("step-000005"))
     with pytest.raises(InputError, match="of b it has no such weight"):
         require_fit({"a": weights["a"]}, weights, Path("step-000005"))
