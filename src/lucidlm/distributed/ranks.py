@@ -122,7 +122,7 @@ class Ranks:
                 where="--batch-size",
                 fix=f"Pass a multiple of {self.count}, such as {fits}, or start a number of ranks that divides it.",
             )
-        if examples < self.count:
+        if examples < self.count > 1:
             raise InputError(
                 f"there are {self.count} ranks and {examples:,} {what} to learn from", fix="Start fewer ranks."
             )

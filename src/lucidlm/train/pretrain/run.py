@@ -198,9 +198,9 @@ def _pretrain(config: PretrainConfig, out: Path, resume: bool, ranks: Ranks) -> 
     )
     corpora = [(TokenCorpus.open(path, "train"), share) for path, share in config.data.items()]
     held_out = [TokenCorpus.open(path, "validation") for path in config.data]
+    objective = TokenObjective(config, corpora, held_out, tokenizer, compute, ranks)
     windows = sum(corpus.tokens // config.context_length for corpus, _ in corpora)
     ranks.require_share(config.batch_size, windows, "samples")
-    objective = TokenObjective(config, corpora, held_out, tokenizer, compute, ranks)
     compile_blocks(model.model, config.compile, config.loop.minutes)
     loop = Loop(model, objective, config.loop, compute, out, ranks=ranks)
     if not resume and ranks.first:
