@@ -26,7 +26,7 @@ from lucidlm.core.progress import console, log
 T = TypeVar("T")
 R = TypeVar("R")
 
-LONGEST_WAIT = timedelta(hours=2)
+LONGEST_WAIT = timedelta(hours=1)
 """How long a rank waits for the others: the first one writes models and reports alone."""
 
 
@@ -37,12 +37,10 @@ class Ranks:
     Parameters
     ----------
     rank: from 0 to `count` - 1; the first one prints, and writes what is written once.
-    local: the rank among those of this machine, which is the number of its GPU.
     """
 
     rank: int = 0
     count: int = 1
-    local: int = 0
 
     @property
     def first(self) -> bool:
@@ -137,8 +135,7 @@ class Ranks:
         if self.count == 1:
             return
         name = torch.cuda.get_device_name() if compute.device.type == "cuda" else compute.device.type
-        kinds = [(compute.device.type, str(compute.dtype).removeprefix("torch."))]
-        found = self.gather_objects((*kinds[0], name))
+        found = self.gather_objects((compute.device.type, str(compute.dtype).removeprefix("torch."), name))
         if len({kind[:2] for kind in found}) > 1:
             seen = {kind: rank for rank, kind in reversed(list(enumerate(found)))}
             parts = (
@@ -197,7 +194,7 @@ def join(device: str) -> Ranks:
                 f"rank {rank} of {count} cannot meet the others ({' '.join(str(error).split())[:200]})",
                 fix="Start all of them with torchrun, whose --rdzv-endpoint every machine reaches.",
             ) from error
-    return Ranks(rank, count, local)
+    return Ranks(rank, count)
 
 
 def _meet(backend: str, rank: int, count: int) -> None:
@@ -206,7 +203,7 @@ def _meet(backend: str, rank: int, count: int) -> None:
     torchrun keeps its store when it starts ranks again, and in it the addresses of those that are gone: so each attempt has
     names of its own.
     """
-    store, _, _ = next(rendezvous("env://", timeout=LONGEST_WAIT))
+    store, _, _ = next(rendezvous("env://"))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
     store = PrefixStore(f"lucidlm/{attempt}/{count}", store)
     distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=LONGEST_WAIT)

@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import distributed
 from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
+from typer.testing import CliRunner
 
+from lucidlm.cli.main import app
 from lucidlm.core.devices import Compute
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.distributed.failure import explained, speaks_for_all
@@ -117,6 +119,12 @@ def test_a_rank_that_lost_another_says_so() -> None:
         raise RuntimeError("[/pytorch/gloo/transport/tcp/pair.cc:537] Connection closed by peer [127.0.0.1]:1234")
     with pytest.raises(RuntimeError, match="mat1 and mat2"), explained(Ranks(0, 2)):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+
+def test_commands_for_one_process_refuse_several(torchrun: pytest.MonkeyPatch) -> None:
+    result = CliRunner().invoke(app, ["tasks"])
+    assert isinstance(result.exception, InputError)
+    assert "tasks runs in one process, and torchrun has started 2" in str(result.exception)
 
 
 def test_without_a_store_each_rank_speaks(torchrun: pytest.MonkeyPatch) -> None:
