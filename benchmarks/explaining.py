@@ -30,7 +30,8 @@ from lucidlm.explain.attribution import gradients
 from lucidlm.explain.attribution.methods import METHODS, applicable, attribute
 from lucidlm.explain.checks.faithfulness import DRAWS, Deletion, Faithfulness
 from lucidlm.explain.explanation import frozen
-from lucidlm.explain.predictions import Prediction, predict
+from lucidlm.explain.prediction import Prediction
+from lucidlm.explain.predictions import predict
 from lucidlm.explain.survey import CONFIDENT
 from lucidlm.metrics.statistics import estimate, ratio
 from lucidlm.model.config import ModelConfig
@@ -51,7 +52,7 @@ def captum_gradients(
     from captum.attr import LayerIntegratedGradients
 
     method = LayerIntegratedGradients(forward, model.get_input_embeddings())
-    ids, blank = prediction.ids[None], prediction.blanked[None]
+    ids, blank = prediction.ids[None], prediction.blanked.tokens[None]
     found = method.attribute(ids, blank, n_steps=steps, internal_batch_size=size)
     return prediction.by_piece(found[0].sum(-1))
 

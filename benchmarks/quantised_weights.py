@@ -13,11 +13,12 @@ import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from lucidlm.checkpoint.load import load_model
-from lucidlm.checkpoint.quantize import DTYPES, Dtype
+from lucidlm.checkpoint.quantize import Dtype
 from lucidlm.checkpoint.save import save_model
 from lucidlm.core.io import require_free_space
 from lucidlm.data.examples.records import Passage
@@ -68,7 +69,7 @@ def main() -> None:
     rows = []
     for model in options.models:
         plain, plain_size = np.zeros((0, 2)), 0
-        for dtype in DTYPES:
+        for dtype in get_args(Dtype):
             with tempfile.TemporaryDirectory() as folder:
                 require_free_space(folder, 2**32)
                 directory, size = stored(model, dtype, Path(folder))

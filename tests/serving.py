@@ -13,6 +13,7 @@ import uvicorn
 
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.inference.config import EngineConfig
+from lucidlm.inference.guard import Guard
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
 from lucidlm.serve.app import create_app
@@ -76,9 +77,11 @@ def in_memory(model: LanguageModel, tokenizer: Tokenizer) -> LoadedModel:
     return LoadedModel(model.eval(), tokenizer, {"kind": "language", "provenance": {}}, source="in memory")
 
 
-def only(model: LanguageModel, tokenizer: Tokenizer, name: str = "tiny", **settings: Any) -> Models:
+def only(
+    model: LanguageModel, tokenizer: Tokenizer, name: str = "tiny", guard: Guard | None = None, **settings: Any
+) -> Models:
     """Return models that are this one."""
-    return Models({name: serve_model(name, in_memory(model, tokenizer), ServeConfig(**settings), TORCH)})
+    return Models({name: serve_model(name, in_memory(model, tokenizer), ServeConfig(**settings), TORCH, guard)})
 
 
 def small_tokenizer() -> Tokenizer:

@@ -17,10 +17,11 @@ import torch
 from tests.conftest import made_up_reviews
 
 from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.save import save_model
 from lucidlm.cli import main as cli
 from lucidlm.inference.decode import generate
 from lucidlm.inference.sampler import SamplingConfig
-from lucidlm.model.heads import LanguageModel
+from lucidlm.model.heads import LanguageModel, SpanExtractor
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Run = Callable[..., tuple[int, str, str]]
@@ -186,6 +187,32 @@ def test_commands_of_the_readme_are_ones_that_exist(readme: str, run: Run) -> No
         assert code == 0
         for option in (word.split("=")[0] for word in words if word.startswith("--")):
             assert option in output, f"{line}: there is no {option}"
+
+
+def test_an_answer_is_explained(run: Run, tmp_path: Path, tiny_model: Path) -> None:
+    loaded = load_model(tiny_model)
+    save_model(SpanExtractor(loaded.model.config), tmp_path / "reader", loaded.tokenizer)
+    asked = (
+        "explain",
+        tmp_path / "reader",
+        "who made the film?",
+        "--context",
+        "the film was made by the actors in 1999.",
+    )
+    for method in ("relevance", "occlusion"):
+        code, output, errors = run(*asked, "--by", "word", "--method", method, "--target", "the actors")
+        assert (code, errors) == (0, "")
+        assert output.startswith('answer "the actors": log-probability ')
+        assert output.count("← answer") == 2
+        assert "the answer itself stays" in output
+    code, output, errors = run(*asked, "--by", "word", "--json", "--out", tmp_path / "why.html")
+    assert (code, errors) == (0, "")
+    found = json.loads(output)
+    assert found["pieces"][found["passage"]]["text"] == "the"
+    assert (tmp_path / "why.html").exists()
+    check(run(*asked, "--target", "nobody"), r"--target: 'nobody' does not stand in the passage")
+    check(run(*asked, "--length", "3"), r"--context: does not go with --length")
+    check(run(*asked[:3]), r"--context: is missing")
 
 
 # ---------------------------------------------------------------------- bad input

@@ -13,8 +13,12 @@ import torch
 from tests.serving import TORCH, Server, in_memory, running, small_model, small_tokenizer, wait_until
 from tests.speaking_model import saying
 
+from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.model.config import ModelConfig
+from lucidlm.model.heads import SpanExtractor
 from lucidlm.serve.config import ServeConfig
 from lucidlm.serve.models import Models, open_models, serve_model
+from lucidlm.tokenize.tokenizer import Tokenizer
 from lucidlm.train.finetune.config import FinetuneConfig
 from lucidlm.train.finetune.run import finetune
 
@@ -23,6 +27,7 @@ from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 KEY = "correct-horse-battery"
+PASSAGE = "It was built by Ada in 1871."
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +58,12 @@ def models(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, reviews_c
     tokenizer = small_tokenizer()
     words = [tokenizer.encode(letter)[0] for letter in "qzx"]
     endless = serve_model("endless", in_memory(saying(*words, context=65_536), tokenizer), ServeConfig(), TORCH)
-    return Models({"endless": endless, "tiny": tiny, "judge": judges.named("judge")})
+    reads = Tokenizer.train_characters([PASSAGE])
+    shape: dict[str, Any] = {"embedding_dim": 32, "num_heads": 2, "ff_dim": 48, "num_layers": 1, "context_length": 128}
+    reader = SpanExtractor(ModelConfig(vocab_size=reads.vocab_size, causal=False, **shape)).eval()
+    record = {"kind": "span", "provenance": {}}
+    answers = serve_model("reader", LoadedModel(reader, reads, record, source="reader"), ServeConfig(), TORCH)
+    return Models({"endless": endless, "tiny": tiny, "judge": judges.named("judge"), "reader": answers})
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +133,14 @@ def page(browser: Any) -> Iterator[Page]:
 
 def test_only_what_the_models_can_do_is_offered(server: Server, page: Page) -> None:
     page.open(server.url)
-    assert [link.text for link in page.all("nav a")] == ["Chat", "Completion", "Sentiment", "Search", "Runs"]
+    assert [link.text for link in page.all("nav a")] == [
+        "Chat",
+        "Completion",
+        "Sentiment",
+        "Question answering",
+        "Search",
+        "Runs",
+    ]
 
 
 def test_a_reply_streams_and_can_be_stopped(server: Server, page: Page) -> None:
@@ -187,6 +204,67 @@ def test_a_task(server: Server, page: Page) -> None:
     assert page.text(".large") in ("positive", "negative")
     shares = [float(one.text.removesuffix(" %")) for one in page.all(".bars .number")]
     assert sum(shares) == pytest.approx(100, abs=0.2)
+
+
+def explained(page: Page) -> None:
+    page.one(".why button").click()
+    page.wait(lambda: page.all(".because h2") and not page.all(".because[aria-busy]"))
+
+
+def test_why_a_label(server: Server, page: Page) -> None:
+    page.open(server.url, "#task-sentiment")
+    page.one("#task-text").send_keys("a wonderful film, the plot is dreadful")
+    page.one("button.main").click()
+    label = page.text(".large")
+    explained(page)
+    assert page.text(".because h2") == f"Why “{label}”"
+    assert page.text(".because .tokens") == "a wonderful film, the plot is dreadful"
+    assert "random" in page.text(".check-line")
+    assert "What speaks for it most" in page.text("#announcement") or "No word" in page.text("#announcement")
+    strengths = page.browser.execute_script(
+        "return [...document.querySelectorAll('.because .token')].map((e) => e.style.getPropertyValue('--share'))"
+    )
+    assert "55%" in strengths  # the word that says most is the most strongly coloured
+    [other] = {"negative", "positive"} - {label}
+    page.browser.execute_script("document.getElementById('why-other').value = arguments[0]", other)
+    explained(page)
+    page.wait(lambda: page.text(".because h2") == f"Why “{label}” rather than “{other}”")
+
+
+def test_why_by_keyboard_and_in_chinese(server: Server, page: Page) -> None:
+    page.open(server.url, "#task-sentiment")
+    page.one("#language").click()
+    page.one("#task-text").send_keys("a wonderful film")
+    page.one("button.main").click()
+    assert page.text(".why button") == "为什么？"
+    page.one(".why button").send_keys(Keys.ENTER)
+    page.wait(lambda: page.all(".because h2") and not page.all(".because[aria-busy]"))
+    assert page.text(".because h2").startswith("为什么是 ")
+    page.browser.execute_script("document.querySelector('.because .token').focus()")
+    said = page.browser.switch_to.active_element.get_attribute("aria-label")
+    assert said.startswith("a: ")
+    assert said.removeprefix("a: ") in page.text(".tip")
+    page.press(Keys.ARROW_RIGHT)
+    assert page.browser.switch_to.active_element.get_attribute("aria-label").startswith("wonderful: ")
+    page.press(Keys.ESCAPE)
+    page.wait(lambda: not page.all(".tip:not([hidden])"))
+    page.one("#language").click()
+
+
+def test_why_an_answer(server: Server, page: Page) -> None:
+    page.open(server.url, "#task-question-answering")
+    page.one("#task-question").send_keys("Who built it?")
+    page.one("#task-context").send_keys(PASSAGE)
+    page.one("button.main").click()
+    answer = page.text(".large")
+    explained(page)
+    assert page.text(".because h2") == f"Why “{answer}”"
+    assert [one.text for one in page.all(".because h3")] == ["Question", "Passage"]
+    assert page.all(".because .held")
+    page.one("#why-other").send_keys("Bob")
+    page.one(".why button").click()
+    page.wait(lambda: "does not stand in the passage" in page.text(".because .error"))
+    page.browser.get_log("browser")  # the browser reports the 400 itself
 
 
 def test_errors_stand_where_they_belong(server: Server, page: Page) -> None:

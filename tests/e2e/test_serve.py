@@ -60,6 +60,8 @@ def test_a_stream_that_runs_may_end(tiny_model: Path, signal_: signal.Signals) -
 def test_what_cannot_be_served(tiny_model: Path, tmp_path: Path) -> None:
     assert "no API keys" in refused(tiny_model, "--host", "0.0.0.0")
     assert "no such model" in refused(tmp_path / "nothing", "--port", 0)
+    assert "should be MODEL:LABEL<BOUND" in refused(tiny_model, "--guard", "judge")
+    assert "not a classifier" in refused(tiny_model, "--port", 0, "--guard", f"{tiny_model}:bad<0.5")
     assert "two models are called model" in refused(tiny_model, f"model={tiny_model}", "--port", 0)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "cannot listen there" in refused(tiny_model, "--port", taken.getsockname()[1])

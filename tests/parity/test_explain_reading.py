@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.parity.test_tokenizer_parity import MAKERS
+from tests.parity.tiny_models import BERT, their, transformers
 
+from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.explain.explanation import explain
 from lucidlm.explain.predictions import predict
@@ -73,3 +76,34 @@ def test_a_target_is_cut_as_it_stands_behind_the_text(tmp_path: Path) -> None:
     whole = tokenizer.encode_prompt(TEXT + " is a")
     assert found.ids.tolist() == whole[: -found.length]
     assert found.target == "is a"
+
+
+def test_an_answer_is_scored_as_transformers_would(tmp_path: Path) -> None:
+    """With BERT's segments, and where words are deleted with those of the words that are left."""
+    MAKERS["wordpiece"](tmp_path)
+    their_tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    fields = {**BERT, "vocab_size": len(their_tokenizer), "max_position_embeddings": 64}
+    theirs = their("Bert", "ForQuestionAnswering", fields, tmp_path)
+    loaded = load_model(tmp_path)
+    question, passage = "Hello, world", "it is a world, a world it is"
+    whole = predict(loaded, question, context=passage, by="word", target="it is", rather_than="a world, a")
+    assert whole.passage is not None
+    read = their_tokenizer(question, passage, return_tensors="pt")
+    assert whole.ids.tolist() == read["input_ids"][0].tolist()
+    found = predict(loaded, question, context=passage)
+    first, *_, last = 2 * sorted(place for index in found.held for place in found.pieces[index].places)
+    gone = [index for index in range(len(found.pieces)) if index not in found.held][::2]
+    row = found.without(gone)
+    for tokens, places in (found.whole, row):
+        kinds = read["token_type_ids"][0][places]
+        with torch.inference_mode():
+            answer = theirs(input_ids=tokens[None], token_type_ids=kinds[None])
+            ours = float(found.score(tokens[None], places[None])[0])
+        allowed = (kinds == 1) & (tokens != their_tokenizer.sep_token_id)
+        allowed[0] = True
+        at = [places.tolist().index(place) for place in (first, last)]
+        logits = (answer.start_logits[0], answer.end_logits[0])
+        pairs = zip(logits, at, strict=True)
+        expected = sum(float(part.masked_fill(~allowed, -torch.inf).log_softmax(-1)[place]) for part, place in pairs)
+        assert ours == pytest.approx(expected, abs=1e-4)
+    assert len(row.tokens) < len(found.ids)

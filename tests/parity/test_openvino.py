@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.quantize import quantize_groups, quantize_rows
+from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
 from lucidlm.inference.config import EngineConfig, SamplingConfig
 from lucidlm.inference.decode import Writer, generate
@@ -149,6 +151,22 @@ def test_what_does_not_go_together_is_refused() -> None:
         open_backend(model, EngineConfig(backend="torch", quantize="int8"))
     with pytest.raises(InputError, match="quantize"):
         EngineConfig(quantize="int3")  # type: ignore[arg-type]
+
+
+def test_a_model_stored_in_int4_is_written_with_in_int4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = make()
+    with torch.no_grad():  # embedding and head are stored in fp16
+        for matrix in (model.model.embed_tokens.weight, model.head):
+            matrix.copy_(matrix.half().float())
+    save_model(model, tmp_path, dtype="int4")
+    config = EngineConfig(backend="openvino")
+    found = read_all(open_backend(load_model(tmp_path).require_causal(), config, sequences=2))
+    assert "weights in int4" in capsys.readouterr().err
+    # The integers are those that were stored.
+    assert torch.equal(found, read_all(open_backend(model, config.changed(quantize="int4"), sequences=2)))
+    capsys.readouterr()
+    open_backend(model, config)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_text_decides_about_int8(

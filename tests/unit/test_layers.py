@@ -17,6 +17,7 @@ LAYERS = (
     {"tokenize"},
     {"data"},
     {"model"},
+    {"distributed"},
     {"checkpoint"},
     {"inference"},
     {"control"},

@@ -43,7 +43,11 @@ class ExplanationResult(Result):
         return f"ExplanationResult({found.kind} {target}, log-probability {found.logprob:.4f}, {found.method})"
 
     def _repr_html_(self) -> str:
-        return html.paragraphs([repr(self)]) + html.coloured(self.pieces) + html.paragraphs(self.explanation.verdict())
+        return (
+            html.paragraphs([repr(self)])
+            + html.coloured(self.pieces, self.explanation.passage)
+            + html.paragraphs(self.explanation.verdict())
+        )
 
 
 @dataclass(frozen=True, repr=False)

@@ -28,11 +28,18 @@ def paragraphs(lines: Iterable[str]) -> str:
     return "".join(f"<p>{escape(line)}</p>" for line in lines)
 
 
-def coloured(pieces: Sequence[tuple[str, float]]) -> str:
-    """Return a text in pieces: green where the value is above 0, red where it is below, stronger where it is larger."""
+def coloured(pieces: Sequence[tuple[str, float]], second: int | None = None) -> str:
+    """Return a text in pieces: green where the value is above 0, red where it is below, stronger where it is larger.
+
+    Parameters
+    ----------
+    second: which piece begins another paragraph.
+    """
     largest = max((abs(value) for _, value in pieces), default=0.0) or 1.0
     spans = []
-    for text, value in pieces:
+    for place, (text, value) in enumerate(pieces):
+        if place == second:
+            spans.append("<br><br>")
         colour = "0,140,60" if value > 0 else "210,40,40"
         shade = f"rgba({colour},{0.6 * abs(value) / largest:.2f})"
         spans.append(f'<span style="background:{shade}" title="{value:+.4f}">{escape(text)}</span>')

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lucidlm.api import html
+from lucidlm.api.opening import Model, opened
 from lucidlm.api.results import Result
-from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.arguments import require_count, require_path, require_text
-from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError
-from lucidlm.core.matmul import fast_matmul
 from lucidlm.explain.inside import attention as attentions
 from lucidlm.explain.inside import induction as inductions
 from lucidlm.explain.inside import lens as lenses
@@ -26,9 +23,6 @@ from lucidlm.explain.inside import patching, probes, tuned_lens
 from lucidlm.explain.inside.reading import Reading, read
 from lucidlm.explain.inside.view import View
 from lucidlm.report.inspection import drawings, write_view
-
-Model = str | Path | LoadedModel
-"""A model directory or another source of a model, or one that `load_model` opened."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,7 +85,7 @@ def lens(model: Model, text: str, *, tuned: str | Path | None = None, device: st
     ------
     InputError: the tuned lens is another model's, or model or text cannot be looked into.
     """
-    with _opened(model, device) as loaded:
+    with opened(model, device) as loaded:
         translate = None if tuned is None else tuned_lens.TunedLens.load(require_path(tuned, "tuned"), loaded)
         return InspectionResult(lenses.lens(_reading(loaded, text, "text"), translate))
 
@@ -115,7 +109,7 @@ def train_lens(
     InputError: the model is no language model, or the data are too few.
     """
     source, place = require_path(data, "data"), require_path(out, "out")
-    with _opened(model, device) as loaded:
+    with opened(model, device) as loaded:
         found, view = tuned_lens.train_lens(
             loaded,
             source,
@@ -174,7 +168,7 @@ def patch(
     ------
     InputError: the texts differ in their number of tokens or are answered alike, or model or answers cannot be used.
     """
-    with _opened(model, device) as loaded:
+    with opened(model, device) as loaded:
         if pairs is not None:
             if (clean, corrupted, target, foil) != (None,) * 4:
                 raise InputError("holds all pairs, and their answers", where="pairs", fix="Pass nothing else.")
@@ -192,7 +186,7 @@ def induction(model: Model, *, seed: int = 0, device: str = "auto") -> Inspectio
     ------
     InputError: the model is no causal language model.
     """
-    with _opened(model, device) as loaded:
+    with opened(model, device) as loaded:
         return InspectionResult(inductions.induction(loaded, seed=require_count(seed, "seed")))
 
 
@@ -221,7 +215,7 @@ def probe(
     """
     source, fields = require_path(data, "data"), _fields(text_field, label_field)
     count, number = require_count(limit, "limit"), require_count(seed, "seed")
-    with _opened(model, device) as loaded:
+    with opened(model, device) as loaded:
         return InspectionResult(probes.probe(loaded, source, words=words, fields=fields, limit=count, seed=number))
 
 
@@ -246,29 +240,19 @@ def nearest(
     """
     source, fields = require_path(data, "data"), _fields(text_field, label_field)
     many, number = require_count(count, "count"), require_count(seed, "seed")
-    with _opened(model, device) as loaded:
+    with opened(model, device) as loaded:
         return InspectionResult(
             neighbours.nearest(loaded, require_text(text, "text"), source, count=many, fields=fields, seed=number)
         )
 
 
 def _of_text(model: Model, text: str, device: str, look: Callable[[Reading], View]) -> InspectionResult:
-    with _opened(model, device) as loaded:
+    with opened(model, device) as loaded:
         return InspectionResult(look(_reading(loaded, text, "text")))
 
 
 def _reading(loaded: LoadedModel, text: str, name: str) -> Reading:
     return read(loaded, require_text(text, name), where=name)
-
-
-@contextmanager
-def _opened(model: Model, device: str) -> Iterator[LoadedModel]:
-    """Give the model on its device; products of large matrices are taken from the faster library meanwhile."""
-    place = choose_compute(device).device
-    loaded = model if isinstance(model, LoadedModel) else load_model(require_path(model, "model"))
-    loaded.model.to(place)
-    with fast_matmul(place):
-        yield loaded
 
 
 def _fields(text: str | None, label: str | None) -> dict[str, str]:

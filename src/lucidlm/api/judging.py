@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any, TypeVar, Unpack, get_args, overload
 
 from lucidlm.api.explanation_results import ExplanationResult, GenerationExplanationResult, SurveyResult
+from lucidlm.api.opening import Model, opened
 from lucidlm.api.results import ComparisonResult, EvaluationResult, HeldOutResult
 from lucidlm.api.settings import FIELDS, EvaluateSettings, paths
-from lucidlm.checkpoint.load import load_model
-from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.arguments import require_count, require_path, require_text, wrong_type
-from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError
 from lucidlm.core.flat import resolve
 from lucidlm.data.split import Split
@@ -132,9 +130,10 @@ def compare(*evaluations: Source, metric: str | None = None, seed: int = 0) -> C
 
 
 def explain(
-    model: Source | LoadedModel,
+    model: Model,
     text: str,
     *,
+    context: str | None = None,
     target: str | None = None,
     rather_than: str | None = None,
     by: Unit = "token",
@@ -147,12 +146,15 @@ def explain(
 
     >>> lucidlm.explain("judge", "A dull film with a wonderful ending.", by="word")
     >>> lucidlm.explain("model", "The capital of France is", target=" Paris", rather_than=" London")
+    >>> lucidlm.explain("reader", "Who wrote it?", context="It was written by Ada.", by="word")
 
     Parameters
     ----------
     model: a model directory or another source of a model, or one that `load_model` opened.
-    text: a prompt, or what is classified.
-    target: a continuation (a new word begins with a space) or a label; None: the likeliest.
+    text: a prompt, what is classified, or a question.
+    context: the passage in which a model that finds answers looks for one.
+    target: a continuation (a new word begins with a space), a label, or words of the passage, none of them for no answer;
+        None: what the model gives.
     rather_than: another one: why the target rather than this.
     by: "token", "word" or "sentence": what gets an attribution.
     method: one of `lucidlm.explain.attribution.methods.METHODS`; None: docs/explanation.md says which.
@@ -163,25 +165,26 @@ def explain(
     InputError: text, target or model cannot be explained, or not by this method.
     """
     require_text(text, "text")
-    for name, given in ("target", target), ("rather_than", rather_than):
+    for name, given in ("context", context), ("target", target), ("rather_than", rather_than):
         if given is not None:
             require_text(given, name)
-    found = explanation.explain(
-        _opened(model),
-        text,
-        target,
-        rather_than=rather_than,
-        by=_one_of(by, UNITS_OF_TEXT, "by"),
-        method=None if method is None else _one_of(method, METHODS, "method"),
-        steps=require_count(steps, "steps"),
-        seed=require_count(seed, "seed"),
-        device=choose_compute(device).device,
-    )
+    with opened(model, device) as loaded:
+        found = explanation.explain(
+            loaded,
+            text,
+            target,
+            context=context,
+            rather_than=rather_than,
+            by=_one_of(by, UNITS_OF_TEXT, "by"),
+            method=None if method is None else _one_of(method, METHODS, "method"),
+            steps=require_count(steps, "steps"),
+            seed=require_count(seed, "seed"),
+        )
     return ExplanationResult(found)
 
 
 def explain_generated(
-    model: Source | LoadedModel,
+    model: Model,
     text: str,
     *,
     continuation: str | None = None,
@@ -202,22 +205,22 @@ def explain_generated(
 
     The others are those of `explain`, which says what is raised too.
     """
-    found = generation.explain_generation(
-        _opened(model),
-        require_text(text, "text"),
-        None if continuation is None else require_text(continuation, "continuation"),
-        length=require_count(length, "length"),
-        by=_one_of(by, UNITS_OF_TEXT, "by"),
-        method=_one_of(method, METHODS, "method"),
-        steps=require_count(steps, "steps"),
-        seed=require_count(seed, "seed"),
-        device=choose_compute(device).device,
-    )
+    with opened(model, device) as loaded:
+        found = generation.explain_generation(
+            loaded,
+            require_text(text, "text"),
+            None if continuation is None else require_text(continuation, "continuation"),
+            length=require_count(length, "length"),
+            by=_one_of(by, UNITS_OF_TEXT, "by"),
+            method=_one_of(method, METHODS, "method"),
+            steps=require_count(steps, "steps"),
+            seed=require_count(seed, "seed"),
+        )
     return GenerationExplanationResult(found)
 
 
 def explain_data(
-    model: Source | LoadedModel,
+    model: Model,
     data: Source,
     *,
     limit: int | None = 50,
@@ -241,20 +244,16 @@ def explain_data(
     ------
     InputError: the model was not fine-tuned to give each text one label, or the data cannot be used.
     """
-    found = survey.survey(
-        _opened(model),
-        require_path(data, "data"),
-        limit=None if limit is None else require_count(limit, "limit"),
-        by=_one_of(by, UNITS_OF_TEXT, "by"),
-        steps=require_count(steps, "steps"),
-        seed=require_count(seed, "seed"),
-        device=choose_compute(device).device,
-    )
+    with opened(model, device) as loaded:
+        found = survey.survey(
+            loaded,
+            require_path(data, "data"),
+            limit=None if limit is None else require_count(limit, "limit"),
+            by=_one_of(by, UNITS_OF_TEXT, "by"),
+            steps=require_count(steps, "steps"),
+            seed=require_count(seed, "seed"),
+        )
     return SurveyResult(found)
-
-
-def _opened(model: Source | LoadedModel) -> LoadedModel:
-    return model if isinstance(model, LoadedModel) else load_model(require_path(model, "model"))
 
 
 def _one_of(value: N, known: Sequence[N], name: str) -> N:

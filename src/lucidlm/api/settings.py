@@ -43,6 +43,7 @@ class LoopSettings(TypedDict, total=False):
     checkpoint_minutes: float
     checkpoint_steps: int | None
     keep: int
+    parallel: Literal["auto", "ddp", "fsdp"]
     seed: int
     device: str
     precision: Literal["auto", "fp32", "bf16"]

@@ -25,10 +25,12 @@ from lucidlm.core.config import CONFIG
 from lucidlm.core.errors import InputError
 from lucidlm.core.flat import resolve, resumed
 from lucidlm.data.corpus import prepare as preparing
+from lucidlm.distributed.ranks import first_rank
 from lucidlm.interop.exporting import export_model
 from lucidlm.report.files import REPORT
 from lucidlm.report.label_curve import report_curve
 from lucidlm.report.run import report_run
+from lucidlm.train.checkpoints import goes_on
 from lucidlm.train.finetune import run as finetuning
 from lucidlm.train.finetune.config import FinetuneConfig
 from lucidlm.train.label_curve import run as curves
@@ -106,6 +108,7 @@ def pretrain(
     LucidError: the loss is not finite, the disk is full.
     """
     directory = Path(require_path(out, "out"))
+    resume = goes_on(directory, resume)
     if resume:
         chosen = resumed(PretrainConfig, directory / CONFIG, _pretraining(data, settings))
     else:
@@ -143,6 +146,7 @@ def finetune(
     LucidError: the loss is not finite, the disk is full.
     """
     directory = Path(require_path(out, "out"))
+    resume = goes_on(directory, resume)
     if resume:
         asked = paths(FinetuneConfig, {**_task(task, model=model, data=data), **settings}, FINETUNE)
         chosen = resumed(FinetuneConfig, directory / CONFIG, asked)
@@ -272,5 +276,6 @@ def _shares(data: Source | Sequence[Source] | Mapping[str, float]) -> dict[str, 
 
 def _finished(outcome: Outcome, directory: Path) -> TrainedModel:
     """Write the report of a training run and return what it came to."""
-    report_run([directory], directory / REPORT)
+    if first_rank():
+        report_run([directory], directory / REPORT)
     return TrainedModel(directory, outcome, directory / REPORT)

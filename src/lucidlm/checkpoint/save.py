@@ -9,7 +9,7 @@ two is not a model, so a half-written one is never opened as one. Nothing in it 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 from lucidlm.checkpoint.families import OWN_MODEL_TYPE, family_of
 from lucidlm.checkpoint.family import Family, kind_of
 from lucidlm.checkpoint.generation_config import GENERATION_CONFIG
-from lucidlm.checkpoint.quantize import FLOATS, QUANTIZATION_CONFIG, Dtype, check_storable, compress
+from lucidlm.checkpoint.quantize import FLOATS, INTEGERS, Dtype, check_storable, compress, quantization_config
 from lucidlm.checkpoint.record import RECORD, with_checksum
 from lucidlm.checkpoint.sentence_files import LENGTHS, MODULES, PROMPTS, write_sentence_settings
 from lucidlm.checkpoint.shards import save_weights
@@ -74,7 +74,7 @@ def save_model(
         names += write_sentence_settings(sentence, directory, model.config.embedding_dim)
     if isinstance(model, SequenceClassifier) and model.wide is not None:
         names += write_wide_branch(model.wide, directory)
-    names += save_settings(model, directory, tokenizer, family, dtype)
+    names += save_settings(model, directory, tokenizer, family, dtype, shapes)
     record = {
         "kind": kind_of(model),
         "model": model.config.model_dump(),
@@ -89,9 +89,16 @@ def save_model(
 
 
 def save_settings(
-    model: Model, directory: Path, tokenizer: Tokenizer | None, family: Family | None, dtype: Dtype = "fp32"
+    model: Model,
+    directory: Path,
+    tokenizer: Tokenizer | None,
+    family: Family | None,
+    dtype: Dtype = "fp32",
+    stored: Iterable[str] = (),
 ) -> list[str]:
     """Write the files beside the weights: the tokenizer's, generation_config.json, and config.json last.
+
+    `stored` are the names of tensors on the disk, by which config.json says what int8 and int4 ones are.
 
     Returns the names of the files that the model cannot be loaded without.
     """
@@ -102,7 +109,7 @@ def save_settings(
     if isinstance(model, LanguageModel) and model.config.causal:
         ids = token_ids(tokenizer, model.config.vocab_size)
         write_json(directory / GENERATION_CONFIG, model.generation.to_json(ids))
-    write_json(directory / "config.json", _config_json(family, model, tokenizer, dtype))
+    write_json(directory / "config.json", _config_json(family, model, tokenizer, dtype, stored))
     return [*names, "config.json"]
 
 
@@ -119,11 +126,11 @@ def _remove_model(directory: Path) -> None:
 def _family_on_disk(config: ModelConfig, dtype: Dtype) -> Family | None:
     """Return the family whose names and layout the weights are stored in; None: our own.
 
-    int8 has one scale for each output channel. Where the family stores (inputs, outputs), as GPT-2 does, rows are not
-    output channels and no other software has a format for it, so int8 weights are stored in our own layout.
+    int8 and int4 have scales for each output channel. Where the family stores (inputs, outputs), as GPT-2 does, rows are not
+    output channels and no other software has a format for it, so such weights are stored in our own layout.
     """
     family = family_of(config)
-    if dtype == "int8" and family is not None and any(part.transposed for part in family.modules):
+    if dtype in INTEGERS and family is not None and any(part.transposed for part in family.modules):
         return None
     return family
 
@@ -139,14 +146,17 @@ def _stored(
             yield from compress(name, value, dtype).items()
 
 
-def _config_json(family: Family | None, model: Model, tokenizer: Tokenizer | None, dtype: Dtype) -> dict[str, Any]:
+def _config_json(
+    family: Family | None, model: Model, tokenizer: Tokenizer | None, dtype: Dtype, stored: Iterable[str]
+) -> dict[str, Any]:
     if family is None:
         fields = {"model_type": OWN_MODEL_TYPE, "architectures": ["LucidLM"], **model.config.model_dump()}
     else:
         fields = family.to_fields(model.config, kind_of(model))
-    fields["torch_dtype"] = str(FLOATS.get(dtype, torch.float32)).removeprefix("torch.")
-    if dtype == "int8" and family is not None:
-        fields["quantization_config"] = QUANTIZATION_CONFIG
+    computed = torch.float16 if dtype == "int4" else FLOATS.get(dtype, torch.float32)
+    fields["torch_dtype"] = str(computed).removeprefix("torch.")
+    if dtype in INTEGERS and family is not None:
+        fields["quantization_config"] = quantization_config(dtype, stored)
     fields |= token_ids(tokenizer, model.config.vocab_size)
     if tokenizer is not None and "mask_token_id" in fields:
         fields["mask_token_id"] = tokenizer.find("mask_token") or 0

@@ -29,8 +29,10 @@ DTYPES = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
     "I8": torch.int8,
+    "I32": torch.int32,
+    "I64": torch.int64,
 }
-"""safetensors' names of the dtypes that weights may be stored in."""
+"""safetensors' names of the dtypes that weights may be stored in: packed ones as I32, their shapes as I64."""
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 

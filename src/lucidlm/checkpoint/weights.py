@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lucidlm.checkpoint.quantize import decompress, split_scales
+from lucidlm.checkpoint.quantize import decompress, stored_shapes
 from lucidlm.checkpoint.shards import DTYPES, INDEX, WEIGHTS
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import read_json
@@ -31,7 +31,7 @@ LONGEST_NAME = 255
 def load_weights(path: str | Path, ignored: str | None = None) -> dict[str, Tensor]:
     """Read the tensors of a model directory or safetensors file, except those whose names match the regex `ignored`.
 
-    They are floating-point and memory-mapped; those stored in int8 are dequantised to fp32.
+    They are floating-point and memory-mapped; those stored in int8 or int4 are dequantised to fp32.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def load_weights(path: str | Path, ignored: str | None = None) -> dict[str, Tens
 def weight_shapes(path: str | Path, ignored: str | None = None) -> dict[str, Tensor]:
     """Read only the headers of weight files: return each tensor's shape and dtype as a meta tensor.
 
-    Scales of int8 weights are checked and left out; so are tensors whose names match the regex `ignored`.
+    Scales of weights in int8 or int4 are checked and left out; so are tensors whose names match the regex `ignored`.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def weight_shapes(path: str | Path, ignored: str | None = None) -> dict[str, Ten
         with _sound(file), safe_open(file, "pt") as header:
             kept = _kept(header.keys(), ignored)
             _add(shapes, {name: _shape(header.get_slice(name), name, file) for name in kept}, file)
-    return split_scales(shapes, Path(path))[0]
+    return stored_shapes(shapes, Path(path))
 
 
 def _kept(names: Iterable[str], ignored: str | None) -> list[str]:

@@ -10,9 +10,12 @@ import typer
 from lucidlm.cli.judging import compare, evaluate, explain, inspect_, report, results, tasks
 from lucidlm.cli.training import data, demo, finetune, label_curve, plan, pretrain, recipe
 from lucidlm.cli.using import chat, export, generate, import_, quantize, search, serve, steer, watermark
-from lucidlm.core.errors import LucidError
+from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.memory import keep_freed_memory
 from lucidlm.version import __version__
+
+ON_RANKS = ("pretrain", "finetune")
+"""Commands that several processes run together."""
 
 app = typer.Typer(
     name="lucidlm",
@@ -57,6 +60,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _lucidlm(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     """From raw text to an evaluated language model, on one machine.
@@ -69,6 +73,11 @@ def _lucidlm(
       lucidlm finetune sentiment --model model --data reviews.jsonl --out judge
       lucidlm evaluate judge --task sentiment --data test.jsonl
     """
+    if _ranks() > 1 and context.invoked_subcommand not in ON_RANKS:
+        raise InputError(
+            f"{context.invoked_subcommand} runs in one process, and torchrun has started {_ranks()}",
+            fix=f"Start it without torchrun; {' and '.join(ON_RANKS)} run on several ranks.",
+        )
 
 
 def main() -> None:
@@ -86,6 +95,17 @@ def main() -> None:
         sys.exit(141)
 
 
+def _ranks() -> int:
+    """Return how many processes torchrun has started for this call."""
+    count = os.environ.get("WORLD_SIZE", "")
+    return int(count) if count.isdecimal() else 1
+
+
 def _fail(message: str, code: int) -> None:
+    if _ranks() > 1:
+        from lucidlm.distributed.failure import speaks_for_all
+
+        if not speaks_for_all():
+            sys.exit(code)
     print(f"lucidlm: {message}", file=sys.stderr)
     sys.exit(code)

@@ -1,12 +1,13 @@
-"""What a text has to obey, and what shifts its odds."""
+"""What a text has to obey, what shifts its odds, and what guards it."""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any, TypedDict
+from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from lucidlm.core.config import Config
 
@@ -83,36 +84,6 @@ class ConstraintSettings(TypedDict, total=False):
     min_length: int
 
 
-class ShiftConfig(Config):
-    """What shifts the odds of a text.
-
-    Parameters
-    ----------
-    steer: files of steering vectors, each with how strongly it is added: `FILE=STRENGTH`.
-    negative_prompt: a prompt that the text is moved away from.
-    amateur: a weaker model with the same tokens that the text is moved away from.
-    guidance: how far it is moved: 1 is as far again as the two readings lie apart.
-    watermark: the key of a watermark.
-    """
-
-    steer: tuple[str, ...] = Field(
-        default=(), description="FILE=STRENGTH: add a vector of `lucidlm steer`; repeatable."
-    )
-    negative_prompt: str | None = Field(default=None, description="Write away from what would follow this prompt.")
-    amateur: str | None = Field(default=None, description="Write away from what this weaker model would.")
-    guidance: float = Field(default=0.5, ge=0, le=10, description="How far away from the two.")
-    watermark: str | None = Field(
-        default=None, description="A secret key: who has it can tell the text was written so."
-    )
-
-    @field_validator("steer")
-    @classmethod
-    def _with_strengths(cls, steer: tuple[str, ...]) -> tuple[str, ...]:
-        for one in steer:
-            parse_steering(one)
-        return steer
-
-
 def parse_steering(given: str) -> tuple[str, float]:
     """Return the file and the strength of `FILE=STRENGTH`.
 
@@ -128,3 +99,108 @@ def parse_steering(given: str) -> tuple[str, float]:
     if not (path and separator and math.isfinite(strength)):
         raise ValueError(f"{given!r} should be FILE=STRENGTH, the strength a number")
     return path, strength
+
+
+def _vectors(given: tuple[str, ...]) -> tuple[str, ...]:
+    for one in given:
+        parse_steering(one)
+    return given
+
+
+Steering = Annotated[
+    tuple[str, ...],
+    AfterValidator(_vectors),
+    Field(description="FILE=STRENGTH: add a vector of `lucidlm steer`; repeatable."),
+]
+"""Vectors that a model is steered by."""
+
+
+class ShiftConfig(Config):
+    """What shifts the odds of a text.
+
+    Parameters
+    ----------
+    steer: files of steering vectors, each with how strongly it is added: `FILE=STRENGTH`.
+    negative_prompt: a prompt that the text is moved away from.
+    amateur: a weaker model with the same tokens that the text is moved away from.
+    guidance: how far it is moved: 1 is as far again as the two readings lie apart.
+    watermark: the key of a watermark.
+    """
+
+    steer: Steering = ()
+    negative_prompt: str | None = Field(default=None, description="Write away from what would follow this prompt.")
+    amateur: str | None = Field(default=None, description="Write away from what this weaker model would.")
+    guidance: float = Field(default=0.5, ge=0, le=10, description="How far away from the two.")
+    watermark: str | None = Field(
+        default=None, description="A secret key: who has it can tell the text was written so."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class GuardRule:
+    """What a text has to be for a classifier: `MODEL:LABEL<BOUND`, or `MODEL:LABEL>BOUND`.
+
+    Parameters
+    ----------
+    model: the source of the classifier.
+    label: the label whose probability counts.
+    below: whether it has to be below the `bound`; else above.
+    bound: between 0 and 1, exclusive.
+    """
+
+    model: str
+    label: str
+    below: bool
+    bound: float
+
+    @classmethod
+    def parse(cls, given: str) -> GuardRule:
+        """Read a rule. The bound stands behind the last `<` or `>`, the label behind the last colon before that.
+
+        Raises
+        ------
+        ValueError: it is nothing of the kind.
+        """
+        place = max(given.rfind("<"), given.rfind(">"))
+        model, _, label = (part.strip() for part in given[: max(place, 0)].rpartition(":"))
+        try:
+            bound = float(given[place + 1 :])
+        except ValueError:
+            bound = math.nan
+        if not (place > 0 and model and label) or math.isnan(bound):
+            raise ValueError(f"{given!r} should be MODEL:LABEL<BOUND or MODEL:LABEL>BOUND, the bound a number")
+        if not 0 < bound < 1:
+            raise ValueError(f"the bound of {given!r} should be a probability between 0 and 1")
+        return cls(model, label, given[place] == "<", bound)
+
+    def passes(self, probability: float) -> bool:
+        """Return whether a text passes whose label has this probability; NaN never does."""
+        return probability < self.bound if self.below else probability > self.bound
+
+    def __str__(self) -> str:
+        return f"{self.model}:{self.label}{'<' if self.below else '>'}{self.bound}"
+
+
+def _rules(given: tuple[str, ...]) -> tuple[str, ...]:
+    for one in given:
+        GuardRule.parse(one)
+    return given
+
+
+Guards = Annotated[
+    tuple[str, ...],
+    AfterValidator(_rules),
+    Field(description="MODEL:LABEL<BOUND or >: a classifier that prompts and texts have to pass; repeatable."),
+]
+"""Rules by which texts pass or not, all of which have to hold."""
+
+
+class GuardConfig(Config):
+    """What guards prompts and texts.
+
+    Parameters
+    ----------
+    guard: rules, see `GuardRule`.
+    """
+
+    guard: Guards = ()

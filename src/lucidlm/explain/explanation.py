@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
-from lucidlm.core.matmul import fast_matmul
 from lucidlm.explain.attribution.attribution import Completeness
 from lucidlm.explain.attribution.methods import UNITS, Method, attribute, default_method, require_applicable
 from lucidlm.explain.checks.faithfulness import Faithfulness, faithfulness
@@ -29,8 +27,10 @@ class Explanation:
     ----------
     logprob, blank_logprob: of the target in nats, less that of `rather_than` if there is one; and with every token blank.
     pieces: each piece, and its attribution: nats, but for the methods in `UNITS`.
+    passage: which piece is the first of the passage, where the text is a question and a passage.
+    held: the pieces that the check of faithfulness leaves in the text: those of an answer, and of what it is compared with.
     completeness, agreement, stability: None where the method or the text has none.
-    faithfulness: None for a text of one piece.
+    faithfulness: None where less than two pieces could be deleted.
     """
 
     kind: str
@@ -41,6 +41,8 @@ class Explanation:
     method: Method
     blank: str
     pieces: tuple[tuple[str, float], ...]
+    passage: int | None
+    held: tuple[int, ...]
     completeness: Completeness | None
     faithfulness: Faithfulness | None
     agreement: Likeness | None
@@ -73,7 +75,10 @@ class Explanation:
                 words = "NOT complete, read with care or use shapley"
             lines.append(f"{words}: attributions sum to {check.total:+.4f} of {check.explained:+.4f}{steps}")
         test = self.faithfulness
-        lines.append("faithfulness: not tested, the text is one piece" if test is None else test.sentence())
+        if test is None:
+            lines.append("faithfulness: not tested, less than two pieces could be deleted")
+        else:
+            lines.append(test.sentence() + ("; the answer itself stays" if self.held else ""))
         if (found := self.agreement) is not None:
             lines.append(f"agreement with {found.other}: rank correlation {found.written()}")
         if (found := self.stability) is not None:
@@ -87,14 +92,14 @@ def explain(
     text: str,
     target: str | None = None,
     *,
+    context: str | None = None,
     rather_than: str | None = None,
     by: Unit = "token",
     method: Method | None = None,
     steps: int = 50,
     seed: int = 0,
-    device: torch.device | None = None,
 ) -> Explanation:
-    """Explain a model's prediction for `text`; see `predict` for `target`, `rather_than` and `by`.
+    """Explain a model's prediction for `text`; see `predict` for `target`, `context`, `rather_than` and `by`.
 
     Parameters
     ----------
@@ -108,15 +113,14 @@ def explain(
     if steps < 1:
         raise InputError("is less than 1", where="--steps", fix="Pass 50, say.")
     with frozen(loaded.model):
-        prediction = predict(loaded, text, target, device, rather_than=rather_than, by=by)
+        prediction = predict(loaded, text, target, context=context, rather_than=rather_than, by=by)
         method = method or default_method(prediction)
         require_applicable(prediction, method)
-        with fast_matmul(prediction.ids.device):
-            found = attribute(prediction, method, steps=steps, seed=seed)
-            logprob, blank_logprob = prediction.scores([prediction.ids, prediction.blanked]).tolist()
-            test = faithfulness(prediction, found.values, seed)
-            agreed = agreement(prediction, method, found.values)
-            stable = stability(prediction, method, found.values, steps=steps, seed=seed)
+        found = attribute(prediction, method, steps=steps, seed=seed)
+        logprob, blank_logprob = prediction.scores([prediction.whole, prediction.blanked]).tolist()
+        test = faithfulness(prediction, found.values, seed)
+        agreed = agreement(prediction, method, found.values)
+        stable = stability(prediction, method, found.values, steps=steps, seed=seed)
     return Explanation(
         prediction.kind,
         prediction.target,
@@ -126,6 +130,8 @@ def explain(
         method,
         prediction.blank_text,
         tuple((piece.text, float(value)) for piece, value in zip(prediction.pieces, found.values, strict=True)),
+        prediction.passage,
+        tuple(sorted(prediction.held)),
         found.completeness,
         test,
         agreed,

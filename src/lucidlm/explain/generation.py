@@ -10,7 +10,6 @@ import torch
 
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
-from lucidlm.core.matmul import fast_matmul
 from lucidlm.explain.attribution.methods import UNITS, Method, attribute, require_applicable
 from lucidlm.explain.checks.faithfulness import Deletion
 from lucidlm.explain.explanation import frozen
@@ -81,7 +80,6 @@ def explain_generation(
     method: Method = "relevance",
     steps: int = 50,
     seed: int = 0,
-    device: torch.device | None = None,
 ) -> GenerationExplanation:
     """Explain each piece of a continuation of `text` by all pieces before it.
 
@@ -98,15 +96,13 @@ def explain_generation(
     if length < 1:
         raise InputError("is less than 1", where="--length", fix="Pass 20, say.")
     model, tokenizer = loaded.causal_lm(fix="Leave out --length, which is for models that continue texts.")
-    device = device or torch.device("cpu")
-    model.to(device)
     if continuation is None:
         [written] = generate(model, tokenizer, [text], SamplingConfig(temperature=0, length=length))
         continuation = written.text
     if not continuation:
         raise InputError("the model writes nothing behind this text", where="TEXT", fix="Pass another, or --target.")
     ids, pieces = cut(tokenizer, text + continuation, first=len(tokenizer.prefix))
-    read = torch.tensor([*tokenizer.prefix, *ids], device=device)
+    read = torch.tensor([*tokenizer.prefix, *ids], device=model.head.device)
     if len(read) > model.config.context_length:
         raise InputError(
             f"and what follows have {len(read):,} tokens, the model reads {model.config.context_length:,} at once",
@@ -123,9 +119,9 @@ def explain_generation(
     if not predictions:
         raise InputError("has no piece of its own behind the text", where="--target", fix="Pass --by token.")
     require_applicable(predictions[0], method)
-    with frozen(model), fast_matmul(device):
+    with frozen(model):
         values = [attribute(prediction, method, steps=steps, seed=seed).values for prediction in predictions]
-        logprobs = [float(prediction.scores([prediction.ids])[0]) for prediction in predictions]
+        logprobs = [float(prediction.scores([prediction.whole])[0]) for prediction in predictions]
         places = [index for index in _spread(len(predictions)) if len(values[index]) > 1]
         tests = [Deletion(predictions[index], seed).judge(values[index]) for index in places]
     gains = [test.figures.comprehensiveness - test.random.comprehensiveness for test in tests]

@@ -6,155 +6,45 @@ them the first piece is also the attention sink (Xiao et al. 2023, arXiv:2309.17
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
+from lucidlm.explain.answers import predict_answer
 from lucidlm.explain.pieces import Piece, Unit, cut, joined_by
+from lucidlm.explain.prediction import Prediction, blank_of, mark_of, require_fit, same_as_target
 from lucidlm.inference.end_of_text import ends_of
 from lucidlm.inference.sampler import suppressed_tokens
-from lucidlm.model.config import ModelConfig, Pooling
-from lucidlm.model.heads import LanguageModel, SequenceClassifier
+from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
 from lucidlm.predict.classifier import BaseTextClassifier, TextClassifier
 from lucidlm.predict.multi_label_classifier import MultiLabelClassifier
+from lucidlm.predict.span_reader import SpanReader
 from lucidlm.tokenize.embedding_rows import refuse_beyond
-from lucidlm.tokenize.tokenizer import Tokenizer, TokenizerKind
-
-TOKENS_AT_ONCE = 1024
-"""Tokens that are read at once; more would not be faster on a CPU."""
-
-
-SPACES: dict[TokenizerKind, str] = {"characters": " ", "sentencepiece": "▁", "unigram": "▁"}
-"""How tokenizers spell a space in their vocabulary; BERT's drops them all."""
-
-MARKS = (".", ",", "。", "，")
-"""What stands for the blank when another one is tried."""
-
-
-class Score(Protocol):
-    """A figure (B,) for each row of tokens (B, T) int64, whatever their number T."""
-
-    def __call__(self, tokens: Tensor) -> Tensor: ...
-
-
-@dataclass
-class Prediction:
-    """A prediction about a text.
-
-    Parameters
-    ----------
-    kind, target: what is predicted ("next token", "label"), and its name.
-    rather_than: the name of what it is compared with; None: nothing, its probability is explained by itself.
-    ids: (T,) int64, the text as the model reads it; `pieces` are the parts of the text in them.
-    blank, blank_text: the baseline token that replaces pieces, and how it is shown.
-    other_blank: another one that says about as little, to see what depends on the choice; None: there is none.
-    model: what reads the text, its head included.
-    score: the target's log-probability in nats, less that of what it is compared with.
-    margin: the target's logit less the mean one, or less that of what it is compared with: it does not saturate.
-    pooling: whose states the target is read from: those of the "last" tokens, the "first" one, or the "mean" of all.
-    length: how many tokens the target has; a label counts as one.
-    """
-
-    kind: str
-    target: str
-    rather_than: str | None
-    ids: Tensor
-    pieces: list[Piece]
-    blank: int
-    blank_text: str
-    other_blank: tuple[int, str] | None
-    model: LanguageModel | SequenceClassifier
-    score: Score
-    margin: Score
-    pooling: Pooling
-    length: int = 1
-    differentiable: bool = True
-    """Whether the score depends on the tokens through the Transformer alone."""
-
-    @property
-    def embedding(self) -> nn.Embedding:
-        """What maps tokens to vectors."""
-        return self.model.model.embed_tokens
-
-    @contextmanager
-    def reading(self, vectors: Tensor) -> Iterator[None]:
-        """Let the model read `vectors` (B, T, D) in place of the embeddings of the first T tokens, while entered."""
-        hook = self.embedding.register_forward_hook(
-            lambda module, inputs, output: torch.cat([vectors, output[:, vectors.shape[1] :]], 1)
-        )
-        try:
-            yield
-        finally:
-            hook.remove()
-
-    def probabilities(self, scores: np.ndarray) -> np.ndarray:
-        """Return the probabilities that `scores` stand for, of the same shape.
-
-        Of a continuation: for each token, the geometric mean. Of a comparison: of the target, if it is one of the two.
-        """
-        return np.exp(scores / self.length) if self.rather_than is None else 1 / (1 + np.exp(-scores))
-
-    def by_piece(self, values: Tensor) -> np.ndarray:
-        """Return the sums (pieces,) float64 of what each token (T,) has."""
-        found = values.detach().double().cpu().numpy()
-        return np.array([found[piece.places].sum() for piece in self.pieces])
-
-    @property
-    def blanked(self) -> Tensor:
-        """The tokens (T,) with `blank` in place of all of the text's."""
-        return self.without(range(len(self.pieces)), self.blank)
-
-    def without(self, pieces: Sequence[int], blank: int | None = None) -> Tensor:
-        """Return the tokens without some of the `pieces`: deleted, or replaced by `blank`."""
-        places = [place for piece in pieces for place in self.pieces[piece].places]
-        if blank is not None:
-            return self.ids.index_fill(0, torch.tensor(places, dtype=torch.int64, device=self.ids.device), blank)
-        kept = torch.ones(len(self.ids), dtype=torch.bool, device=self.ids.device)
-        kept[places] = False
-        return self.ids[kept]
-
-    def scores(self, rows: Sequence[Tensor]) -> np.ndarray:
-        """Return the score of each row of tokens (float64); rows of one length are read together, nothing is padded.
-
-        Rows that are the same are read once: random orders of a short text leave few that differ.
-        """
-        keys = [tuple(row.tolist()) for row in rows]
-        different, found = dict(zip(keys, rows, strict=True)), dict[tuple[int, ...], float]()
-        for length in {len(key) for key in different}:
-            alike = [key for key in different if len(key) == length]
-            size = max(1, TOKENS_AT_ONCE // length)
-            for start in range(0, len(alike), size):
-                part = alike[start : start + size]
-                with torch.inference_mode():
-                    scores = self.score(torch.stack([different[key] for key in part])).double().tolist()
-                found.update(zip(part, scores, strict=True))
-        return np.array([found[key] for key in keys])
+from lucidlm.tokenize.tokenizer import Tokenizer
 
 
 def predict(
     loaded: LoadedModel,
     text: str,
     target: str | None = None,
-    device: torch.device | None = None,
     *,
+    context: str | None = None,
     rather_than: str | None = None,
     by: Unit = "token",
 ) -> Prediction:
-    """Return the prediction to explain: of the next token, or of the text's label.
+    """Return the prediction to explain: of the next token, of the text's label, or of the answer to a question.
 
     Parameters
     ----------
-    target: a continuation, as it would follow the text (a new word begins with a space), or a label; None: the
-        likeliest one.
-    rather_than: another one, which it is compared with: why the one rather than the other (Yin & Neubig 2022,
+    target: a continuation, as it would follow the text (a new word begins with a space), a label, or an answer as it
+        stands in `context`, an empty one being that there is none; None: the one that the model gives.
+    context: the passage that a question is about, for models that find answers.
+    rather_than: another one, which the target is compared with: why the one rather than the other (Yin & Neubig 2022,
         arXiv:2202.10419).
     by: what the pieces are.
 
@@ -164,25 +54,45 @@ def predict(
     """
     if not text.strip():
         raise InputError("is empty", where="TEXT", fix="Pass a text to explain.")
+    reads = isinstance(loaded.model, SpanExtractor)
     for name, given in ("--target", target), ("--rather-than", rather_than):
-        if given == "":
+        if given == "" and not reads:
             raise InputError("is empty", where=name, fix="Pass a continuation or a label, or leave it out.")
     if loaded.tokenizer is None:
         raise InputError("the model has no tokenizer.json", where="MODEL", fix="Restore it beside the weights.")
-    loaded.model.to(device or torch.device("cpu"))
-    if isinstance(loaded.model, SequenceClassifier) and not loaded.record["provenance"].get("pairs"):
+    if not explainable(loaded):
+        raise InputError(
+            "holds a model that tags words, fills gaps or reads pairs, which is not explained yet",
+            where="MODEL",
+            fix="Pass a causal language model, a classifier of texts, or a model that finds answers.",
+        )
+    if context is not None and not reads:
+        raise InputError("is for models that find answers in a passage", where="--context", fix="Leave it out.")
+    if isinstance(loaded.model, SpanExtractor):
+        if context is None or not context.strip():
+            raise InputError(
+                "is missing" if context is None else "is empty",
+                where="--context",
+                fix="Pass the passage in which this model is to find the answer to TEXT.",
+            )
+        return predict_answer(SpanReader.of(loaded), text, context, target, rather_than, by)
+    if isinstance(loaded.model, SequenceClassifier):
         several = loaded.model.problem_type == "multi_label_classification"
         found = _label((MultiLabelClassifier if several else TextClassifier).of(loaded), text, target, rather_than)
-    elif isinstance(loaded.model, LanguageModel) and loaded.model.config.causal:
-        found = _next_token(loaded.model, loaded.tokenizer, text, target, rather_than)
     else:
-        raise InputError(
-            "holds a model that finds spans, tags words, fills gaps or reads pairs, which is not explained yet",
-            where="MODEL",
-            fix="Pass a causal language model or a classifier of texts.",
-        )
-    found.pieces = joined_by(by, text, found.pieces)
-    return found
+        model, tokenizer = loaded.causal_lm()
+        found = _next_token(model, tokenizer, text, target, rather_than)
+    return replace(found, pieces=joined_by(by, text, found.pieces))
+
+
+def explainable(loaded: LoadedModel) -> bool:
+    """Return whether a model is of a kind that is explained: it continues texts, gives them labels, or finds answers."""
+    model: Model = loaded.model
+    if isinstance(model, LanguageModel):
+        return model.config.causal
+    if isinstance(model, SequenceClassifier):
+        return not loaded.record["provenance"].get("pairs")
+    return isinstance(model, SpanExtractor)
 
 
 def _next_token(
@@ -191,7 +101,7 @@ def _next_token(
     ids, pieces = cut(tokenizer, text, first=len(tokenizer.prefix))
     read, size, device = [*tokenizer.prefix, *ids], model.config.vocab_size, model.head.device
     refuse_beyond(read, size, tokenizer, "TEXT")
-    _fits(len(read), model.config.context_length)
+    require_fit(len(read), model.config.context_length)
     head = torch.tensor(read, device=device)
     if target is None:
         with torch.inference_mode():
@@ -202,9 +112,9 @@ def _next_token(
         sought = _sought(tokenizer, text, ids, target, size, "--target")
     other = None if rather_than is None else _sought(tokenizer, text, ids, rather_than, size, "--rather-than")
     if other == sought:
-        raise _same(tokenizer.decode(sought, skip_special=False))
+        raise same_as_target(tokenizer.decode(sought, skip_special=False))
     for continuation in sought, other or []:
-        _fits(len(read) + max(0, len(continuation) - 1), model.config.context_length)
+        require_fit(len(read) + max(0, len(continuation) - 1), model.config.context_length)
     return continued(model, tokenizer, head, pieces, sought, other)
 
 
@@ -228,13 +138,13 @@ def continued(
         places = torch.tensor(continuation, device=values.device).expand(len(values), -1)[..., None]
         return values.gather(-1, places).sum((1, 2))
 
-    def score(tokens: Tensor) -> Tensor:
+    def score(tokens: Tensor, places: Tensor | None = None) -> Tensor:
         logprobs = logits_of(sought, tokens).log_softmax(-1)
         if other is None:
             return of(sought, logprobs)
         return of(sought, logprobs) - of(other, logprobs if alike else logits_of(other, tokens).log_softmax(-1))
 
-    def margin(tokens: Tensor) -> Tensor:
+    def margin(tokens: Tensor, places: Tensor | None = None) -> Tensor:
         logits = logits_of(sought, tokens)
         if other is None:
             return of(sought, logits) - logits.mean(-1).sum(1)
@@ -247,12 +157,12 @@ def continued(
         names[1],
         head,
         pieces,
-        *_blank(tokenizer, model.config),
-        _mark(tokenizer, model.config),
+        *blank_of(tokenizer, model.config),
+        mark_of(tokenizer, model.config),
         model,
         score,
         margin,
-        "last",
+        slice(len(head) - 1, None),
         len(sought),
     )
 
@@ -263,12 +173,6 @@ def _sought(tokenizer: Tokenizer, text: str, ids: list[int], target: str, size: 
         raise InputError(f"{target!r} is nothing that this model can write", where=where, fix="Pass another.")
     refuse_beyond(found, size, tokenizer, where)
     return found
-
-
-def _same(name: str) -> InputError:
-    return InputError(
-        f"{name!r} is the target itself", where="--rather-than", fix="Pass another one, which it is compared with."
-    )
 
 
 def _behind(tokenizer: Tokenizer, text: str, ids: list[int], target: str) -> list[int]:
@@ -286,7 +190,7 @@ def _label(classifier: BaseTextClassifier[Any], text: str, target: str | None, r
             )
     ids, pieces = cut(tokenizer, text, first=len(tokenizer.prefix))
     refuse_beyond(tokenizer.whole(ids), model.config.vocab_size, tokenizer, "TEXT")
-    _fits(len(ids), classifier.max_tokens)
+    require_fit(len(ids), classifier.max_tokens)
     read = torch.tensor(tokenizer.whole(ids)).to(model.model.embed_tokens.weight.device)
     several = classifier.problem_type == "multi_label_classification"
 
@@ -306,15 +210,15 @@ def _label(classifier: BaseTextClassifier[Any], text: str, target: str | None, r
         with torch.inference_mode():
             target = model.labels[int(logprobs(read[None])[0].argmax())]
     if rather_than == target:
-        raise _same(target)
+        raise same_as_target(target)
     index = model.labels.index(target)
     other = None if rather_than is None else model.labels.index(rather_than)
 
-    def score(tokens: Tensor) -> Tensor:
+    def score(tokens: Tensor, places: Tensor | None = None) -> Tensor:
         found = logprobs(tokens)
         return found[:, index] if other is None else found[:, index] - found[:, other]
 
-    def margin(tokens: Tensor) -> Tensor:
+    def margin(tokens: Tensor, places: Tensor | None = None) -> Tensor:
         logits = logits_of(tokens)
         if other is not None:
             return logits[:, index] - logits[:, other]
@@ -326,41 +230,11 @@ def _label(classifier: BaseTextClassifier[Any], text: str, target: str | None, r
         rather_than,
         read,
         pieces,
-        *_blank(tokenizer, model.config),
-        _mark(tokenizer, model.config),
+        *blank_of(tokenizer, model.config),
+        mark_of(tokenizer, model.config),
         model,
         score,
         margin,
-        model.pooling,
+        {"first": [0], "last": slice(len(read) - 1, None), "mean": slice(None)}[model.pooling],
         differentiable=model.wide is None,
     )
-
-
-def _fits(length: int, most: int) -> None:
-    if length > most:
-        raise InputError(
-            f"has {length:,} tokens, the model reads {most:,} at once", where="TEXT", fix="Explain a part of it."
-        )
-
-
-def _blank(tokenizer: Tokenizer, model: ModelConfig) -> tuple[int, str]:
-    """Return the token of a space, a common token that says little, and how it is shown.
-
-    Without one (BERT's tokenizer drops spaces) it is the mask of a masked model, which is trained to see it where it is
-    told nothing, else the token of unknown characters. Other control tokens will not do: many models rest attention on
-    them as on the first token, and a path to them crosses places where the output jumps; nor do zeros, since norms undo
-    what scales a vector.
-    """
-    written = "Ġ" if tokenizer.byte_level else SPACES.get(tokenizer.kind)
-    space = None if written is None else tokenizer.core.token_to_id(written)
-    if space is not None and space < model.vocab_size:
-        return space, " "
-    others = (None if model.causal else tokenizer.find("mask_token"), tokenizer.unknown_id, tokenizer.eos_id)
-    found = next((index for index in others if index is not None and index < model.vocab_size), 0)
-    return found, tokenizer.core.id_to_token(found) or ""
-
-
-def _mark(tokenizer: Tokenizer, model: ModelConfig) -> tuple[int, str] | None:
-    """Return the token of a full stop or a comma, and how it is shown."""
-    found = ((tokenizer.core.token_to_id(mark), mark) for mark in MARKS)
-    return next(((index, mark) for index, mark in found if index is not None and index < model.vocab_size), None)

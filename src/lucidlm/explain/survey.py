@@ -9,11 +9,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-import torch
 
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
-from lucidlm.core.matmul import fast_matmul
 from lucidlm.core.progress import track
 from lucidlm.data.examples.config import TunedOn
 from lucidlm.data.examples.records import ClassPrediction, LabelledText
@@ -22,7 +20,8 @@ from lucidlm.explain.checks.faithfulness import Deletion, Faithfulness, Figures
 from lucidlm.explain.checks.likeness import rank_correlation
 from lucidlm.explain.explanation import frozen
 from lucidlm.explain.pieces import Unit
-from lucidlm.explain.predictions import Prediction, predict
+from lucidlm.explain.prediction import Prediction
+from lucidlm.explain.predictions import predict
 from lucidlm.metrics.label_metrics import Reliability, confusion_cells, reliability
 from lucidlm.metrics.statistics import Estimate, estimate, ratio
 from lucidlm.model.heads import SequenceClassifier
@@ -143,7 +142,6 @@ def survey(
     by: Unit = "word",
     steps: int = 50,
     seed: int = 0,
-    device: torch.device | None = None,
 ) -> Survey:
     """Explain a classifier's predictions for `limit` texts of `data`, drawn from `seed`, by each method that applies.
 
@@ -154,10 +152,10 @@ def survey(
     model, task = _classifier(loaded)
     examples = draw(_read(loaded, task, data), limit, seed)
     done: list[_Explained] = []
-    with frozen(model), fast_matmul(device or torch.device("cpu")):
+    with frozen(model):
         for example in track(examples, "explaining", len(examples)):
             try:
-                prediction = predict(loaded, example.text, device=device, by=by)
+                prediction = predict(loaded, example.text, by=by)
             except InputError:
                 continue  # too long to be read at once
             if len(prediction.pieces) > 1:

@@ -23,6 +23,8 @@ class SamplingConfig(Config):
     top_p: the likeliest tokens that together have this probability; 1: all.
     min_p: 0: no token is left out.
     repetition_penalty: more than 1 makes tokens of the prompt and the text less likely; 1: no change.
+    presence_penalty: taken off the logit of every token that was written, not of those of the prompt.
+    frequency_penalty: taken off as often as the token was written.
     stop: strings that end a text; they are not part of it.
     logit_bias: pairs of a token's id and what is added to its logit.
     seed: the same seed and prompt give the same text.
@@ -49,6 +51,12 @@ class SamplingConfig(Config):
     )
     repetition_penalty: float = Field(
         default=1.0, ge=1e-6, le=1e6, description="Above 1: avoid tokens that stand in the text already."
+    )
+    presence_penalty: float = Field(
+        default=0.0, ge=-2, le=2, description="Above 0: avoid tokens that were written already."
+    )
+    frequency_penalty: float = Field(
+        default=0.0, ge=-2, le=2, description="Above 0: avoid them the more, the oftener they were written."
     )
     stop: tuple[str, ...] = Field(default=(), description="End before this string; may be given again.")
     logit_bias: tuple[tuple[int, float], ...] = Field(
@@ -87,6 +95,8 @@ class SamplingSettings(TypedDict, total=False):
     top_p: float
     min_p: float
     repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
     stop: tuple[str, ...] | list[str]
     logit_bias: tuple[tuple[int, float], ...]
     seed: int
@@ -100,11 +110,14 @@ class EngineConfig(Config):
     backend: "torch" runs the model as it is, on any device; "openvino" a copy of it that is compiled for the CPU, with
         the extra of that name. "auto" takes OpenVINO for models on a CPU where it is installed, CUDA graphs of kernels
         of ours on NVIDIA GPUs, else PyTorch.
-    quantize: how that copy holds weights: in fp32 ("none"), int8, or int4 (its embedding in int8). "auto" takes int8 for
-        models of 50 million parameters or more, and fp32 for smaller ones, which are hardly slower for it. On a GPU that
-        multiplies bf16 fast it takes bf16, "none" the weights as they are.
+    quantize: how that copy holds weights: in fp32 ("none"), int8, or int4 (its embedding in int8). "auto" takes int4 for
+        models that were stored in it (`lucidlm quantize --dtype int4`), int8 for those of 50 million parameters or more,
+        and fp32 for smaller ones, which are hardly slower for it. On a GPU that multiplies bf16 fast it takes bf16, "none"
+        the weights as they are.
     quantize_text: a text in a file, by which "auto" decides about int8 instead of by the size: it is taken if it costs less
         than 0.5 % of the bits per byte there. For OpenVINO.
+    draft: a smaller model with the same tokenizer, which drafts a few tokens where up to four texts are written; what the
+        model that writes would not have chosen is dropped, so the texts stay the same.
     """
 
     backend: Literal["auto", "torch", "openvino"] = Field(
@@ -113,8 +126,11 @@ class EngineConfig(Config):
     )
     quantize: Literal["auto", "none", "int8", "int4"] = Field(
         default="auto",
-        description="How weights are held; auto: int8 for large models with OpenVINO, bf16 on CUDA; none: as they are.",
+        description="How weights are held; auto: int4 if stored so, int8 for large models, with OpenVINO; bf16 on CUDA.",
     )
     quantize_text: str | None = Field(
         default=None, description="A text file: auto takes int8 if that costs less than 0.5 % bits per byte there."
+    )
+    draft: str | None = Field(
+        default=None, description="A smaller model of the same tokenizer that drafts: faster, the same text."
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 
 from lucidlm.inference.config import EngineConfig, SamplingConfig
-from lucidlm.inference.engine.backend import Backend
 from lucidlm.inference.engine.engine import MOST_RUNNING, Engine
-from lucidlm.inference.engine.opening import open_backend
+from lucidlm.inference.engine.opening import open_backend, open_draft_model
 from lucidlm.inference.engine.torch_backend import BLOCK, TorchBackend
+from lucidlm.inference.guard import Guard
 from lucidlm.inference.logits_processor import MakeProcessors
 from lucidlm.inference.sampler import Sampler
 from lucidlm.inference.sequence import Generation, SequenceState, start_rows
@@ -18,20 +18,35 @@ from lucidlm.tokenize.tokenizer import Tokenizer
 OnText = Callable[[int, str], None]
 """Called with a prompt's index and each new piece of its text: whole characters, nothing of a stop string."""
 
+Pieces = Generator[str, None, Generation]
+"""Yields a text piece by piece, and returns it whole."""
+
 
 class Writer:
     """A causal language model that continues texts, one call after the other: a beginning that was read for one text is
     not read again for the next."""
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, config: EngineConfig | None = None) -> None:
-        """Make it ready; `config` says what computes.
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        config: EngineConfig | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        """Make it ready; `config` says what computes, `guard` what texts have to pass. It is not asked about prompts.
 
         Raises
         ------
-        InputError: see `open_backend`.
+        InputError: see `open_backend` and `open_draft_model`.
         """
         self.model, self.tokenizer = model, tokenizer
-        self._engine = _engine(model, tokenizer, open_backend(model, config or EngineConfig(), 16, tokenizer))
+        config = config or EngineConfig()
+        self._engine = Engine(
+            open_backend(model, config, 16, tokenizer),
+            Sampler(model.config.vocab_size, tokenizer),
+            draft_model=open_draft_model(model, tokenizer, config),
+            guard=guard,
+        )
 
     def generate(
         self,
@@ -48,10 +63,10 @@ class Writer:
 
     def stream(
         self, prompt: str | list[int], config: SamplingConfig, *, processors: MakeProcessors | None = None
-    ) -> Iterator[str]:
+    ) -> Pieces:
         """Yield the continuation of `prompt` piece by piece; see `stream`."""
-        rows = _rows(self.model, self.tokenizer, [prompt], config, processors=processors)
-        return _pieces(self._engine, self.model, rows)
+        (row,) = _rows(self.model, self.tokenizer, [prompt], config, processors=processors)
+        return _pieces(self._engine, self.model, row)
 
 
 def generate(
@@ -63,6 +78,7 @@ def generate(
     *,
     ends: Collection[int] = (),
     processors: MakeProcessors | None = None,
+    guard: Guard | None = None,
 ) -> list[Generation]:
     """Continue each of `prompts`, texts or token ids, together; an empty one begins a new document. PyTorch computes.
 
@@ -72,6 +88,7 @@ def generate(
     ----------
     ends: tokens that end a text besides those of the tokenizer and the model.
     processors: makes what changes the logits of each text, such as what holds it to a form (`lucidlm.control`).
+    guard: what each text has to pass; one that does not ends where it last has. It is not asked about prompts.
 
     Raises
     ------
@@ -79,7 +96,7 @@ def generate(
         not causal; a text cannot be what it is held to.
     """
     rows = _rows(model, tokenizer, prompts, config, ends, processors)
-    return _generations(_engine_for(model, tokenizer, rows), model, rows, on_text)
+    return _generations(_engine_for(model, tokenizer, rows, guard), model, rows, on_text)
 
 
 def stream(
@@ -89,10 +106,11 @@ def stream(
     config: SamplingConfig,
     *,
     processors: MakeProcessors | None = None,
-) -> Iterator[str]:
+    guard: Guard | None = None,
+) -> Pieces:
     """Yield the continuation of `prompt` piece by piece; joined, the pieces are the text that `generate` returns."""
-    rows = _rows(model, tokenizer, [prompt], config, processors=processors)
-    return _pieces(_engine_for(model, tokenizer, rows), model, rows)
+    (row,) = _rows(model, tokenizer, [prompt], config, processors=processors)
+    return _pieces(_engine_for(model, tokenizer, [row], guard), model, row)
 
 
 def _rows(
@@ -106,14 +124,13 @@ def _rows(
     return start_rows(model.config, tokenizer, prompts, config, [*model.generation.ends, *ends], processors)
 
 
-def _engine(model: LanguageModel, tokenizer: Tokenizer, backend: Backend) -> Engine:
-    return Engine(backend, Sampler(model.config.vocab_size, tokenizer))
-
-
-def _engine_for(model: LanguageModel, tokenizer: Tokenizer, rows: Sequence[SequenceState]) -> Engine:
+def _engine_for(
+    model: LanguageModel, tokenizer: Tokenizer, rows: Sequence[SequenceState], guard: Guard | None
+) -> Engine:
     """Return an engine with as much room as these sequences can need at a time."""
     needed = sorted(-(-(len(row.prompt) + row.limit) // BLOCK) for row in rows)
-    return _engine(model, tokenizer, TorchBackend(model, sum(needed[-MOST_RUNNING:])))
+    backend = TorchBackend(model, sum(needed[-MOST_RUNNING:]))
+    return Engine(backend, Sampler(model.config.vocab_size, tokenizer), guard=guard)
 
 
 def _generations(
@@ -125,8 +142,10 @@ def _generations(
     return [row.generation() for row in rows]
 
 
-def _pieces(engine: Engine, model: LanguageModel, rows: Sequence[SequenceState]) -> Iterator[str]:
-    return (piece for _, piece in _write(engine, model, rows))
+def _pieces(engine: Engine, model: LanguageModel, row: SequenceState) -> Pieces:
+    for _, piece in _write(engine, model, [row]):
+        yield piece
+    return row.generation()
 
 
 def _write(engine: Engine, model: LanguageModel, rows: Sequence[SequenceState]) -> Iterator[tuple[SequenceState, str]]:

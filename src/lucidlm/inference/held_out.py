@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lucidlm.data.corpus.loader import TokenCorpus, sequential_windows
+from lucidlm.distributed.ranks import ALONE, Ranks
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.loss import IGNORE_INDEX
 
@@ -24,12 +25,14 @@ def validate(
     limit: int,
     device: torch.device,
     hide: Hide | None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Read the first `limit` tokens of `corpora`, in consecutive windows of `context`, and return the loss.
 
     For causal models every token is predicted once from what its window holds before it, and the figures are
     `validation_loss` (nats a token), `perplexity`, and `bits_per_byte`, which can be compared across tokenizers. For
     masked ones `hide` chooses the targets, the same at every call; a loss over masked tokens has no bits per byte.
+    Of several ranks each reads its share of the batches.
     """
     nats, counted = 0.0, 0  # summed in float64 on the host: a corpus has more tokens than fp32 can count
     for corpus in corpora:
@@ -39,12 +42,15 @@ def validate(
                 tokens, targets = windows[:, :-1], windows[:, 1:].masked_fill(~counts, IGNORE_INDEX)
             else:
                 tokens, targets = hide(windows, f"validation-{number}")
-            hidden = model.model(tokens.to(device))
-            total, _ = model.cross_entropy(hidden, targets.to(device))
-            nats, read = nats + total.item(), read + tokens.numel()
-            counted += int((targets != IGNORE_INDEX).sum())
+            if number % ranks.count == ranks.rank:
+                hidden = model.model(tokens.to(device))
+                total, _ = model.cross_entropy(hidden, targets.to(device))
+                nats += total.item()
+                counted += int((targets != IGNORE_INDEX).sum())
+            read += tokens.numel()
             if read >= limit / len(corpora):
                 break
+    nats, counted = (sum(column) for column in zip(*ranks.gather(nats, counted), strict=True))
     loss = nats / max(counted, 1)
     # Finite whatever the loss: what is measured goes into JSON, which has no infinity.
     found = {"validation_loss": loss, "perplexity": perplexity(min(loss, 699.0), 1)}

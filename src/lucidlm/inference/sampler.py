@@ -1,7 +1,8 @@
 """How the next token is chosen from the model's logits.
 
 Each filter is a pure function on logits (B, V) that takes what it rules out to minus infinity; `choose` applies those
-that are asked for, in the order that transformers has: repetition penalty, temperature, top-k, top-p, min-p.
+that are asked for, in the order that transformers has: repetition penalty, temperature, top-k, top-p, min-p. Biases and
+the penalties that OpenAI's protocol has come before.
 """
 
 from __future__ import annotations
@@ -113,6 +114,9 @@ class Sampler:
         if config.logit_bias:
             for token, bias in config.logit_bias:
                 logits[:, token] += bias
+        if config.presence_penalty or config.frequency_penalty:
+            for place, row in enumerate(rows):
+                penalize_written(logits[place], row.tokens, config.presence_penalty, config.frequency_penalty)
         noise = None
         if not config.greedy:
             drawn = torch.tensor([row.noise[len(row.tokens)] for row in rows], dtype=torch.float64)
@@ -203,6 +207,13 @@ def repetition_penalty(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     """Make the `seen` (B, V) of logits (B, V) less likely: divide the positive ones by `penalty`, multiply the negative
     ones (Keskar et al. 2019, arXiv:1909.05858)."""
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def penalize_written(logits: Tensor, written: Sequence[int], presence: float, frequency: float) -> None:
+    """Take from logits (V,), in place, `presence` once for each token that was `written`, `frequency` each time it was
+    (OpenAI's API reference)."""
+    tokens, counts = torch.tensor(written, dtype=torch.long, device=logits.device).unique(return_counts=True)
+    logits[tokens] -= presence + frequency * counts
 
 
 def draw(logits: Tensor, noise: Tensor) -> Tensor:

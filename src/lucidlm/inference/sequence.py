@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -15,15 +16,17 @@ from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.seeds import torch_generator
 from lucidlm.inference.config import SamplingConfig
 from lucidlm.inference.end_of_text import ends_of
+from lucidlm.inference.guard import stretch_end
 from lucidlm.inference.logits_processor import LogitsProcessor, MakeProcessors
 from lucidlm.model.config import ModelConfig
 from lucidlm.tokenize.embedding_rows import refuse_beyond
 from lucidlm.tokenize.streaming import UNFINISHED
 from lucidlm.tokenize.tokenizer import Tokenizer
 
-Reason = Literal["eos", "stop", "complete", "length", "context", "cancelled", "failed"]
+Reason = Literal["eos", "stop", "complete", "length", "context", "guarded", "cancelled", "failed"]
 """Why a text ended: the model said so, a stop string came, what it is held to left nothing to add, the length asked for or
-the model's context was full, nobody wanted more of it, or what it is held to could not be met."""
+the model's context was full, what came next did not pass a guard, nobody wanted more of it, or what it is held to could not
+be met, or judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,8 @@ class Generation:
     Parameters
     ----------
     text: what follows the prompt, up to a stop string; a character that the end cuts in half is left out.
-    tokens: every id that was chosen, those of a stop string and the end-of-text token included.
+    tokens: every id that was chosen, those of a stop string and the end-of-text token included, but not those of text that
+        did not pass a guard.
     likelihoods: of each token, if they were asked for.
     """
 
@@ -59,6 +63,9 @@ class Generation:
 
 class SequenceState:
     """One prompt on its way to a text.
+
+    Its text is released as soon as it is certain. If it is `guarded`, which whoever writes it says before it begins, that
+    takes a judgement: where one is `due`, either `release` or `refuse` follows.
 
     Parameters
     ----------
@@ -91,6 +98,9 @@ class SequenceState:
         self._stop = config.stop
         self._decoder = tokenizer.stream_decoder(prompt)
         self._text, self._certain, self._taken = "", 0, 0
+        self.guarded = False
+        self._released = self._released_tokens = self._judged_tokens = 0
+        self._reached: list[int] = []  # how long the text was with each token, if it is guarded
         # Stop strings are looked for where control tokens are spelt out, which they are not in the text.
         self._control = _spelt(tokenizer, ends) if config.stop else {}
         self._watched = ""
@@ -109,8 +119,14 @@ class SequenceState:
 
     @property
     def text(self) -> str:
-        """What follows the prompt by now; the end of it may turn out to be a stop string's."""
-        return self._text
+        """What follows the prompt by now, as far as it has passed if it is guarded; else the end of it may turn out to be a
+        stop string's."""
+        return self._text[: self._released] if self.guarded else self._text
+
+    @property
+    def released_tokens(self) -> int:
+        """How many of its tokens may be told: those of text that a guard may refuse may not."""
+        return self._released_tokens if self.guarded else len(self.tokens)
 
     def process(self, logits: Tensor) -> None:
         """Let its processors change the logits (V,) of the next token; where one cannot, the text ends, with a `failure`."""
@@ -122,7 +138,7 @@ class SequenceState:
                     "no token may follow: what is asked of the text contradicts itself", fix="Ask for less."
                 )
         except LucidError as error:
-            self.reason, self.failure = "failed", error
+            self.fail(error)
             logits.zero_()  # one is chosen for nothing, but NaN would not do
 
     def settle(self, token: int) -> int:
@@ -145,6 +161,10 @@ class SequenceState:
         self.reason = ended if stopped is None else "stop"
         watching = self._stop and self.reason is None
         self._certain = self._in_text(len(self._watched) - self._may_be_stop()) if watching else len(self._text)
+        if self.guarded:
+            self._reached.append(len(self._text))
+        else:
+            self._released = self._certain
 
     def _ended_by(self, token: int) -> Reason | None:
         """Return why the text ends with its last token, which is `token`; None if it goes on."""
@@ -157,13 +177,42 @@ class SequenceState:
         return self._at_limit if len(self.tokens) == self.limit else None
 
     def take(self) -> str:
-        """Return the text that has become certain since this was last called, which may be none."""
-        piece, self._taken = self._text[self._taken : self._certain], self._certain
+        """Return the text that has been released since this was last called, which may be none."""
+        piece, self._taken = self._text[self._taken : self._released], self._released
         return piece
+
+    def due(self) -> tuple[str, int] | None:
+        """Return the text that is to be judged now, and how much of it has passed before; None: none is yet."""
+        if self.reason == "failed":
+            return None
+        if self.reason is not None:
+            return self._text, self._released
+        open_text = self._text[self._released : self._certain]
+        end = stretch_end(open_text, len(self.tokens) - self._judged_tokens)
+        return None if end is None else (self._text[: self._released + end], self._released)
+
+    def release(self, length: int) -> None:
+        """Let so many characters of the text out, which have passed."""
+        self._released, self._judged_tokens = length, len(self.tokens)
+        if self.reason is not None:
+            self._released_tokens = len(self.tokens)
+        elif length:
+            # Behind the token that reaches this far there may be parts of a character that has not been judged.
+            place = bisect_left(self._reached, length)
+            self._released_tokens = place + (self._reached[place] == length)
+
+    def refuse(self) -> None:
+        """End the text where it has been released."""
+        self._text, self.reason = self._text[: self._released], "guarded"
+
+    def fail(self, error: LucidError) -> None:
+        """End it: it cannot go on, or cannot be judged."""
+        self.reason, self.failure = "failed", error
 
     def generation(self) -> Generation:
         assert self.reason is not None
-        return Generation(self._text, self.tokens, self.reason, self.likelihoods)
+        count = self.released_tokens
+        return Generation(self.text, self.tokens[:count], self.reason, self.likelihoods[:count])
 
     def _stopped_at(self, said: str, token: int) -> int | None:
         """Watch what was said, and the token if it is a control token; return where a stop string ends the text."""

@@ -28,7 +28,7 @@ from lucidlm.data.examples.records import Question, Span
 from lucidlm.data.scripts import sentences
 from lucidlm.model.heads import SpanExtractor
 from lucidlm.predict.batching import bucket_by_length, pad, tokens_per_batch
-from lucidlm.predict.terms import sentence_overlap, shared_terms, terms
+from lucidlm.predict.terms import overlap_at, shared_terms, terms
 from lucidlm.predict.text_model import TextModel
 from lucidlm.tokenize.embedding_rows import padding, refuse_beyond
 from lucidlm.tokenize.tokenizer import Tokenizer
@@ -210,6 +210,11 @@ class SpanReader(TextModel[SpanExtractor]):
         return self.max_length - self.around
 
     @property
+    def before(self) -> int:
+        """How many tokens stand before the question."""
+        return len(self._begin)
+
+    @property
     def around(self) -> int:
         """How many tokens stand before, between and after question and context."""
         return len(self._begin) + 2 * len(self._between)
@@ -235,11 +240,7 @@ class SpanReader(TextModel[SpanExtractor]):
             refuse_beyond(read, self.model.config.vocab_size, self.tokenizer, question.where)
             wanted = terms(question.question)
             marked = self._marked(context, offsets, shared_terms(wanted, told, len(question.context)))
-            shares = np.append(
-                sentence_overlap(wanted, told, bounds), 0.0
-            )  # the last is of what precedes all sentences
-            starts = [start for start, _ in bounds]
-            overlap = shares[np.searchsorted(starts, marked[1][:, 0], side="right") - 1]
+            overlap = overlap_at(marked[1][:, 0], wanted, told, bounds)
             cut = max(0, len(ids) - most)
             encoded.append(EncodedQuestion(np.array(ids[:most], dtype=np.int32), *marked, overlap, cut))
         return encoded
@@ -292,7 +293,7 @@ class SpanReader(TextModel[SpanExtractor]):
                 "cut there"
             )
         answers = []
-        for example, question, (score, first, last) in zip(examples, encoded, self._best(encoded, label), strict=True):
+        for example, question, (score, first, last) in zip(examples, encoded, self.best(encoded, label), strict=True):
             if self.threshold is not None and score <= self.threshold:
                 answers.append(Span("", 0, score))
             else:
@@ -305,8 +306,9 @@ class SpanReader(TextModel[SpanExtractor]):
         windowed = sum(len(found.context) > self.width(found) for found in encoded)
         return {"questions cut": sum(found.cut > 0 for found in encoded), "contexts read in windows": windowed}
 
-    def _best(self, encoded: Sequence[EncodedQuestion], label: str | None) -> list[tuple[float, int, int]]:
-        """Return each question's best span: its score, and its first and last token in the context."""
+    def best(self, encoded: Sequence[EncodedQuestion], label: str | None = None) -> list[tuple[float, int, int]]:
+        """Return each question's best span, whether or not there is an answer: its score, and its first and last token in
+        the context."""
         owners, windows = [], []
         for owner, question in enumerate(encoded):
             for window in self.windows(question):

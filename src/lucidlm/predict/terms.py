@@ -55,6 +55,14 @@ def sentence_overlap(question: list[Term], context: list[Term], sentences: Seque
     return shares / (math.fsum(weights.values()) or 1.0)
 
 
+def overlap_at(
+    starts: np.ndarray, question: list[Term], context: list[Term], sentences: Sequence[tuple[int, int]]
+) -> np.ndarray:
+    """Return the overlap (n,) of the sentences that the characters `starts` (n,) lie in; 0 before all sentences."""
+    shares = np.append(sentence_overlap(question, context, sentences), 0.0)
+    return shares[np.searchsorted([start for start, _ in sentences], starts, side="right") - 1]
+
+
 def _terms(text: str) -> Iterator[Term]:
     before: tuple[int, int] | None = None
     for start, end in word_spans(text):

@@ -72,12 +72,13 @@ def explanation_page(found: Explained, language: Language) -> Page:
         lead = t("{texts} texts of {data}, explained by each method that applies.", texts=found.texts, data=found.data)
         blocks = list(_survey(found, language))
     elif isinstance(found, Explanation):
+        target = found.target or t("no answer")
         title = (
-            t("Why {target}", target=found.target)
+            t("Why {target}", target=target)
             if found.rather_than is None
-            else t("Why {target} rather than {other}", target=found.target, other=found.rather_than)
+            else t("Why {target} rather than {other}", target=target, other=found.rather_than or t("no answer"))
         )
-        blocks = [_coloured(t("Text"), found, language), _checks(found.verdict(), language)]
+        blocks = [*_coloured(found, language), _checks(found.verdict(), language)]
     else:
         title = t("Each piece of a continuation")
         columns = found.pieces[:-1]
@@ -91,8 +92,17 @@ def explanation_page(found: Explained, language: Language) -> Page:
     return Page(title, lead, blocks, footer)
 
 
-def _coloured(title: str, found: Explanation, language: Language) -> ColouredText:
-    return ColouredText(title, found.pieces, _caption(found.unit, found.method, language))
+def _coloured(found: Explanation, language: Language) -> list[ColouredText]:
+    t, caption = language.text, _caption(found.unit, found.method, language)
+    if found.passage is None:
+        return [ColouredText(t("Text"), found.pieces, caption)]
+    largest = max(abs(value) for _, value in found.pieces)
+    held = [place - found.passage for place in found.held]
+    caption += " " + t("The answer is underlined.")
+    return [
+        ColouredText(t("Question"), found.pieces[: found.passage], scale=largest),
+        ColouredText(t("Passage"), found.pieces[found.passage :], caption, held, largest),
+    ]
 
 
 def _caption(unit: str, method: str, language: Language) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -166,16 +166,24 @@ class Notes:
 
 @dataclass(frozen=True)
 class ColouredText:
-    """A text in pieces, each with a value: what is above 0 in one colour, what is below in another, by how far it is."""
+    """A text in pieces, each with a value: what is above 0 in one colour, what is below in another, by how far it is.
+
+    Parameters
+    ----------
+    marked: the pieces that are underlined.
+    scale: the value whose colour is the strongest; None: the largest.
+    """
 
     title: str
     pieces: Sequence[tuple[str, float]]
     caption: str = ""
+    marked: Collection[int] = ()
+    scale: float | None = None
 
     @property
     def largest(self) -> float:
         """The value whose colour is the strongest."""
-        return max((abs(value) for _, value in self.pieces), default=0.0) or 1.0
+        return self.scale or max((abs(value) for _, value in self.pieces), default=0.0) or 1.0
 
 
 @dataclass(frozen=True)

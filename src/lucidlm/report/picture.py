@@ -103,20 +103,24 @@ def _text(found: Explanation, font: FreeTypeFont) -> Any:
 
     largest = max(abs(value) for _, value in found.pieces)
     boxes, x, y = [], float(MARGIN), MARGIN
-    for piece, value in found.pieces:
+    for place, (piece, value) in enumerate(found.pieces):
+        if place == found.passage:
+            x, y = float(MARGIN), y + 2 * LINE
         for letter in _runs(piece):
             width = font.getlength(letter)
             if x + width > WIDTH - MARGIN or "\n" in letter:
                 x, y = float(MARGIN), y + LINE
                 letter = letter.lstrip()
                 width = font.getlength(letter)
-            boxes.append((x, y, width, letter, value))
+            boxes.append((x, y, width, letter, value, place in found.held))
             x += width
     picture = Image.new("RGB", (WIDTH, y + LINE + MARGIN), PAPER)
     draw = ImageDraw.Draw(picture)
-    for x, y, width, letter, value in boxes:
+    for x, y, width, letter, value, held in boxes:
         draw.rectangle((x, y, x + width, y + LINE - 8), fill=_shade(value, largest))
         draw.text((x, y + 2), letter, font=font, fill=INK)
+        if held:
+            draw.line((x, y + LINE - 9, x + width, y + LINE - 9), fill=INK, width=3)
     return picture
 
 

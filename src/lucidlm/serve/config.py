@@ -6,6 +6,7 @@ from ipaddress import ip_address
 
 from pydantic import Field
 
+from lucidlm.control.config import Guards, Steering
 from lucidlm.core.config import Config
 
 
@@ -24,6 +25,7 @@ class ServeConfig(Config):
     log_texts: whether prompts and answers are logged too.
     runs: a folder of training runs that the page shows; None: it shows none.
     steer: vectors that language models are steered by, for embeddings too, each `FILE=STRENGTH`.
+    guard: what prompts and texts of all models have to pass, see `GuardRule`.
     """
 
     host: str = Field(default="127.0.0.1", description="Address to listen on; others than this machine's need keys.")
@@ -37,9 +39,8 @@ class ServeConfig(Config):
     log_texts: bool = Field(default=False, description="Log prompts and answers too.")
     runs: str | None = Field(default=None, description="Folder of training runs that the page shows.")
 
-    steer: tuple[str, ...] = Field(
-        default=(), description="FILE=STRENGTH: add a vector of `lucidlm steer`; repeatable."
-    )
+    steer: Steering = ()
+    guard: Guards = ()
 
     @property
     def local(self) -> bool:

@@ -18,6 +18,7 @@ FIELD_OF = {
     "grammar": "guided_grammar",
     "required": "required_phrases",
     "forbidden": "forbidden_phrases",
+    "min_length": "min_tokens",
 }
 
 
@@ -81,6 +82,7 @@ class ConstrainedBody(SamplingBody):
     guided_grammar: Text | None = Field(default=None, description="A grammar in Lark's syntax derives the text.")
     required_phrases: list[Text] | None = Field(default=None, description="The text holds these.")
     forbidden_phrases: list[Text] | None = Field(default=None, description="The text does not hold these.")
+    min_tokens: int | None = Field(default=None, ge=0, description="The text does not end before so many.")
 
     def constraint(self, grammar: str | None = None) -> ConstraintConfig:
         """Return what a text has to be.
@@ -105,6 +107,7 @@ class ConstrainedBody(SamplingBody):
             "grammar": self.guided_grammar if grammar is None else grammar,
             "required": self.required_phrases,
             "forbidden": self.forbidden_phrases,
+            "min_length": self.min_tokens,
         }
         try:
             return ConstraintConfig(**{name: value for name, value in given.items() if value is not None})

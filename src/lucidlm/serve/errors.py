@@ -17,6 +17,9 @@ from lucidlm.core.progress import log
 TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 """What OpenAI calls errors of a status; other mistakes of the caller's are `invalid_request_error`."""
 
+FILTERED = "content_filter"
+"""What OpenAI calls what a guard has stopped."""
+
 LONGEST = 200
 """Characters of a value that a message quotes."""
 
@@ -58,6 +61,11 @@ class ApiError(Exception):
 def queue_full(message: str, seconds: int) -> ApiError:
     """Return the error of a request that may come again after some seconds."""
     return ApiError(message, status=429, code="queue_full", headers={"Retry-After": str(seconds)})
+
+
+def not_passed(param: str | None) -> ApiError:
+    """Return the error of what a guard has not let through; why is not told, or it could be tried until it passes."""
+    return ApiError(f"{param or 'the answer'}: the server's guard does not let it through", param=param, code=FILTERED)
 
 
 def as_api_error(error: BaseException) -> ApiError:

@@ -58,20 +58,13 @@ class SamplingBody(Body):
     top_k: int | None = Field(default=None, ge=-1, description="0 or -1: all tokens.")
     min_p: float | None = Field(default=None, ge=0, le=1)
     repetition_penalty: float | None = Field(default=None, gt=0, le=100)
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     stop: Text | list[Text] | None = Field(default=None, description="Strings that end a text, at most 16.")
     seed: int | None = Field(default=None, description="The same seed gives the same text; left out: a new one.")
     logit_bias: dict[str, float] | None = Field(default=None, description="Numbers added to logits, by token id.")
     stream: bool = Field(default=False, description="Send the text in pieces, as server-sent events.")
     stream_options: StreamOptions | None = None
-
-    @field_validator("presence_penalty", "frequency_penalty")
-    @classmethod
-    def _no_penalty(cls, value: float | None) -> float | None:
-        if value:
-            raise ValueError("is not supported here (only 0 is); repetition_penalty is")
-        return value
 
     @field_validator("stop")
     @classmethod
@@ -101,7 +94,7 @@ class SamplingBody(Body):
         ----------
         length: most tokens; None: as long as the model's context allows, or its defaults say.
         """
-        names = ("temperature", "top_p", "min_p", "repetition_penalty")
+        names = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
         changed: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.top_k is not None:
             changed["top_k"] = max(0, self.top_k)

@@ -16,12 +16,15 @@ from lucidlm.control.opening import steer_by
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log
+from lucidlm.explain.predictions import explainable
 from lucidlm.inference.config import EngineConfig
+from lucidlm.inference.guard import Guard
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor
 from lucidlm.predict.embedder import TextEmbedder
+from lucidlm.predict.guard import open_guard
 from lucidlm.predict.pair_classifier import PairScorer
 from lucidlm.serve.config import ServeConfig
-from lucidlm.serve.errors import ApiError, queue_full
+from lucidlm.serve.errors import ApiError, not_passed, queue_full
 from lucidlm.serve.task_kinds import TaskKind, kind_of
 from lucidlm.serve.writing import ServedWriter
 from lucidlm.tasks import tasks
@@ -63,6 +66,7 @@ class ServedModel:
     template: makes prompts of conversations.
     task: what it was tuned for, by the task's name, and how that is asked.
     predictor: answers that task.
+    guard: what is written, and what that follows, has to pass.
     """
 
     name: str
@@ -74,7 +78,9 @@ class ServedModel:
     embedder: TextEmbedder | None = None
     task: tuple[str, TaskKind] | None = None
     predictor: Predictor[Any, Any] | None = None
+    guard: Guard | None = None
     _turns: _Turns = field(default_factory=_Turns)
+    _explanations: _Turns = field(default_factory=_Turns)
 
     @property
     def abilities(self) -> list[str]:
@@ -86,23 +92,45 @@ class ServedModel:
             "rerank": self.embedder or (self.predictor if isinstance(self.predictor, PairScorer) else None),
         }
         found = [name for name, part in known.items() if part is not None]
-        return [*found, f"tasks/{self.task[0]}"] if self.task is not None else found
+        if self.task is not None:
+            found.append(f"tasks/{self.task[0]}")
+        return [*found, "explain"] if explainable(self.loaded) else found
 
     @property
     def healthy(self) -> bool:
         """Whether it can answer."""
         return self.writer is None or self.writer.healthy
 
-    async def call(self, answer: Callable[[], T]) -> T:
+    async def admit(self, texts: Sequence[str], param: str | None) -> None:
+        """Let texts pass the guard, if there is one.
+
+        Parameters
+        ----------
+        param: the field of the request that they are from; None: they are answers.
+
+        Raises
+        ------
+        ApiError: one does not pass.
+        LucidError: they cannot be judged.
+        """
+        if self.guard is not None and any(await to_thread(self.guard.refusals, [(text, 0) for text in texts])):
+            raise not_passed(param)
+
+    async def call(self, answer: Callable[[], T], *, explains: bool = False) -> T:
         """Return what `answer`, which uses the model, gives; it runs in a thread, after those that came before it.
+
+        Parameters
+        ----------
+        explains: it takes long, and so waits for others of its kind only, and they for it.
 
         Raises
         ------
         ApiError: too many are waiting already.
         """
-        if self._turns.taken >= MOST_CALLS:
-            raise queue_full(f"{self._turns.taken} calls of {self.name} are waiting: come again later", 1)
-        async with self._turns.next():
+        turns = self._explanations if explains else self._turns
+        if turns.taken >= MOST_CALLS:
+            raise queue_full(f"{turns.taken} calls of {self.name} are waiting: come again later", 1)
+        async with turns.next():
             return await to_thread(answer)
 
 
@@ -170,8 +198,9 @@ def open_models(sources: Sequence[str], config: ServeConfig, engine: EngineConfi
 
     Raises
     ------
-    InputError: one is no model, has no tokenizer or can do nothing that is served; two have one name.
+    InputError: one is no model, has no tokenizer or can do nothing that is served; two have one name; the guard is none.
     """
+    guard = open_guard(config.guard, device)
     served: dict[str, ServedModel] = {}
     for given in sources:
         name, source = _named(given)
@@ -179,7 +208,7 @@ def open_models(sources: Sequence[str], config: ServeConfig, engine: EngineConfi
             what = f"two models are called {name}"
             raise InputError(what, where=source, fix="Name them apart: NAME=MODEL.")
         loaded = load_model(source, device=choose_compute(device).device)
-        served[name] = one = serve_model(name, loaded, config, engine)
+        served[name] = one = serve_model(name, loaded, config, engine, guard)
         log(f"{name}: {', '.join(one.abilities)}")
     return Models(served)
 
@@ -191,7 +220,9 @@ def _named(given: str) -> tuple[str, str]:
     return given.rstrip("/").rsplit("/", 1)[-1].removeprefix("pypi:").partition("==")[0], given
 
 
-def serve_model(name: str, loaded: LoadedModel, config: ServeConfig, engine: EngineConfig) -> ServedModel:
+def serve_model(
+    name: str, loaded: LoadedModel, config: ServeConfig, engine: EngineConfig, guard: Guard | None = None
+) -> ServedModel:
     """Make a model ready to be served, by all that it can do.
 
     Raises
@@ -204,12 +235,12 @@ def serve_model(name: str, loaded: LoadedModel, config: ServeConfig, engine: Eng
     if isinstance(loaded.model, LanguageModel):
         if loaded.model.config.causal:
             steer_by(loaded.model, config.steer)
-            writer = ServedWriter(loaded.model, tokenizer, engine, config.max_running, config.max_waiting)
+            writer = ServedWriter(loaded.model, tokenizer, engine, config.max_running, config.max_waiting, guard)
             template = _template(tokenizer)
         embedder = _embedder(loaded)
     kind = None if task is None else kind_of(task, predictor)
     asked = None if task is None or kind is None else (task, kind)
-    return ServedModel(name, loaded, tokenizer, int(time.time()), writer, template, embedder, asked, predictor)
+    return ServedModel(name, loaded, tokenizer, int(time.time()), writer, template, embedder, asked, predictor, guard)
 
 
 def _task(loaded: LoadedModel) -> str | None:

@@ -31,10 +31,12 @@ class TaskKind:
     ----------
     fields: what it is asked, and what each field holds.
     answer: gives a result for each input, with a predictor of this kind.
+    writes: whether results are texts that the model writes.
     """
 
     fields: dict[str, str]
     answer: Callable[[Any, Columns], list[dict[str, Any]]]
+    writes: bool = False
 
     def body(self, task: str) -> type[Body]:
         """Return the body of a request: each field is a text, or a list of as many texts as the others."""
@@ -99,5 +101,5 @@ def kind_of(task: str, predictor: Any) -> TaskKind | None:
     if isinstance(predictor, TokenTagger):
         return TaskKind(TEXT, _entities)
     if task == "generative-question-answering":
-        return TaskKind(QUESTION, _answers)
-    return TaskKind(TEXT, _texts) if task in ("translation", "summarization") else None
+        return TaskKind(QUESTION, _answers, writes=True)
+    return TaskKind(TEXT, _texts, writes=True) if task in ("translation", "summarization") else None

@@ -12,7 +12,8 @@ from lucidlm.control.constraint import ConstraintCompiler
 from lucidlm.inference.config import EngineConfig, SamplingConfig
 from lucidlm.inference.engine.engine import Engine
 from lucidlm.inference.engine.loop import EngineLoop, News
-from lucidlm.inference.engine.opening import open_backend
+from lucidlm.inference.engine.opening import open_backend, open_draft_model
+from lucidlm.inference.guard import Guard
 from lucidlm.inference.sampler import Sampler, sampling_of
 from lucidlm.inference.sequence import SequenceState, start_rows
 from lucidlm.model.heads import LanguageModel
@@ -46,19 +47,32 @@ class ServedWriter:
     Parameters
     ----------
     max_running, max_waiting: texts that are written at a time, and that may wait for it.
+    guard: what the texts have to pass.
 
     Raises
     ------
-    InputError: see `open_backend`.
+    InputError: see `open_backend` and `open_draft_model`.
     """
 
     def __init__(
-        self, model: LanguageModel, tokenizer: Tokenizer, config: EngineConfig, max_running: int, max_waiting: int
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        config: EngineConfig,
+        max_running: int,
+        max_waiting: int,
+        guard: Guard | None = None,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.defaults = SamplingConfig(**sampling_of(model.generation.fields))
         backend = open_backend(model, config, max_running, tokenizer)
-        self.engine = Engine(backend, Sampler(model.config.vocab_size, tokenizer), most_running=max_running)
+        self.engine = Engine(
+            backend,
+            Sampler(model.config.vocab_size, tokenizer),
+            most_running=max_running,
+            draft_model=open_draft_model(model, tokenizer, config),
+            guard=guard,
+        )
         self._constraints = ConstraintCompiler(tokenizer, model.config.vocab_size)
         self._loop = EngineLoop(self.engine)
         self._mailbox = _Mailbox()

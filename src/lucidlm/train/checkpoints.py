@@ -1,7 +1,8 @@
 """Checkpoints: everything a run needs to go on as if nothing had happened, written whole or not at all.
 
 `checkpoints/step-NNNNNN/` holds the weights and the optimiser's state as safetensors and the rest as JSON; a manifest
-with sizes and SHA-256 sums is written last and the directory is renamed into place after it. No pickles.
+with sizes and SHA-256 sums is written last and the directory is renamed into place after it. No pickles. A model in
+shards is written in shards (`lucidlm.train.sharded_checkpoints`), in other files of the same tensors.
 """
 
 from __future__ import annotations
@@ -9,23 +10,31 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lucidlm.checkpoint.record import RECORD
+from lucidlm.core.config import CONFIG
 from lucidlm.core.errors import InputError
 from lucidlm.core.io import (
     atomic_path,
     disk_errors,
     read_json,
     require_free_space,
+    require_vacant,
     verify_manifest,
     write_json,
     write_manifest,
 )
+from lucidlm.distributed.ranks import restarted
+
+if TYPE_CHECKING:
+    from lucidlm.distributed.shard_files import Template
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
@@ -44,28 +53,49 @@ def save_checkpoint(
     ------
     LucidError: the disk is full; the checkpoints already there are untouched.
     """
-    final = root / f"step-{step:06d}"
-    partial = root / f".{final.name}.part"
+    partial, final = places(root, step)
     tensors: dict[str, Tensor] = {}
-    plain = _take_tensors(optimizer, "", tensors)
-    # Twice the size: the older checkpoint leaves only once the new one is complete.
-    require_free_space(root, sum(t.nbytes for t in (*weights.values(), *tensors.values())) + 2**20)
-    shutil.rmtree(partial, ignore_errors=True)
+    plain = take_tensors(optimizer, "", tensors)
+    begin(partial, [*weights.values(), *tensors.values()])
     try:
         with disk_errors(final):
-            partial.mkdir(parents=True)
             for name, content in ((WEIGHTS, weights), (OPTIMIZER, tensors)):
                 with atomic_path(partial / name) as path:
                     save_file({key: value.detach().cpu().contiguous() for key, value in content.items()}, path)
             write_json(partial / STATE, {**state, "step": step, "optimizer": plain})
-            write_manifest(partial, (WEIGHTS, OPTIMIZER, STATE), step=step)
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(partial, final)
+        complete(partial, final, keep)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    for old in list_checkpoints(root)[:-keep]:
-        shutil.rmtree(old)
     return final
+
+
+def places(root: Path, step: int) -> tuple[Path, Path]:
+    """Return where the checkpoint of a step is written, and where it is once it is complete."""
+    final = root / f"step-{step:06d}"
+    return root / f".{final.name}.part", final
+
+
+def begin(partial: Path, tensors: Sequence[Tensor]) -> None:
+    """Make an empty directory for a checkpoint of `tensors`.
+
+    Raises
+    ------
+    LucidError: there is no room for them beside the older checkpoints, which leave only once the new one is complete.
+    """
+    require_free_space(partial.parent, sum(tensor.numel() * tensor.element_size() for tensor in tensors) + 2**20)
+    shutil.rmtree(partial, ignore_errors=True)
+    with disk_errors(partial):
+        partial.mkdir(parents=True)
+
+
+def complete(partial: Path, final: Path, keep: int) -> None:
+    """List the files of a checkpoint in its manifest, put it in its place, and remove all but the newest `keep`."""
+    with disk_errors(final):
+        write_manifest(partial, sorted(path.name for path in partial.iterdir()), step=_step(final))
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+    for old in list_checkpoints(final.parent)[:-keep]:
+        shutil.rmtree(old)
 
 
 def list_checkpoints(root: Path) -> list[Path]:
@@ -80,8 +110,12 @@ def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))  # names sort wrongly past a million steps
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+def load_checkpoint(
+    path: Path, template: Template | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
     """Return weights, optimiser state and loop state of a checkpoint, after checking every byte of it.
+
+    Whether one process wrote it or several ranks in shards, it can be read whole, or, by a `template`, in other shards.
 
     Raises
     ------
@@ -90,8 +124,15 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict
     try:
         verify_manifest(path)
         state = read_json(path / STATE)
-        tensors = load_file(path / OPTIMIZER)
-        return load_file(path / WEIGHTS), _put_tensors(state.pop("optimizer"), tensors), state
+        if template is None and (path / WEIGHTS).exists():
+            tensors = {**load_file(path / WEIGHTS), **load_file(path / OPTIMIZER)}
+        else:
+            # Slow to import.
+            from lucidlm.distributed.shard_files import read_shards
+
+            tensors = read_shards(path, template or (lambda name, shape: None))
+        optimizer = _put_tensors(state.pop("optimizer"), tensors)  # takes its tensors out
+        return tensors, optimizer, state
     except InputError as error:
         older = [other.name for other in list_checkpoints(path.parent) if _step(other) < _step(path)]
         fallback = (
@@ -100,22 +141,40 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict
         raise InputError(error.what, where=error.where, fix=f"{fallback}, or restore the file.") from None
 
 
-def _take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+def require_fit(found: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> None:
+    """Refuse the weights of a checkpoint that are another model's.
+
+    Raises
+    ------
+    InputError: names or shapes differ; one of them is named.
+    """
+    for name in sorted(found.keys() | wanted.keys()):
+        shapes = [tuple(weights[name].shape) if name in weights else None for weights in (found, wanted)]
+        if shapes[0] != shapes[1]:
+            there, here = ("no such weight" if shape is None else f"shape {shape}" for shape in shapes)
+            raise InputError(
+                f"is of another model: of {name} it has {there}, this run's model {here}",
+                where=path,
+                fix=f"Go on with the {CONFIG} that it was made with, or start again with another --out.",
+            )
+
+
+def take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """Move the tensors in nested `value` to `tensors`; return the rest with their names in their place."""
     if isinstance(value, Tensor):
         # Copied where two entries share memory, which safetensors does not store.
         tensors[name] = value.detach().clone()
         return {"tensor": name}
     if isinstance(value, dict):
-        return {"dict": [[key, _take_tensors(item, f"{name}/{key}", tensors)] for key, item in value.items()]}
+        return {"dict": [[key, take_tensors(item, f"{name}/{key}", tensors)] for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
-        return {"list": [_take_tensors(item, f"{name}/{index}", tensors) for index, item in enumerate(value)]}
+        return {"list": [take_tensors(item, f"{name}/{index}", tensors) for index, item in enumerate(value)]}
     return {"value": value}
 
 
 def _put_tensors(value: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
     if "tensor" in value:
-        return tensors[value["tensor"]]
+        return tensors.pop(value["tensor"])
     if "dict" in value:
         return {key: _put_tensors(item, tensors) for key, item in value["dict"]}
     if "list" in value:
@@ -126,6 +185,23 @@ def _put_tensors(value: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
 def snapshot(module: torch.nn.Module) -> dict[str, Tensor]:
     """Return a copy of the weights on the CPU."""
     return {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}
+
+
+def goes_on(directory: Path, asked: bool) -> bool:
+    """Return whether a run is to go on from a checkpoint: it is asked to, or torchrun restarts it and there is one."""
+    return asked or (restarted() and bool(list_checkpoints(directory / "checkpoints")))
+
+
+def start_in(directory: Path) -> None:
+    """Refuse a directory that holds something else; what a run left that torchrun restarts from the beginning goes.
+
+    Raises
+    ------
+    InputError: `directory` holds something else.
+    """
+    if restarted() and not (directory / RECORD).exists():
+        resumable(directory)
+    require_vacant(directory)
 
 
 def resumable(directory: Path) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lucidlm.core.config import Config
-from lucidlm.core.settings import Seed
+from lucidlm.core.settings import Parallel, Seed
 
 Compile = Literal["auto", "on", "off"]
 OptimizerName = Literal["muon", "adamw"]
@@ -87,4 +87,5 @@ class LoopConfig(Config):
         default=None, ge=1, description="Save the state every so many steps, not every 5 minutes."
     )
     keep: int = Field(default=2, ge=1, description="How many checkpoints to keep.")
+    parallel: Parallel = "auto"
     seed: Seed = 0

@@ -6,6 +6,9 @@ SIGINT and SIGTERM, and a halt on a loss that is not finite before it reaches th
 
 Everything random in a step is drawn from the run's seed and the step's number, so a resumed run gives the same bits as
 one that was never interrupted.
+
+On several ranks each reads its part of a batch. What the clock or a signal decides, the first rank decides for all; it
+alone writes what is written once.
 """
 
 from __future__ import annotations
@@ -13,10 +16,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +29,18 @@ from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.core.progress import ProgressBar, log
 from lucidlm.core.seeds import derive
-from lucidlm.train.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint, snapshot
+from lucidlm.distributed.placing import place
+from lucidlm.distributed.ranks import ALONE, Ranks
+from lucidlm.train.checkpoints import list_checkpoints, load_checkpoint, require_fit, save_checkpoint, snapshot
 from lucidlm.train.config import LoopConfig
 from lucidlm.train.metrics_log import MetricsLog
 from lucidlm.train.optim import build_optimizer
 from lucidlm.train.schedule import rate
 from lucidlm.train.signals import StopRequest
 from lucidlm.train.step import Batch, Objective, accumulate_gradients, clip_gradients, read_figures
+
+if TYPE_CHECKING:
+    from lucidlm.train.sharded_checkpoints import ShardedCheckpoints
 
 
 @dataclass
@@ -71,7 +79,7 @@ class Outcome:
 class Loop(Generic[Batch]):
     """Trains `model` on `objective` and leaves `metrics.jsonl` and `checkpoints/` in `directory`.
 
-    `layer_decay` is what `build_optimizer` makes of it.
+    `layer_decay` is what `build_optimizer` makes of it; `ranks` is which of several processes this is.
     """
 
     def __init__(
@@ -83,16 +91,27 @@ class Loop(Generic[Batch]):
         directory: Path,
         *,
         layer_decay: float = 1.0,
+        ranks: Ranks = ALONE,
     ) -> None:
         if config.max_steps is None and config.minutes is None:
             raise InputError("neither max_steps nor minutes is given: the run would never end", fix="Pass one of them.")
         self.config = config = config.changed(optimizer=config.optimizer.completed())
-        self.model, self.objective, self.compute = model, objective, compute
+        self.model, self.objective, self.compute, self.ranks = model, objective, compute, ranks
         self.checkpoints = directory / "checkpoints"
-        self.optimizer = build_optimizer(model, config.optimizer, layer_decay=layer_decay)
+        several = ranks.count > 1
+        self.spread = place(model, objective.loss, config.parallel, ranks, compute.device) if several else None
+        self.trained = model if self.spread is None else self.spread.model
+        self.optimizer = build_optimizer(self.trained, config.optimizer, layer_decay=layer_decay)
         self.state = LoopState()
         self.directory = directory
+        self._shards: ShardedCheckpoints | None = None
+        if self.spread is not None and self.spread.in_shards:
+            from lucidlm.train.sharded_checkpoints import ShardedCheckpoints  # slow to import
+
+            self._shards = ShardedCheckpoints(self.checkpoints, ranks, config.keep)
         self._best: dict[str, Tensor] | None = None
+        # Dropout differs from rank to rank.
+        self._own_stream = () if ranks.first else (ranks.rank,)
 
     def run(self, *, resume: bool = False) -> Outcome:
         """Train to the end, or until asked to stop; the model then holds the best weights where patience is set.
@@ -104,23 +123,39 @@ class Loop(Generic[Batch]):
         """
         if resume:
             self._resume()
-        self._log = MetricsLog(self.directory, self.state.step if resume else None)
+        if self.spread is not None:
+            self.spread.spare = min(next(iter(self.objective.batches(0))), key=self.objective.tokens)
+        self._log = MetricsLog(self.directory, self.state.step if resume else None) if self.ranks.first else None
         evaluation: dict[str, float] = {}
+        stopped_by: int | None = None
         task = ProgressBar("training", self.config.max_steps, "steps", done=self.state.step)
-        with closing(self._log), StopRequest() as stop, fast_matmul(self.compute.device), task:
-            self._began = self._saved = time.monotonic()
-            self._began -= self.state.wall
+        with (
+            closing(self._log) if self._log else nullcontext(),
+            StopRequest() as stop,
+            fast_matmul(self.compute.device),
+            task,
+        ):
+            self._began, self._saved = time.monotonic() - self.state.wall, self.state.wall
             for batches in self.objective.batches(self.state.step):
                 if self._progress() >= 1 or self._stale():
                     break
                 self._step(batches, task)
                 if self._evaluation_due():
                     evaluation = self._evaluate()
-                if stop.signal is not None:
+                if signal := int(max(row[0] for row in self.ranks.gather(stop.signal or 0))):
                     self._save()
-                    return Outcome(self.state, evaluation, stop.signal)
+                    stopped_by = signal
+                    break
                 if self._checkpoint_due():
                     self._save()
+                if self._shards is not None:
+                    self._shards.finish(wait=False)
+            if self._shards is not None:
+                self._shards.finish()
+        if stopped_by is not None:
+            return Outcome(self.state, evaluation, stopped_by)
+        if self.spread is not None:
+            self.spread.keep_whole()
         if self._best is not None:
             self.model.load_state_dict(self._best)
         return Outcome(self.state, evaluation, None)
@@ -129,12 +164,12 @@ class Loop(Generic[Batch]):
         start = time.monotonic()
         config, state = self.config, self.state
         assert config.optimizer.learning_rate is not None
-        torch.manual_seed(derive(config.seed, "step", state.step))  # dropout
-        self.model.train()
-        losses = accumulate_gradients(self.model, self.objective, batches, self.compute)
+        torch.manual_seed(derive(config.seed, "step", state.step, *self._own_stream))  # dropout
+        self.trained.train()
+        losses = accumulate_gradients(self.model, self.objective, batches, self.compute, self.spread)
         # The step's one wait for the device stands before the update, so that a loss that is not finite never reaches
         # the weights. What it costs is the time in which the update is queued.
-        loss, norm = read_figures(losses, clip_gradients(self.model, config.clip))
+        loss, norm = read_figures(losses, clip_gradients(self.trained, config.clip), self.ranks)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._halt(loss, norm)
         # Halfway through the step, so that neither the first rate nor the last one is zero.
@@ -144,11 +179,13 @@ class Loop(Generic[Batch]):
         self.optimizer.step()
         self.optimizer.zero_grad()
         now = time.monotonic()
-        seconds, tokens = now - start, sum(self.objective.tokens(batch) for batch in batches)
+        read = sum(self.objective.tokens(batch) for batch in batches)
+        told = self.ranks.gather(now - start, now - self._began, read)
+        (seconds, wall, _), tokens = told[0], int(sum(row[2] for row in told))
         state.start_up = state.start_up or seconds
         state.step, state.tokens = state.step + 1, state.tokens + tokens
-        state.training, state.wall = state.training + seconds, now - self._began
-        self._log.write(
+        state.training, state.wall = state.training + seconds, wall
+        self._write(
             step=state.step,
             tokens=state.tokens,
             seconds=round(state.training, 3),
@@ -185,10 +222,16 @@ class Loop(Generic[Batch]):
         return progress >= 1 or progress * self.config.evaluations >= self.state.evaluated + 1
 
     def _evaluate(self) -> dict[str, float]:
+        with nullcontext() if self.spread is None else self.spread.whole():
+            return self._judge()
+
+    def _judge(self) -> dict[str, float]:
+        """Evaluate the model, which has all its weights, and keep these if they are the best."""
         state, objective = self.state, self.objective
         self.model.eval()
         with torch.inference_mode():
             found = objective.evaluate(self.model)
+        found, objective.noise = self.ranks.agreed((found, objective.noise))
         state.evaluated = int(self._progress() * self.config.evaluations)
         if not found:
             return found
@@ -205,8 +248,8 @@ class Loop(Generic[Batch]):
             state.best_step = state.step
             if self.config.patience is not None:
                 self._best = snapshot(self.model)
-        state.wall = time.monotonic() - self._began
-        self._log.write(step=state.step, tokens=state.tokens, seconds=round(state.training, 3), **found)
+        state.wall = self._wall()
+        self._write(step=state.step, tokens=state.tokens, seconds=round(state.training, 3), **found)
         log(
             f"step {state.step:,}: "
             + ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items())
@@ -218,23 +261,28 @@ class Loop(Generic[Batch]):
             return False
         if self.config.checkpoint_steps is not None:
             return self.state.step % self.config.checkpoint_steps == 0
-        return time.monotonic() - self._saved >= 60 * self.config.checkpoint_minutes
+        return self.state.wall - self._saved >= 60 * self.config.checkpoint_minutes
+
+    def _wall(self) -> float:
+        """Return the seconds since the run began, those of the first rank."""
+        return self.ranks.agreed(time.monotonic() - self._began)
+
+    def _write(self, **values: Any) -> None:
+        """Write a line of `metrics.jsonl`."""
+        if self._log is not None:
+            self._log.write(**values)
 
     def _save(self) -> None:
-        weights = dict(self.model.state_dict())
+        self.state.wall = self._wall()
+        weights = dict(self.trained.state_dict())
         if self._best is not None:
             weights |= {f"best.{name}": value for name, value in self._best.items()}
-        self.state.wall = time.monotonic() - self._began
-        path = save_checkpoint(
-            self.checkpoints,
-            self.state.step,
-            weights,
-            self.optimizer.state_dict(),
-            asdict(self.state),
-            self.config.keep,
-        )
-        self._saved = time.monotonic()
-        log(f"checkpoint {path}")
+        step, optimizer, state = self.state.step, self.optimizer.state_dict(), asdict(self.state)
+        if self._shards is not None:
+            self._shards.save(step, weights, optimizer, state)
+        elif self.ranks.first:
+            log(f"checkpoint {save_checkpoint(self.checkpoints, step, weights, optimizer, state, self.config.keep)}")
+        self._saved = self._wall()
 
     def _resume(self) -> None:
         found = list_checkpoints(self.checkpoints)
@@ -244,10 +292,12 @@ class Loop(Generic[Batch]):
                 where=self.checkpoints,
                 fix="Leave out --resume and name a new --out.",
             )
-        weights, optimizer, state = load_checkpoint(found[-1])
+        template = None if self._shards is None else self._shards.template(self.trained, self.optimizer)
+        weights, optimizer, state = load_checkpoint(found[-1], template)
         best = {name.removeprefix("best."): weights.pop(name) for name in list(weights) if name.startswith("best.")}
         self._best = best or None
-        self.model.load_state_dict(weights)
+        require_fit(weights, self.trained.state_dict(), found[-1])
+        self.trained.load_state_dict(weights)
         self.optimizer.load_state_dict(optimizer)
         self.state = LoopState(**state)
         log(f"resuming at step {self.state.step:,} from {found[-1]}")

@@ -12,7 +12,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from lucidlm.core.devices import has_bf16_units
 from lucidlm.model.lora import is_adapter
 from lucidlm.train.config import OptimizerConfig
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 POLAR_EXPRESS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
@@ -68,7 +71,8 @@ class Muon(torch.optim.Optimizer):
 
     Parameters
     ----------
-    parameters: matrices, all on one device, or groups of them with options of their own, as PyTorch's optimisers take.
+    parameters: matrices, all on one device, whole or all sharded by rows (FSDP2), or groups of them with options of their
+        own, as PyTorch's optimisers take.
     """
 
     def __init__(
@@ -98,26 +102,55 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for shape, parameters in by_shape.items():
-                size = max(1, BATCH_ELEMENTS // shape.numel())
+                ranks = parameters[0].device_mesh.size() if _is_sharded(parameters[0]) else 1
+                size = max(1, BATCH_ELEMENTS // shape.numel()) * ranks
                 for start in range(0, len(parameters), size):
                     self._move(parameters[start : start + size], group)
         return loss
 
     def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """Move `parameters`, all of one shape."""
-        ahead = torch.stack([self._look_ahead(parameter, group["momentum"]) for parameter in parameters])  # (N, r, c)
-        updates = orthogonalise(ahead.to(product_dtype(ahead.device)), group["steps"])
-        step = -group["lr"] * 0.2 * math.sqrt(max(ahead.shape[1:]))
+        dtype = product_dtype(parameters[0].device)
+        ahead = [self._look_ahead(parameter, group["momentum"]).to(dtype) for parameter in parameters]
+        updates = _orthogonal(ahead, parameters, group["steps"])
+        step = -group["lr"] * 0.2 * math.sqrt(max(parameters[0].shape))
         for parameter, update in zip(parameters, updates, strict=True):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.to(parameter.dtype), alpha=step)
+            own = _own(parameter)
+            own.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.to(own.dtype), alpha=step)
 
     def _look_ahead(self, parameter: Tensor, momentum: float) -> Tensor:
-        """Update the running mean of the gradients; return where it will be if the next gradient is like this one."""
+        """Update the running mean of the gradients; return where it will be if the next gradient is like this one.
+
+        Of a sharded parameter it is this rank's part.
+        """
         assert parameter.grad is not None
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        return parameter.grad.lerp(state["momentum"].lerp_(parameter.grad, 1 - momentum), momentum)
+        gradient, mean = _own(parameter.grad), _own(state["momentum"])
+        return gradient.lerp(mean.lerp_(gradient, 1 - momentum), momentum)
+
+
+def _is_sharded(tensor: Any) -> TypeGuard[DTensor]:
+    return hasattr(tensor, "to_local")  # only a DTensor has; to import it takes a second
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Return a tensor, or of a sharded one the part that this rank has."""
+    return tensor.to_local() if _is_sharded(tensor) else tensor
+
+
+def _orthogonal(ahead: list[Tensor], parameters: list[Tensor], steps: int) -> Sequence[Tensor]:
+    """Return the orthogonal matrices nearest to `ahead`, which is laid out as `parameters` are: of shards, shards.
+
+    A shard has an orthogonal matrix nearest to it, too, but that is no part of the one nearest to the whole.
+    """
+    sharded = [parameter for parameter in parameters if _is_sharded(parameter)]
+    if not sharded:
+        return orthogonalise(torch.stack(ahead), steps).unbind()
+    from lucidlm.distributed.sharded import map_matrices
+
+    return map_matrices(lambda matrices: orthogonalise(matrices, steps), ahead, sharded)
 
 
 def product_dtype(device: torch.device) -> torch.dtype:

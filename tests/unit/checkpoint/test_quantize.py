@@ -17,11 +17,13 @@ from typer.testing import CliRunner
 from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.quantize import (
     FLOATS,
-    QUANTIZATION_CONFIG,
+    GROUP,
+    INTEGERS,
     Dtype,
     check_storable,
     compress,
     decompress,
+    quantize_groups,
     quantize_rows,
 )
 from lucidlm.checkpoint.save import save_model
@@ -57,6 +59,20 @@ def test_quantising_again_changes_nothing() -> None:
     torch.testing.assert_close(same_scales, scales, rtol=1e-6, atol=0)
 
 
+def test_int4_is_off_by_a_step_of_its_group_at_most_and_quantising_again_changes_nothing() -> None:
+    weight = matrix(5, 4 * GROUP)
+    weight[3, GROUP : 2 * GROUP] = 0
+    values, scales = quantize_groups(weight)
+    assert values.shape == (5, 4, GROUP)
+    assert scales.shape == (5, 4, 1)
+    assert (int(values.min()), int(values.max())) == (-8, 7)
+    off = (values * scales - weight.unflatten(1, (4, GROUP))).abs()
+    assert (off <= scales.abs() * 1.005).all()
+    again, same = quantize_groups((values * scales).flatten(1))
+    assert torch.equal(again, values)
+    assert torch.equal(same, scales)
+
+
 @pytest.mark.parametrize("largest", [0.0, 1e-45, 1e-38, 1e-30, 3.4e38])
 def test_rows_of_nothing_and_of_extremes(largest: float) -> None:
     weight = torch.tensor([[0.0, largest, -largest]])
@@ -84,10 +100,13 @@ def test_what_is_compressed_opens(dtype: Dtype) -> None:
     opened = decompress(stored_as(tensors, dtype), HERE)
     assert opened.keys() == tensors.keys()
     for name, value in opened.items():
-        assert value.dtype == (torch.float32 if dtype == "int8" else FLOATS[dtype])
-        step = {"fp32": 0.0, "fp16": 2**-11, "bf16": 2**-8, "int8": 1 / 254}[dtype]
+        plain = torch.float16 if dtype == "int4" and value.dim() == 2 else torch.float32
+        assert value.dtype == FLOATS.get(dtype, plain)
+        step = {"fp32": 0.0, "fp16": 2**-11, "bf16": 2**-8, "int8": 1 / 254, "int4": 2**-11}[dtype]
         largest = tensors[name].abs().amax(-1, keepdim=True)
-        assert ((value - tensors[name]).abs() <= step * largest * 1.0001 + 1e-7 * (dtype == "fp16")).all(), name
+        assert ((value - tensors[name]).abs() <= step * largest * 1.0001 + 1e-7 * (dtype in ("fp16", "int4"))).all(), (
+            name
+        )
 
 
 def test_numbers_that_a_format_cannot_hold() -> None:
@@ -96,8 +115,9 @@ def test_numbers_that_a_format_cannot_hold() -> None:
             with pytest.raises(LucidError, match=r"model: the weights bad hold infinities or NaN"):
                 check_storable({"good": torch.ones(2), "bad": torch.tensor([1.0, bad])}, dtype, HERE)
     large = {"good": torch.ones(2), "large": torch.tensor([[1.0, -70_000.0]])}
-    with pytest.raises(InputError, match=r"large reach 70000, fp16 ends at 65504.*bf16"):
-        check_storable(large, "fp16", HERE)
+    for dtype in ("fp16", "int4"):
+        with pytest.raises(InputError, match=rf"large reach 70000, {dtype} ends at 65504.*bf16"):
+            check_storable(large, dtype, HERE)
     for dtype in ("fp32", "bf16", "int8"):
         check_storable(large, dtype, HERE)
 
@@ -174,13 +194,67 @@ def test_sizes_and_what_config_json_says(tmp_path: Path) -> None:
     assert max(sizes["bf16"], sizes["fp16"]) < 0.53 * sizes["fp32"]
     # A scale for every 16 weights is a quarter more.
     assert sizes["int8"] < 0.33 * sizes["fp32"]
-    assert [said[dtype]["torch_dtype"] for dtype in DTYPES] == ["float32", "bfloat16", "float16", "float32"]
-    assert [dtype for dtype in DTYPES if "quantization_config" in said[dtype]] == ["int8"]
-    assert said["int8"]["quantization_config"] == QUANTIZATION_CONFIG
+    assert [said[dtype]["torch_dtype"] for dtype in DTYPES] == ["float32", "bfloat16", "float16", "float32", "float16"]
+    assert tuple(dtype for dtype in DTYPES if "quantization_config" in said[dtype]) == INTEGERS
+    assert said["int8"]["quantization_config"]["format"] == "int-quantized"
+    assert sizes["int4"] < 0.53 * sizes["fp32"]  # no matrix of this model has rows that can be cut into groups
 
 
-def test_int8_of_gpt2_does_not_pass_for_what_transformers_reads(tmp_path: Path) -> None:
-    save_model(MODELS["gpt2"](), tmp_path, dtype="int8")
+WIDE_SIZE: dict[str, Any] = {**SIZE, "embedding_dim": 2 * GROUP, "ff_dim": 3 * GROUP - 4}
+
+
+def test_int4_holds_the_layers_in_nine_sixteenths_of_a_byte_and_the_rest_in_fp16(tmp_path: Path) -> None:
+    model = LanguageModel(ModelConfig(**WIDE_SIZE))
+    save_model(model, tmp_path, dtype="int4")
+    held = load_file(tmp_path / "model.safetensors")
+    up = "model.layers.1.mlp.up_proj.weight"
+    packed, scale, shape = (held[up + end] for end in ("_packed", "_scale", "_shape"))
+    assert (packed.dtype, packed.shape) == (torch.int32, (3 * GROUP - 4, 2 * GROUP // 8))
+    assert (scale.dtype, scale.shape) == (torch.float16, (3 * GROUP - 4, 2))
+    assert (packed.nbytes + scale.nbytes) * 16 == 9 * shape.prod()
+    assert (
+        held["model.layers.1.mlp.down_proj.weight"].dtype == torch.float16
+    )  # 92 columns cannot be cut into groups of 32
+    assert held["model.embed_tokens.weight"].dtype == torch.float16
+    assert held["model.norm.weight"].dtype == torch.float32
+    said = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
+    assert said["config_groups"]["group_0"]["weights"]["num_bits"] == 4
+    assert {"lm_head", "model.embed_tokens", "model.layers.1.mlp.down_proj"} <= set(said["ignore"])
+    assert not any(name.removesuffix(".weight_packed") in said["ignore"] for name in held)
+    opened, state = load_model(tmp_path).model.state_dict(), model.state_dict()
+    for name, value in opened.items():
+        assert torch.equal(value, decompress(compress(name, state[name], "int4"), HERE)[name].float()), name
+    save_model(load_model(tmp_path).model, tmp_path / "again", dtype="int4")
+    again = load_model(tmp_path / "again").model.state_dict()
+    assert all(torch.equal(again[name], value) for name, value in opened.items())
+
+
+def test_int4_that_does_not_fit_its_scales_is_refused(tmp_path: Path) -> None:
+    whole = compress("x.0.w.weight", matrix(4, 2 * GROUP), "int4")
+    (_, packed), (_, scale), (_, shape) = whole.items()
+    for broken, words in (
+        ({"packed": packed.to(torch.int64)}, "x.0.w.weight_packed with its scales and shape is not int4"),
+        ({"packed": packed[:, :-1]}, "is not int4 in groups"),
+        ({"scale": scale[:-1]}, "is not int4 in groups"),
+        ({"scale": scale.int()}, "is not int4 in groups"),
+        ({"shape": torch.tensor([4, 2 * GROUP - 8])}, "is not int4 in groups"),
+        ({"shape": None}, "is not int4 in groups"),
+        ({"scale": None}, "is not int4 in groups"),
+        ({"scale": scale * 0}, "weight_scale holds scales that are not"),
+        ({"scale": scale * float("nan")}, "weight_scale holds scales that are not"),
+        ({"": matrix().half()}, "x.0.w.weight holds float16 values"),
+        ({"zero_point": packed}, "x.0.w.weight_zero_point holds int32 values"),
+        ({"g_idx": torch.arange(64)}, "x.0.w.weight_g_idx holds int64 values"),
+    ):
+        parts = {"packed": packed, "scale": scale, "shape": shape} | broken
+        tensors = {f"x.0.w.weight_{end}".rstrip("_"): value for end, value in parts.items() if value is not None}
+        with pytest.raises(InputError, match=f"model: .*{words}"):
+            decompress(tensors, HERE)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_integers_of_gpt2_do_not_pass_for_what_transformers_reads(dtype: Dtype, tmp_path: Path) -> None:
+    save_model(MODELS["gpt2"](), tmp_path, dtype=dtype)
     said = json.loads((tmp_path / "config.json").read_text())
     assert said["model_type"] == "lucidlm"
     assert "quantization_config" not in said

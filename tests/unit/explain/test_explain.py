@@ -18,7 +18,8 @@ from lucidlm.explain.attribution.occlusion import occlusion
 from lucidlm.explain.checks.faithfulness import faithfulness
 from lucidlm.explain.explanation import explain
 from lucidlm.explain.pieces import cut
-from lucidlm.explain.predictions import Prediction, predict
+from lucidlm.explain.prediction import Prediction
+from lucidlm.explain.predictions import predict
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import SequenceClassifier
 from lucidlm.tokenize.tokenizer import Tokenizer
@@ -68,7 +69,7 @@ def test_attributions_are_complete(loaded: LoadedModel) -> None:
 def test_gradients_are_a_hand_made_integral(prediction: Prediction) -> None:
     points, weights = np.polynomial.legendre.leggauss(50)
     table, ids = prediction.embedding.weight.detach(), prediction.ids
-    full, empty = table[ids], table[prediction.blanked]
+    full, empty = table[ids], table[prediction.blanked.tokens]
     total = torch.zeros_like(full)
     for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
         variable = (empty + float(point) * (full - empty))[None].requires_grad_()

@@ -139,7 +139,7 @@ def test_shapley_values_of_a_game_of_pairs_are_exact_by_one_pair_of_orders(monke
     draw = np.random.default_rng(0)
     alone, pairs = draw.normal(size=6), np.triu(draw.normal(size=(6, 6)), 1)
 
-    def score(tokens: Tensor) -> Tensor:
+    def score(tokens: Tensor, places: Tensor | None = None) -> Tensor:
         shown = (tokens[:, prediction.pieces[0].places[0] :][:, :6] != prediction.blank).double().numpy()
         return torch.from_numpy(shown @ alone + np.einsum("bi,ij,bj->b", shown, pairs, shown))
 

@@ -231,7 +231,16 @@ def test_what_repeats_itself_is_written_in_fewer_steps(model: LanguageModel, tok
     assert found[True][1] < 30
 
 
-@pytest.mark.parametrize("config", [GREEDY, FREE, FREE.changed(repetition_penalty=1.2), GREEDY.changed(stop=("fox",))])
+@pytest.mark.parametrize(
+    "config",
+    [
+        GREEDY,
+        FREE,
+        FREE.changed(repetition_penalty=1.2),
+        GREEDY.changed(frequency_penalty=1.0),
+        GREEDY.changed(stop=("fox",)),
+    ],
+)
 @pytest.mark.parametrize("length", [1, 5, 90])
 def test_drafts_change_no_text(model: LanguageModel, tokenizer: Tokenizer, config: SamplingConfig, length: int) -> None:
     prompts = [LONG + "the quick", "你好，" * 9, "the the the the the"]

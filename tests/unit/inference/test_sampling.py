@@ -10,7 +10,17 @@ import torch
 from torch import Tensor
 
 from lucidlm.core.errors import InputError
-from lucidlm.inference.sampler import LIKELIEST, SamplingConfig, choose, draw, min_p, repetition_penalty, top_k, top_p
+from lucidlm.inference.sampler import (
+    LIKELIEST,
+    SamplingConfig,
+    choose,
+    draw,
+    min_p,
+    penalize_written,
+    repetition_penalty,
+    top_k,
+    top_p,
+)
 
 PROBABILITIES = torch.tensor([[0.5, 0.25, 0.15, 0.07, 0.03]])
 LOGITS = PROBABILITIES.log()
@@ -50,6 +60,14 @@ def test_repetition_penalty_lowers_what_was_seen() -> None:
     logits = torch.tensor([[2.0, -2.0, 2.0, -2.0]])
     seen = torch.tensor([[True, True, False, False]])
     assert repetition_penalty(logits, seen, 2.0).tolist() == [[1.0, -4.0, 2.0, -2.0]]
+
+
+def test_penalties_count_what_was_written() -> None:
+    logits = torch.zeros(5)
+    penalize_written(logits, [3, 1, 3, 3], 0.5, 0.25)
+    assert logits.tolist() == [0, -0.75, 0, -1.25, 0]
+    penalize_written(logits, [], 2.0, 2.0)
+    assert logits.tolist() == [0, -0.75, 0, -1.25, 0]
 
 
 def test_filters_change_neither_their_input_nor_what_they_keep() -> None:
@@ -121,6 +139,8 @@ def test_every_filter_is_applied_when_asked_for() -> None:
         ("top_p", 1.5),
         ("min_p", 2),
         ("repetition_penalty", 0),
+        ("presence_penalty", 2.1),
+        ("frequency_penalty", float("nan")),
         ("length", 0),
         ("stop", ("a", "")),
         ("topk", 3),

@@ -195,7 +195,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("completions", {"prompt": PROMPT, "stop": ""}, "stop"),
     ("completions", {"prompt": PROMPT, "logit_bias": {"a": 1}}, "logit_bias"),
     ("completions", {"prompt": PROMPT, "logit_bias": {"99999": 1}}, "logit_bias"),
-    ("completions", {"prompt": PROMPT, "presence_penalty": 1.0}, "presence_penalty"),
+    ("completions", {"prompt": PROMPT, "presence_penalty": 3.0}, "presence_penalty"),
     ("completions", {"prompt": PROMPT, "stream_options": {"include_usage": True}}, "stream_options"),
     ("completions", {"prompt": PROMPT, "model": "another"}, "another"),
     ("completions", {"prompt": "\ud800"}, "surrogate"),

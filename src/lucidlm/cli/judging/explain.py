@@ -28,8 +28,8 @@ MOST = 3
 """Pieces that are named for each token of a generated text."""
 
 SHOWN = (
-    "model", "text", "target", "rather_than", "length", "data", "limit", "method", "by", "steps", "out", "as_json",
-    "seed", "device",
+    "model", "text", "context", "target", "rather_than", "length", "data", "limit", "method", "by", "steps", "out",
+    "as_json", "seed", "device",
 )  # fmt: skip
 
 
@@ -64,13 +64,18 @@ def _configurations() -> Sequence[type[Config]]:
 
 def explain(
     model: Source,
-    text: Annotated[str | None, typer.Argument(help="The text: a prompt, or what is classified.")] = None,
+    text: Annotated[str | None, typer.Argument(help="The text: a prompt, what is classified, or a question.")] = None,
+    context: Annotated[
+        str | None, typer.Option(metavar="PASSAGE", help="The passage that a question is about, for such models.")
+    ] = None,
     target: Annotated[
         str | None,
-        typer.Option(help="A continuation (a new word begins with a space) or a label; the likeliest if left out."),
+        typer.Option(
+            help="A continuation (a new word begins with a space), a label, or an answer; the likeliest if left out."
+        ),
     ] = None,
     rather_than: Annotated[
-        str | None, typer.Option(help="Another continuation or label: why the target rather than this.")
+        str | None, typer.Option(help="Another continuation, label or answer: why the target rather than this.")
     ] = None,
     length: Annotated[
         int | None,
@@ -99,6 +104,7 @@ def explain(
 
       lucidlm explain judge "A dull film with a wonderful ending." --by word
       lucidlm explain model "The capital of France is" --target " Paris" --rather-than " London"
+      lucidlm explain reader "Who wrote it?" --context "It was written by Ada." --by word
       lucidlm explain model "Once upon a time" --length 20 --out tokens.html
       lucidlm explain judge --data test.jsonl --limit 100 --out judge.html
     """
@@ -107,15 +113,16 @@ def explain(
     from lucidlm.core.errors import InputError
     from lucidlm.report.explanation import require_format, write_explanation
 
-    text_given(target or "", "--target")
-    text_given(rather_than or "", "--rather-than")
+    for name, given in ("--context", context), ("--target", target), ("--rather-than", rather_than):
+        text_given(given or "", name)
     if out is not None:
         require_format(out, pictured=data is None)
     common = {"steps": steps, "seed": settings.get("seed", 0), "device": settings.get("device", "auto")}
     chosen: dict[str, Any] = {**common, **({} if by is None else {"by": by.value})}
     if data is not None:
         for name, given in {
-            "TEXT": text, "--target": target, "--rather-than": rather_than, "--length": length, "--method": method
+            "TEXT": text, "--context": context, "--target": target, "--rather-than": rather_than, "--length": length,
+            "--method": method,
         }.items():  # fmt: skip
             if given is not None:
                 raise InputError("does not go with --data, which compares all methods", where=name, fix="Leave it out.")
@@ -127,9 +134,10 @@ def explain(
         if method is not None:
             chosen["method"] = method.value
         if length is None:
-            found = explain_text(model, text, target=target, rather_than=rather_than, **chosen)
-        elif rather_than is not None:
-            raise InputError("does not go with --length", where="--rather-than", fix="Leave one of them out.")
+            found = explain_text(model, text, context=context, target=target, rather_than=rather_than, **chosen)
+        elif rather_than is not None or context is not None:
+            where = "--context" if rather_than is None else "--rather-than"
+            raise InputError("does not go with --length", where=where, fix="Leave one of them out.")
         else:
             found = explain_generated(model, text, continuation=target, length=length, **chosen)
     if out is not None:
@@ -168,11 +176,13 @@ def _text(found: Explanation) -> Iterable[Any]:
         head = f"{found.kind} {name} rather than {_quoted(found.rather_than)}: log-odds {found.logprob:.4f}; "
     yield Text(f"{head}{found.blank_logprob:.4f} with {blank} for every token; {found.method}, {found.unit}")
     largest = max(abs(value) for _, value in found.pieces) or 1.0
-    for piece, value in found.pieces:
+    for place, (piece, value) in enumerate(found.pieces):
+        if found.passage is not None and place in (0, found.passage):
+            yield Text("question" if place == 0 else "passage")
         bar = "█" * round(WIDTH * abs(value) / largest)
         line = Text(f"{value:+9.4f}  ")
         line.append(f"{bar:{WIDTH}}", style="green" if value > 0 else "red")
-        yield line.append(f"  {_quoted(piece)}")
+        yield line.append(f"  {_quoted(piece)}{'  ← answer' if place in found.held else ''}")
     yield from (Text(line) for line in found.verdict())
 
 

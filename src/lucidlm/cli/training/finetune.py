@@ -49,6 +49,7 @@ SHOWN = (
     "loop.optimizer.name",
     "loop.optimizer.learning_rate",
     "resume",
+    "loop.parallel",
     "encoding",
     "html",
     "on_error",
@@ -96,11 +97,12 @@ def finetune(
     from lucidlm.cli.training.finish import finish
     from lucidlm.core.config import CONFIG
     from lucidlm.core.flat import resumed
+    from lucidlm.train.checkpoints import goes_on
     from lucidlm.train.finetune.config import FinetuneConfig
     from lucidlm.train.finetune.run import finetune as run
 
     directory = required(out, "--out")
-    if resume:
+    if goes_on(directory, resume):
         settings = _named(settings, text_field, label_field)
         finish(run(resumed(FinetuneConfig, directory / CONFIG, settings), directory, resume=True), directory)
         return

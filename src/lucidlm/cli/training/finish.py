@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from lucidlm.core.progress import log
+from lucidlm.distributed.ranks import first_rank
 from lucidlm.report.files import REPORT
 from lucidlm.report.run import report_run
 from lucidlm.train.loop import Outcome
@@ -15,7 +16,8 @@ from lucidlm.train.loop import Outcome
 
 def finish(outcome: Outcome, directory: Path) -> None:
     """Write the report of a training run; exit as a program stopped by a signal does if one stopped it."""
-    report_run([directory], directory / REPORT)
+    if first_rank():
+        report_run([directory], directory / REPORT)
     if outcome.stopped_by is not None:
         name = signal.Signals(outcome.stopped_by).name
         log(f"stopped by {name} at step {outcome.state.step:,}; go on with the same command and --resume")

@@ -38,6 +38,7 @@ SHOWN = (
     "loop.patience",
     "loop.checkpoint_steps",
     "compile",
+    "loop.parallel",
     "device",
     "precision",
     "force",
@@ -66,17 +67,19 @@ def pretrain(out: Out = None, config: Config = None, resume: Resume = False, *, 
       lucidlm pretrain --data data --out model --minutes 30
       lucidlm pretrain --data web=0.7 --data books=0.3 --out model --depth 6 --max-steps 5000
       lucidlm pretrain --data data --out model --resume
+      torchrun --nproc-per-node 8 -m lucidlm pretrain --data data --out model --minutes 30
       lucidlm pretrain --config model/config.yaml --out again
     """
     from lucidlm.cli.options import required
     from lucidlm.cli.training.finish import finish
     from lucidlm.core.config import CONFIG
     from lucidlm.core.flat import resumed
+    from lucidlm.train.checkpoints import goes_on
     from lucidlm.train.pretrain.config import PretrainConfig
     from lucidlm.train.pretrain.run import pretrain as run
 
     directory = required(out, "--out")
-    if resume:
+    if goes_on(directory, resume):
         settings = _weighed(settings)
         finish(run(resumed(PretrainConfig, directory / CONFIG, settings), directory, resume=True), directory)
         return

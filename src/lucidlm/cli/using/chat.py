@@ -32,6 +32,7 @@ SHOWN = (
     "system",
     "length",
     *SAMPLING,
+    "guard",
     "seed",
     "device",
     *ENGINE,
@@ -63,10 +64,11 @@ def chat(
     """
     from lucidlm.core.progress import log
     from lucidlm.inference.chat import reply
+    from lucidlm.inference.guard import CUT
     from lucidlm.tokenize.chat_template import template_of
     from lucidlm.tokenize.conversation import Message
 
-    writer = open_writer(model, settings)
+    writer, guard = open_writer(model, settings)
     sampling = reply_config(writer.model, LENGTH, settings | given({"length": length}))
     template_of(writer.tokenizer)  # without one there is no need to begin
     told = [Message("system", text_given(system, "--system"))] if system else []
@@ -75,6 +77,9 @@ def chat(
     for said in _turns(terminal):
         if said == RESET:
             talk = [*told]
+            continue
+        if guard is not None and (refusal := guard.refusals([(said, 0)])[0]) is not None:
+            log(f"(not said: it does not pass the guard {refusal})")
             continue
         talk.append(Message("user", said))
         pieces: list[str] = []
@@ -93,6 +98,8 @@ def chat(
         if reason in ("length", "context"):
             full = f"--length is {sampling.length}" if reason == "length" else "the model's context is full"
             log(f"(cut off: {full})")
+        elif reason == "guarded":
+            log(f"({CUT})")
         talk.append(Message("assistant", "".join(pieces)))
 
 

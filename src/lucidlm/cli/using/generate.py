@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,10 @@ from lucidlm.cli.using.sampling import (
     text_given,
 )
 
+if TYPE_CHECKING:
+    from lucidlm.inference.decode import Pieces
+    from lucidlm.inference.sequence import Generation
+
 SHOWN = (
     "model",
     "prompts",
@@ -27,6 +31,7 @@ SHOWN = (
     *SAMPLING,
     *CONSTRAINT,
     *SHIFT,
+    "guard",
     "special",
     "seed",
     "device",
@@ -59,26 +64,44 @@ def generate(
       lucidlm generate model "A dull film. Verdict:" --choices " good" --choices " bad"
       lucidlm generate model "A person as JSON: " --json-schema person.json
       lucidlm generate model "The film was" --steer glad.safetensors=1.5
+      lucidlm generate model "You are" --guard "toxicity:toxic<0.5"
     """
     from lucidlm.control.config import ShiftConfig
     from lucidlm.control.opening import processors_of
+    from lucidlm.core.progress import log
     from lucidlm.inference.config import SamplingConfig
+    from lucidlm.inference.guard import CUT
 
     held = constraint_config(settings)
     shifted = ShiftConfig(**{name: settings.pop(name) for name in SHIFT if name in settings})
-    writer = open_writer(model, settings, shifted.steer)
+    writer, guard = open_writer(model, settings, shifted.steer)
     processors = processors_of(writer.model, writer.tokenizer, held, shifted)
     texts = [text_given(prompt, "PROMPTS") for prompt in prompts or ()] or ["".join(input_lines()).rstrip("\n")]
     sampling = SamplingConfig(**settings)
+    if guard is not None:
+        guard.admit(texts)
     prompts_read = [writer.tokenizer.encode_prompt(text, special=special) for text in texts]
     if len(texts) > 1:
-        for text, written in zip(texts, writer.generate(prompts_read, sampling, processors=processors), strict=True):
+        found = writer.generate(prompts_read, sampling, processors=processors)
+        for number, (text, written) in enumerate(zip(texts, found, strict=True), 1):
             print(text + written.text)
+            if written.reason == "guarded":
+                log(f"(text {number} is {CUT})")
         return
     pieces = writer.stream(
         prompts_read[0], sampling, processors=processors
     )  # refuses what it refuses before anything is printed
     print(texts[0], end="", flush=True)
-    for piece in pieces:
-        print(piece, end="", flush=True)
+    written = _printed(pieces)
     print()
+    if written.reason == "guarded":
+        log(f"({CUT})")
+
+
+def _printed(pieces: Pieces) -> Generation:
+    """Print a text as it comes, and return it whole."""
+    while True:
+        try:
+            print(next(pieces), end="", flush=True)
+        except StopIteration as end:
+            return end.value

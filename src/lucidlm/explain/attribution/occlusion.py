@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from lucidlm.explain.attribution.attribution import Attribution
-from lucidlm.explain.predictions import Prediction
+from lucidlm.explain.prediction import Prediction
 
 
 def occlusion(prediction: Prediction) -> Attribution:
     """Return each piece's attribution in nats. No gradient is taken, and they sum to nothing in particular."""
     rows = [prediction.without([index], prediction.blank) for index in range(len(prediction.pieces))]
-    scores = prediction.scores([prediction.ids, *rows])
+    scores = prediction.scores([prediction.whole, *rows])
     return Attribution(scores[0] - scores[1:])

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lucidlm.explain.attribution.attribution import Attribution, Completeness
 from lucidlm.explain.attribution.gradients import TOLERANCE, gradients
-from lucidlm.explain.predictions import Prediction
+from lucidlm.explain.prediction import Prediction
 from lucidlm.model.attention import Attention
 from lucidlm.model.norm import RMSNorm
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lucidlm.explain.attribution.attribution import Attribution
-from lucidlm.explain.predictions import Prediction
+from lucidlm.explain.prediction import Prediction
 from lucidlm.model.attention import Attention
 from lucidlm.model.attention_backends import attend
 from lucidlm.model.position import rotate
@@ -25,12 +25,10 @@ def rollout(prediction: Prediction) -> Attribution:
     found: list[Tensor] = []
     with _recorded(prediction, found), torch.inference_mode():
         prediction.score(prediction.ids[None])
-    length = len(prediction.ids)
     flow = torch.eye(found[0].shape[-1], dtype=found[0].dtype, device=found[0].device)
-    for weights in found[: len(prediction.model.model.layers)]:  # a comparison may have read twice
+    for weights in found[: len(prediction.backbone.layers)]:  # a comparison may have read twice
         flow = (weights + torch.eye(len(flow), dtype=flow.dtype, device=flow.device)) / 2 @ flow
-    read = {"first": flow[:1], "last": flow[length - 1 :], "mean": flow}[prediction.pooling]
-    return Attribution(prediction.by_piece(read.mean(0)[:length]))
+    return Attribution(prediction.by_piece(flow[prediction.read_at].mean(0)[: len(prediction.ids)]))
 
 
 @contextmanager

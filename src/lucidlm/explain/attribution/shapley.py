@@ -11,7 +11,7 @@ import numpy as np
 
 from lucidlm.core.seeds import numpy_generator
 from lucidlm.explain.attribution.attribution import Attribution, Completeness
-from lucidlm.explain.predictions import Prediction
+from lucidlm.explain.prediction import Prediction
 
 MOST_PAIRS = 6
 TOKENS = 20_000
@@ -27,7 +27,7 @@ def shapley(prediction: Prediction, seed: int = 0) -> Attribution:
     rows = [
         prediction.without(order[shown:].tolist(), prediction.blank) for order in orders for shown in range(1, count)
     ]
-    scores = prediction.scores([prediction.blanked, prediction.ids, *rows])
+    scores = prediction.scores([prediction.blanked, prediction.whole, *rows])
     values = np.zeros(count)
     for order, between in zip(orders, scores[2:].reshape(len(orders), count - 1), strict=True):
         values[order] += np.diff([scores[0], *between, scores[1]]) / len(orders)

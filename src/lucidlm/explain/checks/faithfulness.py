@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lucidlm.core.seeds import numpy_generator
-from lucidlm.explain.predictions import Prediction
+from lucidlm.explain.prediction import Prediction
 
 SHARES = (0.1, 0.2, 0.5, 0.8)
 RATIONALES = 3
@@ -81,17 +81,17 @@ class Deletion:
     """A prediction whose pieces are deleted, in orders that are to be compared with the same random ones."""
 
     def __init__(self, prediction: Prediction, seed: int = 0, draws: int = DRAWS) -> None:
-        """Read what is left by `draws` random orders; the prediction must have two pieces or more."""
-        count = len(prediction.pieces)
-        self.prediction, self.seed = prediction, seed
+        """Read what is left by `draws` random orders; the prediction must have two pieces or more that can be deleted."""
+        self.prediction, self.seed, self.free = prediction, seed, _free(prediction)
+        count = len(self.free)
         self.sizes = [min(count - 1, math.ceil(share * count)) for share in SHARES]
-        self.whole = float(prediction.probabilities(prediction.scores([prediction.ids]))[0])
+        self.whole = float(prediction.probabilities(prediction.scores([prediction.whole]))[0])
         draw = numpy_generator(seed, "faithfulness")
-        self.random = self._curves([draw.permutation(count) for _ in range(draws)])
+        self.random = self._curves([self.free[draw.permutation(count)] for _ in range(draws)])
 
     def judge(self, values: np.ndarray) -> Faithfulness:
         """Return the figures of attributions (pieces,), the largest first."""
-        own = self._curves([np.argsort(-values, kind="stable")])
+        own = self._curves([self.free[np.argsort(-values[self.free], kind="stable")]])
         random = _drops(self.whole, self.random)
         p_value = (1 + int((random >= _drops(self.whole, own)[0] - 1e-12).sum())) / (1 + len(random))
         low, high = np.quantile(random, [0.025, 0.975])
@@ -107,8 +107,13 @@ class Deletion:
 
 
 def faithfulness(prediction: Prediction, values: np.ndarray, seed: int = 0) -> Faithfulness | None:
-    """Compare attributions (pieces,) with random orders; None for a single piece."""
-    return None if len(values) < 2 else Deletion(prediction, seed).judge(values)
+    """Compare attributions (pieces,) with random orders; None where less than two pieces can be deleted."""
+    return None if len(_free(prediction)) < 2 else Deletion(prediction, seed).judge(values)
+
+
+def _free(prediction: Prediction) -> np.ndarray:
+    """Return which pieces can be deleted, in order."""
+    return np.array([index for index in range(len(prediction.pieces)) if index not in prediction.held], dtype=np.int64)
 
 
 def _drops(whole: float, curves: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from lucidlm.explain.attribution.methods import ANY_MODEL, BLANKED, Method, attribute, refusal
-from lucidlm.explain.predictions import Prediction
+from lucidlm.explain.prediction import Prediction
 
 FEWEST = 4
 """Pieces without which a rank correlation says nothing."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import accumulate, count
 
 import torch
 from torch import Tensor
 
+from lucidlm.core.errors import LucidError
 from lucidlm.inference.engine.backend import Backend
 from lucidlm.inference.engine.blocks import BlockPool
-from lucidlm.inference.engine.prompt_lookup import PromptLookup
+from lucidlm.inference.engine.draft_model import DraftModel, ModelDrafter
+from lucidlm.inference.engine.prompt_lookup import Drafter, PromptLookup
 from lucidlm.inference.engine.scheduler import Entry, Scheduler
+from lucidlm.inference.guard import Guard
 from lucidlm.inference.sampler import Sampler
 from lucidlm.inference.sequence import SequenceState
 
@@ -32,6 +35,8 @@ class Engine:
     most_tokens: how many tokens are read in a step: fewer let those that are being written to wait less for the prompts
         of others.
     drafts: whether tokens are drafted where few sequences are written, see `PromptLookup`.
+    draft_model: drafts them where nothing is found to repeat.
+    guard: what all texts have to pass before they are released.
     """
 
     def __init__(
@@ -42,8 +47,11 @@ class Engine:
         most_running: int = MOST_RUNNING,
         most_tokens: int = MOST_TOKENS,
         drafts: bool = True,
+        draft_model: DraftModel | None = None,
+        guard: Guard | None = None,
     ) -> None:
-        self._backend, self._sampler, self._drafts = backend, sampler, drafts
+        self._backend, self._sampler, self._drafts, self._draft_model = backend, sampler, drafts, draft_model
+        self._guard = guard
         self._scheduler = Scheduler(BlockPool(backend.blocks, backend.block_size), most_running, most_tokens)
         self._entries: dict[SequenceState, Entry] = {}
 
@@ -69,8 +77,14 @@ class Engine:
 
     def add(self, row: SequenceState) -> None:
         """Take a sequence; it is read as soon as there is room."""
-        entry = self._entries[row] = Entry(row, lookup=PromptLookup() if self._drafts else None)
+        row.guarded = self._guard is not None
+        entry = self._entries[row] = Entry(row, drafters=self._drafters())
         self._scheduler.add(entry)
+
+    def _drafters(self) -> list[Drafter]:
+        if not self._drafts:
+            return []
+        return [PromptLookup()] if self._draft_model is None else [PromptLookup(), ModelDrafter(self._draft_model)]
 
     def cancel(self, row: SequenceState) -> None:
         """Write no more of a sequence, and give its room to others; one that has ended stays as it is."""
@@ -119,6 +133,8 @@ class Engine:
             ]
             for entry, _, _ in going:
                 accepted[entry] += 1
+        if self._guard is not None:
+            self._judge(self._guard, written)
         for entry, stretch in plan:
             self._scheduler.advance(entry, stretch, accepted[entry])
             if entry.row.reason is not None:
@@ -126,8 +142,26 @@ class Engine:
         return written
 
     def _choose(self, rows: list[SequenceState], logits: Tensor) -> list[int]:
-        with _one_thread() if self._backend.has_own_threads else nullcontext():
+        with self._threads():
             return self._sampler.choose(rows, logits)
+
+    def _judge(self, guard: Guard, rows: list[SequenceState]) -> None:
+        """Release what passes of the texts that are due, all judged together, and end those that do not pass."""
+        due = [(row, found) for row in rows if (found := row.due()) is not None]
+        if not due:
+            return
+        with self._threads():
+            verdicts = guard.verdicts([found for _, found in due])
+        for (row, (text, _)), verdict in zip(due, verdicts, strict=True):
+            if verdict is None:
+                row.release(len(text))
+            elif isinstance(verdict, LucidError):
+                row.fail(verdict)
+            else:
+                row.refuse()
+
+    def _threads(self) -> AbstractContextManager[None]:
+        return _one_thread() if self._backend.has_own_threads else nullcontext()
 
 
 @contextmanager

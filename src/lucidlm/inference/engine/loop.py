@@ -22,7 +22,7 @@ class News:
     Parameters
     ----------
     piece: text that is certain by now, often empty.
-    tokens: how many tokens the sequence has by now: so much of it may be read from another thread.
+    tokens: how many tokens of the sequence are released by now: so much of it may be read from another thread.
     reason: why it has ended; None: more follows, unless there is a `failure`.
     failure: why nothing more comes, though the sequence had not ended; None: all is well.
     """
@@ -81,7 +81,7 @@ class EngineLoop:
             self._began = time.monotonic()
             try:
                 for row in self._engine.step():
-                    self._tell(row, News(row.take(), len(row.tokens), row.reason, row.failure))
+                    self._tell(row, News(row.take(), row.released_tokens, row.reason, row.failure))
             except Exception as error:
                 self._engine.drop_running()
                 for row in [row for row in self._listeners if row not in self._engine]:
@@ -100,7 +100,7 @@ class EngineLoop:
                 return False
             if order == "cancel":
                 self._engine.cancel(row)
-                self._tell(row, News(tokens=len(row.tokens), reason=row.reason))
+                self._tell(row, News(tokens=row.released_tokens, reason=row.reason))
             elif listener is not None:
                 self._listeners[row] = listener
                 self._engine.add(row)

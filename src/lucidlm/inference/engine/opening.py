@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from copy import deepcopy
 from importlib.util import find_spec
+from typing import Literal
 
 import torch
 
+from lucidlm.checkpoint.load import load_model
+from lucidlm.checkpoint.quantize import is_rounded
 from lucidlm.core.devices import free_memory
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log
 from lucidlm.inference.config import EngineConfig
 from lucidlm.inference.engine.backend import Backend
 from lucidlm.inference.engine.cuda_backend import CudaBackend, why_not
+from lucidlm.inference.engine.draft_model import DraftModel
 from lucidlm.inference.engine.rounding_loss import nats, read_windows
+from lucidlm.inference.engine.scheduler import FEW
 from lucidlm.inference.engine.torch_backend import BLOCK, TorchBackend
 from lucidlm.model.flops import count_parameters
 from lucidlm.model.heads import LanguageModel
@@ -64,17 +69,44 @@ def open_backend(
 
     if config.quantize == "auto" and config.quantize_text is not None and tokenizer is not None:
         windows = read_windows(config.quantize_text, tokenizer, model.config.context_length)
-        exact, rounded = TorchBackend(model, _blocks(model, 1)), OpenVINOBackend(model, blocks, "int8")
-        loss = nats(rounded, windows) / nats(exact, windows) - 1
+        exact = nats(TorchBackend(model, _blocks(model, 1)), windows)  # its cache is gone before the other's is made
+        rounded = OpenVINOBackend(model, blocks, "int8")
+        loss = nats(rounded, windows) / exact - 1
         chosen = loss < MOST_LOSS
         held = "in int8" if chosen else "left as they are"
         log(f"int8 costs {loss:+.2%} bits per byte on {config.quantize_text}, so weights are {held}")
         return rounded if chosen else OpenVINOBackend(model, blocks, "none")
-    usual = "int8" if count_parameters(model.config) >= LARGE else "none"
-    form = usual if config.quantize == "auto" else config.quantize
+    form = _usual(model) if config.quantize == "auto" else config.quantize
     if form != "none":
         log(f"writing with OpenVINO, weights in {form} (--quantize none: as they are)")
     return OpenVINOBackend(model, blocks, form)
+
+
+def open_draft_model(model: LanguageModel, tokenizer: Tokenizer, config: EngineConfig) -> DraftModel | None:
+    """Return what drafts for `model`; None: nothing is asked for.
+
+    Raises
+    ------
+    InputError: there is no such model, or its tokenizer is another one; see `open_backend`.
+    """
+    if config.draft is None:
+        return None
+    small, its_tokenizer = load_model(config.draft, device=model.head.device).causal_lm()
+    if its_tokenizer.fingerprint != tokenizer.fingerprint:
+        raise InputError(
+            "has another tokenizer than the model that writes",
+            where=config.draft,
+            fix="Draft with a smaller model that was trained with the same tokenizer.",
+        )
+    backend = open_backend(small, config.changed(draft=None, quantize_text=None), FEW, tokenizer)
+    return DraftModel(backend, small.config.context_length)
+
+
+def _usual(model: LanguageModel) -> Literal["none", "int8", "int4"]:
+    """Return the form of weights that costs nothing, as they were stored in it, or else hardly anything for its speed."""
+    if is_rounded(model):
+        return "int4"
+    return "int8" if count_parameters(model.config) >= LARGE else "none"
 
 
 def _on_gpu(model: LanguageModel, config: EngineConfig, sequences: int) -> Backend:

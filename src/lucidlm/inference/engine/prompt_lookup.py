@@ -18,23 +18,20 @@ PAUSE = 8, 64
 """For how many tokens nothing is drafted after a draft that was wholly wrong: doubled each time, up to the second."""
 
 
-class PromptLookup:
-    """The places where each three tokens of a text stood last, and how well drafts have gone."""
+class Drafter:
+    """Drafts for one text, longer ones the better they have gone, and none for a while after one that was wholly wrong."""
 
     def __init__(self) -> None:
-        self._after: dict[tuple[int, ...], int] = {}
-        self._indexed = MATCHED - 1  # places up to here have been noted
         self._length, self._pause, self._resume = 4, PAUSE[0], 0
 
+    def guess(self, tokens: list[int], most: int) -> list[int]:
+        """Return what may follow `tokens`, the whole text so far: `most` tokens at most, or none."""
+        raise NotImplementedError
+
     def draft(self, tokens: list[int], most: int) -> list[int]:
-        """Return what may follow `tokens`, the whole text so far: `most` tokens at most, often none."""
-        for place in range(self._indexed + 1, len(tokens)):  # the last three are looked up before they are noted
-            self._after[tuple(tokens[place - MATCHED : place])] = place
-        self._indexed = max(self._indexed, len(tokens) - 1)
-        place = self._after.get(tuple(tokens[-MATCHED:]))
-        if place is None or len(tokens) < self._resume:
-            return []
-        return tokens[place : place + min(self._length, most)]
+        """Return a draft of what follows `tokens`, the whole text so far: `most` tokens at most, often none."""
+        most = min(self._length, most)
+        return self.guess(tokens, most) if most > 0 and len(tokens) >= self._resume else []
 
     def learn(self, length: int, drafted: int, accepted: int) -> None:
         """Take up that of `drafted` tokens the model chose the first `accepted` too, in a text of `length` tokens by now."""
@@ -43,3 +40,20 @@ class PromptLookup:
         elif not accepted:
             self._length, self._resume = SHORTEST, length + self._pause
             self._pause = min(PAUSE[1], 2 * self._pause)
+
+
+class PromptLookup(Drafter):
+    """The places where each three tokens of a text stood last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._after: dict[tuple[int, ...], int] = {}
+        self._indexed = MATCHED - 1  # places up to here have been noted
+
+    def guess(self, tokens: list[int], most: int) -> list[int]:
+        """See `Drafter.guess`."""
+        for place in range(self._indexed + 1, len(tokens)):  # the last three are looked up before they are noted
+            self._after[tuple(tokens[place - MATCHED : place])] = place
+        self._indexed = max(self._indexed, len(tokens) - 1)
+        place = self._after.get(tuple(tokens[-MATCHED:]))
+        return [] if place is None else tokens[place : place + most]

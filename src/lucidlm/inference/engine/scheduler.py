@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from lucidlm.inference.engine.backend import Stretch
 from lucidlm.inference.engine.blocks import ROOT, BlockPool
-from lucidlm.inference.engine.prompt_lookup import PromptLookup
+from lucidlm.inference.engine.prompt_lookup import Drafter
 from lucidlm.inference.sequence import SequenceState
 
 FEW = 4
@@ -27,7 +27,10 @@ class Entry:
     blocks: list[int] = field(default_factory=list)
     identity: int = ROOT
     """Of the beginning that its full blocks hold."""
-    lookup: PromptLookup | None = None
+    drafters: list[Drafter] = field(default_factory=list)
+    """Who is asked for a draft, one after the other."""
+    drafter: Drafter | None = None
+    """Who made the last one."""
 
     @property
     def length(self) -> int:
@@ -101,8 +104,8 @@ class Scheduler:
         for index in range(before, entry.read // size):
             tokens = entry.tokens(index * size, (index + 1) * size)
             entry.identity = self.pool.remember(entry.blocks[index], entry.identity, tokens)
-        if stretch.wanted > 1 and entry.lookup is not None:
-            entry.lookup.learn(entry.length, stretch.wanted - 1, accepted)
+        if stretch.wanted > 1 and entry.drafter is not None:
+            entry.drafter.learn(entry.length, stretch.wanted - 1, accepted)
 
     def remove(self, entry: Entry) -> None:
         """Forget a sequence that has ended or is no longer wanted."""
@@ -121,10 +124,14 @@ class Scheduler:
     def _draft(self, entry: Entry, most: int) -> list[int]:
         """Return tokens that may follow a sequence that is being written, and take the blocks for them, if there are any."""
         row = entry.row
-        if entry.lookup is None or entry.pending > 1 or not row.tokens:
+        if entry.pending > 1 or not row.tokens:
             return []
-        draft = entry.lookup.draft(row.prompt + row.tokens, min(most, row.limit - len(row.tokens) - 1))
-        return draft if self.pool.take(entry.blocks, entry.length + len(draft)) else []
+        tokens, most = row.prompt + row.tokens, min(most, row.limit - len(row.tokens) - 1)
+        for drafter in entry.drafters:
+            if draft := drafter.draft(tokens, most):
+                entry.drafter = drafter
+                return draft if self.pool.take(entry.blocks, entry.length + len(draft)) else []
+        return []
 
     def _take(self, entry: Entry, tokens: int, planned: dict[Entry, tuple[int, list[int]]]) -> bool:
         """Take blocks for so many tokens, from younger sequences if need be; return whether it could."""

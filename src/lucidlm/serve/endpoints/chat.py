@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field, model_validator
 
 from lucidlm.control.config import ConstraintConfig
-from lucidlm.inference.sequence import SequenceState
+from lucidlm.inference.sequence import Reason, SequenceState
 from lucidlm.serve.constraint_fields import ConstrainedBody
 from lucidlm.serve.endpoints.chat_fields import MOST_MESSAGES, ChatMessage, NamedTool, Tool, chat_prompt
 from lucidlm.serve.endpoints.texts import finish_reason, usage
@@ -87,6 +87,7 @@ async def chat_completions(asked: ChatRequest, request: Request) -> Response:
     asked.refuse_useless_options()
     model = state.models.able(asked.model, "chat")
     ids = await to_thread(chat_prompt, model, asked.messages, asked.callable)
+    await model.admit([said.message.text for said in asked.messages], "messages")
     logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
     rows = await to_thread(reply_rows, model, ids, asked, asked.length, asked.held_to, logprobs)
     answer = _Reply(model, rows, logprobs=asked.logprobs, tools=bool(asked.callable))
@@ -141,8 +142,8 @@ class _Reply:
                 {
                     "index": index,
                     "message": message,
-                    "logprobs": self._likelihoods(row, 0, len(row.tokens)),
-                    "finish_reason": "tool_calls" if calls else finish_reason(found.reason),
+                    "logprobs": self._likelihoods(row, 0, row.released_tokens),
+                    "finish_reason": self._finish_reason(found.reason, called=bool(calls)),
                 }
             )
         return {**self._head("chat.completion"), "choices": choices, "usage": usage(self._read, self._rows)}
@@ -164,8 +165,7 @@ class _Reply:
             logprobs = self._likelihoods(one.row, one.first, one.end)
             if not (delta or last or (logprobs and one.end > one.first)):
                 continue
-            reason = finish_reason(one.news.reason)
-            reason = "tool_calls" if reason is not None and self._calls[index] else reason
+            reason = self._finish_reason(one.news.reason, called=self._calls[index] > 0)
             choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
             yield event({**head, "choices": [choice]})
         if counted:
@@ -178,6 +178,10 @@ class _Reply:
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._model.name}
+
+    @staticmethod
+    def _finish_reason(reason: Reason | None, *, called: bool) -> str | None:
+        return "tool_calls" if called and reason not in (None, "guarded") else finish_reason(reason)
 
     def _read_piece(self, index: int, piece: str, last: bool) -> tuple[str, list[dict[str, Any]]]:
         reader = self._readers[index]

@@ -67,6 +67,8 @@ async def completions(asked: CompletionRequest, request: Request) -> Response:
     if len(asked.prompts) > MOST_PROMPTS or len(asked.prompts) * asked.n > MOST_PROMPTS * MOST_CHOICES // 4:
         raise ApiError("prompt: too many texts in one request", param="prompt")
     sampling = asked.sampling(model.writer.defaults, asked.max_tokens, asked.logprobs)
+    texts = [one if isinstance(one, str) else model.tokenizer.decode(one) for one in asked.prompts]
+    await model.admit(texts, "prompt")
     prompts = [prompt for prompt in asked.prompts for _ in range(asked.n)]
     rows = await to_thread(model.writer.rows, prompts, sampling, asked.constraint())
     read = sum(len(row.prompt) for row in rows[:: asked.n])
@@ -98,7 +100,7 @@ class _Completion:
         for index, row in enumerate(self._rows):
             found = row.generation()
             logprobs = (
-                completion_logprobs(self._model.tokenizer, row, 0, len(row.tokens), 0) if self._logprobs else None
+                completion_logprobs(self._model.tokenizer, row, 0, row.released_tokens, 0) if self._logprobs else None
             )
             choices.append(self._choice(index, found.text, logprobs, finish_reason(found.reason)))
         return {**self._head, "choices": choices, "usage": usage(self._read, self._rows)}

@@ -19,6 +19,7 @@ from lucidlm.inference.sequence import SequenceState
 from lucidlm.serve.constraint_fields import TextFormat, schema_of
 from lucidlm.serve.endpoints.chat import reply_rows
 from lucidlm.serve.endpoints.chat_fields import MOST_MESSAGES, ChatMessage, Part, chat_prompt
+from lucidlm.serve.errors import FILTERED
 from lucidlm.serve.events import event, sent, unless_gone
 from lucidlm.serve.fields import Body, SamplingBody, Strict, Text
 from lucidlm.serve.models import ServedModel
@@ -82,6 +83,7 @@ async def responses(asked: ResponsesRequest, request: Request) -> Response:
     state = state_of(request)
     model = state.models.able(asked.model, "chat")
     ids = await to_thread(chat_prompt, model, asked.messages, [])
+    await model.admit([said.message.text for said in asked.messages], "input")
     schema = None if asked.text is None else schema_of(asked.text.format)
     held = ConstraintConfig(json_schema=None if schema is None else json.dumps(schema))
     (row,) = await to_thread(reply_rows, model, ids, asked.sampling_body, asked.max_output_tokens, held)
@@ -163,7 +165,8 @@ class _Response:
 
     def _complete(self) -> dict[str, Any]:
         read, written, status = len(self._row.prompt), len(self._row.tokens), self._status
-        cut = {"reason": "max_output_tokens"} if status == "incomplete" else None
+        reason = FILTERED if self._row.reason == "guarded" else "max_output_tokens"
+        cut = {"reason": reason} if status == "incomplete" else None
         return {
             **self._head,
             "status": status,

@@ -32,9 +32,13 @@ def _add(router: APIRouter, task: str, kind: TaskKind) -> None:
         columns = _columns(asked, kind)
         count = len(next(iter(columns.values())))
         note_of(request).update(model=model.name, texts=count)
+        for name, texts in columns.items() if kind.writes else ():
+            await model.admit(texts, name)
         results = await unless_gone(
             request, model.call(lambda: kind.answer(model.predictor, columns)), state.config.timeout
         )
+        if kind.writes:
+            await model.admit([one["text"] for one in results], None)
         return JSONResponse({"object": "list", "model": model.name, "task": task, "results": results})
 
     answer.__annotations__["asked"] = body

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from lucidlm.inference.sequence import Reason, SequenceState
+from lucidlm.serve.errors import FILTERED
 
 
 def finish_reason(reason: Reason | None) -> str | None:
     """Return what OpenAI's endpoints call a reason; None while there is none."""
     if reason is None:
         return None
+    if reason == "guarded":
+        return FILTERED
     return "stop" if reason in ("eos", "stop", "complete") else "length"
 
 

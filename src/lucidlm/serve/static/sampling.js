@@ -11,6 +11,8 @@ const FIELDS = {
   top_k: { min: 0, step: 1, whole: true },
   min_p: { min: 0, max: 1, step: 0.01 },
   repetition_penalty: { min: 0.1, max: 100, step: 0.05 },
+  presence_penalty: { min: -2, max: 2, step: 0.1 },
+  frequency_penalty: { min: -2, max: 2, step: 0.1 },
   seed: { step: 1, whole: true },
   n: { min: 1, max: 16, step: 1, whole: true },
 };

@@ -3,6 +3,7 @@
 import { post } from "./api.js";
 import { make } from "./dom.js";
 import { askOnce } from "./form.js";
+import { whyPanel } from "./why.js";
 import { taskName, word } from "./words.js";
 
 const TITLES = { text: "text", other: "otherText", question: "question", context: "context" };
@@ -16,7 +17,9 @@ export function taskPanel(model, task) {
   const answer = async () => {
     const values = Object.fromEntries(inputs.map(({ field, input }) => [field, input.value]));
     const { results } = await post(`/v1/tasks/${task}`, { model: model.id, ...values });
-    return { elements: shown(results[0], values) };
+    const elements = shown(results[0], values);
+    const why = model.abilities.includes("explain") ? asksWhy(model, results[0], values) : [];
+    return { elements: [...elements, ...why], said: elements.map((element) => element.textContent).join(" ") };
   };
   return askOnce(taskName(task), "run", inputs.flatMap(({ label, input }) => [label, input]), answer);
 }
@@ -29,10 +32,22 @@ function shown(found, asked) {
   return [make("p", { className: "said large" }, found.text)];
 }
 
+// What asks why: a label, or an answer in a passage.
+function asksWhy(model, found, asked) {
+  if (found.probabilities) {
+    const others = ranked(found).slice(1).map(([label]) => label);
+    return [whyPanel({ model: model.id, text: asked.text }, others)];
+  }
+  if ("answer" in found)
+    return [whyPanel({ model: model.id, text: asked.question, context: asked.context }, null)];
+  return [];
+}
+
+const ranked = (found) => Object.entries(found.probabilities).sort((a, b) => b[1] - a[1]);
+
 function labels(found) {
   const chosen = found.labels ?? [found.label];
-  const ordered = Object.entries(found.probabilities).sort((a, b) => b[1] - a[1]);
-  const bars = ordered.map(([label, probability]) => {
+  const bars = ranked(found).map(([label, probability]) => {
     const bar = make("meter", { min: 0, max: 1, value: probability, "aria-label": label });
     const name = make("span", { className: chosen.includes(label) ? "chosen" : "" }, label);
     return make("li", {}, name, bar, make("span", { className: "number" }, `${(100 * probability).toFixed(1)} %`));

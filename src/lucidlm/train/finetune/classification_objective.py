@@ -154,7 +154,7 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, Any, TextBatch
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return the task's metrics and the mean loss on the validation texts."""
-        return self._judged(self.classifier.predict(self.validation)) if self.validation else {}
+        return self._judged(self.predictions(self.validation)) if self.validation else {}
 
     def _judged(self, answers: Sequence[Any]) -> dict[str, float]:
         """Return the figures of answers to the validation texts."""

@@ -67,7 +67,7 @@ class MultiLabelObjective(ClassificationObjective):
             return {}
         assert isinstance(self.task, MultiLabelClassification)
         truth = self.task.label_ids(self.validation, self.classifier.labels)
-        found = np.array([answer.probabilities for answer in self.classifier.predict(self.validation)])
+        found = np.array([answer.probabilities for answer in self.predictions(self.validation)])
         self.classifier.thresholds = tuple(f1_thresholds(truth, found).tolist())
         answers = [self.classifier.answer(row) for row in found.tolist()]
         loss = float(-np.log(np.maximum(np.where(truth, found, 1 - found), 1e-12)).mean())

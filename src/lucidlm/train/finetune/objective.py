@@ -22,6 +22,7 @@ from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import numpy_generator
 from lucidlm.data.examples.records import Example
 from lucidlm.data.split import Split
+from lucidlm.distributed.ranks import ALONE, Ranks
 from lucidlm.metrics.statistics import standard_error
 from lucidlm.model.heads import Model
 from lucidlm.predict.batching import cut_by_length
@@ -43,7 +44,12 @@ class TaskObjective(ABC, Generic[C, E, Batch]):
     config: with `max_length` filled in.
     examples: those of the training and validation parts.
     predictor: predicts with the current weights of `model`.
+
+    `ranks` is which of several processes this is: each reads its rows of a batch, and predicts its share of the validation
+    examples.
     """
+
+    ranks: Ranks = ALONE
 
     head: ClassVar[tuple[str, ...]] = ()
     """Name prefixes of the parameters that are new, not the pretrained model's."""
@@ -141,8 +147,14 @@ class TaskObjective(ABC, Generic[C, E, Batch]):
         The gradient is that of the whole batch, which stays a random draw: batches of texts of one length are easier to
         read and worse to learn from.
         """
-        generator = numpy_generator(self.config.loop.seed, "batch", step)
-        return [self.collate(rows[part], generator) for part in cut_by_length(self.lengths[rows], self.device)]
+        generator = numpy_generator(self.config.loop.seed, "batch", step, *self._own_stream)
+        own = rows[slice(*self.ranks.bounds(len(rows)))]
+        return [self.collate(own[part], generator) for part in cut_by_length(self.lengths[own], self.device)]
+
+    @property
+    def _own_stream(self) -> tuple[int, ...]:
+        """What tells the random numbers of this rank from those of the first one."""
+        return () if self.ranks.first else (self.ranks.rank,)
 
     def _epoch(self, epoch: int) -> list[np.ndarray]:
         """Return the rows of each batch of an epoch, drawn at random without replacement."""
@@ -154,7 +166,11 @@ class TaskObjective(ABC, Generic[C, E, Batch]):
         """Return the task's metrics on the validation examples; empty if there are none."""
         if not self.validation:
             return {}
-        return self.score(self.validation, self.predictor.predict(self.validation))
+        return self.score(self.validation, self.predictions(self.validation))
+
+    def predictions(self, examples: Sequence[E]) -> list[Any]:
+        """Return the predictor's predictions, each rank making its share of them."""
+        return self.ranks.map(self.predictor.predict, examples)
 
     def score(self, examples: Sequence[E], predictions: Sequence[Any]) -> dict[str, float]:
         """Return the task's metrics of the predictions for validation examples."""

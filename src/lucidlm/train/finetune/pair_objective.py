@@ -81,7 +81,7 @@ class PairScoreObjective(PairObjective):
         """Return the task's metrics and the mean squared error on the validation pairs."""
         if not self.validation:
             return {}
-        answers = self.classifier.predict(self.validation)
+        answers = self.predictions(self.validation)
         errors = [answer.value - example.score for answer, example in zip(answers, self.validation, strict=True)]
         return {**self.score(self.validation, answers), "validation_loss": float(np.mean(np.square(errors)))}
 

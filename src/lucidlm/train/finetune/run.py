@@ -16,10 +16,12 @@ from lucidlm.checkpoint.save import save_model
 from lucidlm.core.config import CONFIG
 from lucidlm.core.devices import Compute, choose_compute, describe_machine
 from lucidlm.core.errors import InputError
-from lucidlm.core.io import require_vacant
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.core.progress import log
 from lucidlm.data.split import Split
+from lucidlm.distributed.failure import explained
+from lucidlm.distributed.placing import surely_whole
+from lucidlm.distributed.ranks import ALONE, Ranks, join
 from lucidlm.tasks.base.parts import Parts, read_parts
 from lucidlm.tasks.base.retrieval import Retrieval
 from lucidlm.tasks.base.shots import draw_shots, labels_of
@@ -30,6 +32,7 @@ from lucidlm.tasks.question_answering import QuestionAnswering
 from lucidlm.tasks.sentence_pairs import PairClassification, Similarity
 from lucidlm.tasks.text_classification import TextClassification
 from lucidlm.tasks.token_tagging import TokenTagging
+from lucidlm.train.checkpoints import start_in
 from lucidlm.train.config import LoopConfig
 from lucidlm.train.finetune.classification_objective import ClassificationObjective
 from lucidlm.train.finetune.config import FinetuneConfig, pretrained_here
@@ -72,7 +75,7 @@ class OpenRun:
     objective: TaskObjective[Any, Any, Any]
 
 
-def open_run(config: FinetuneConfig) -> OpenRun:
+def open_run(config: FinetuneConfig, ranks: Ranks = ALONE) -> OpenRun:
     """Read the examples and the model of a run.
 
     Raises
@@ -80,13 +83,23 @@ def open_run(config: FinetuneConfig) -> OpenRun:
     InputError: model or data cannot be used.
     """
     task = tasks.get(config.task)
+    if ranks.count > 1 and isinstance(task, Retrieval):
+        raise InputError(
+            f"{task.name} learns to tell a text from all others of a batch, which several ranks do not see together",
+            where="task",
+            fix="Start one process.",
+        )
     parts = read_parts(config, task)
     if config.shots is not None:
         parts["train"] = draw_shots(parts["train"], config.shots, labels_of(task, parts["train"]), config.loop.seed)
     compute = choose_compute(config.device, config.precision)
+    ranks.require_same(compute)
+    ranks.require_share(config.batch_size, len(parts["train"]), "examples")
     loaded = load_model(config.model)
     config = config.for_model(loaded)
-    return OpenRun(config, task, parts, compute, loaded, build_objective(config, task, loaded, parts, compute.device))
+    objective = build_objective(config, task, loaded, parts, compute.device)
+    objective.ranks = ranks
+    return OpenRun(config, task, parts, compute, loaded, objective)
 
 
 def step_shape(run: OpenRun) -> StepShape:
@@ -100,20 +113,28 @@ def step_shape(run: OpenRun) -> StepShape:
 def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -> Outcome:
     """Fine-tune a model for a task and leave a model directory in `out`, beside `config.yaml` and `metrics.jsonl`.
 
+    Started by torchrun, each process is one rank of the run.
+
     Raises
     ------
     InputError: model or data cannot be used; `out` holds something else; memory is too short.
     LucidError: the loss is not finite, the disk is full.
     """
-    out = Path(out)
-    if not resume:
-        require_vacant(out)
-    run = open_run(config)
+    ranks = join(config.device)
+    with explained(ranks):
+        return _finetune(config, Path(out), resume, ranks)
+
+
+def _finetune(config: FinetuneConfig, out: Path, resume: bool, ranks: Ranks) -> Outcome:
+    ranks.require_one_view(resume, out)
+    if not resume and ranks.first:
+        start_in(out)
+    run = open_run(config, ranks)
     config, objective, parts, compute = run.config, run.objective, run.parts, run.compute
-    if not (resume or config.force):
+    if not (resume or config.force) and surely_whole(config.loop.parallel, ranks):
         shape, tune = objective.model.config, partial(tune_backbone, config=config)
         require_memory(shape, step_shape(run), config.loop.optimizer, compute, tune, loaded=True)
-    if not resume:
+    if not resume and ranks.first:
         config.save(out / CONFIG)
     trained = apply_tuning(objective.model, config, objective.head)
     sizes = ", ".join(f"{len(found):,} {part}" for part, found in parts.items())
@@ -129,18 +150,20 @@ def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -
     if unknown.characters:
         log(f"{unknown}: the model cannot tell them apart")
     settings = config.loop.changed(max_steps=steps)
-    loop = Loop(objective.model, objective, settings, compute, out, layer_decay=config.layer_decay)
+    loop = Loop(objective.model, objective, settings, compute, out, layer_decay=config.layer_decay, ranks=ranks)
     outcome = loop.run(resume=resume)
     if outcome.stopped_by is None:
         with torch.inference_mode(), fast_matmul(compute.device):
             lines, outcome.evaluation = objective.finish(objective.model.eval())
         for line in lines:
             log(line)
-        finish_tuning(objective.model, config, objective.head, out)
-        known = {"bounds": parts.bounds, "unknown": unknown.model_dump()}
-        origin = {**provenance(run, outcome), **objective.provenance(), **known}
-        save_model(objective.model, out, objective.tokenizer, provenance=origin)
-        objective.save_extras(out)
+        if ranks.first:
+            finish_tuning(objective.model, config, objective.head, out)
+            known = {"bounds": parts.bounds, "unknown": unknown.model_dump()}
+            origin = {**provenance(run, outcome), **objective.provenance(), **known}
+            save_model(objective.model, out, objective.tokenizer, provenance=origin)
+            objective.save_extras(out)
+    ranks.wait()
     return outcome
 
 

@@ -113,6 +113,7 @@ class SpanObjective(TaskObjective[QuestionAnsweringConfig, Question, SpanBatch])
             assert self.cloze is not None
             generator = numpy_generator(self.config.loop.seed, "cloze", step)
             questions = self.cloze.draw(self.config.batch_size, generator)
+            questions = questions[slice(*self.ranks.bounds(len(questions)))]
             yield [self._batch(questions, self.reader.encode(questions), generator)]
             step += 1
         while True:
@@ -183,7 +184,7 @@ class SpanObjective(TaskObjective[QuestionAnsweringConfig, Question, SpanBatch])
         """Fit the threshold for giving no answer to the validation questions, then return the task's metrics on them."""
         if self.validation and self.reader.threshold is not None:
             self.reader.threshold = None
-            self.reader.threshold = self._threshold(self.reader.predict(self.validation))
+            self.reader.threshold = self._threshold(self.predictions(self.validation))
         return super().evaluate(model)
 
     def finish(self, model: nn.Module) -> tuple[list[str], dict[str, float]]:

@@ -123,11 +123,13 @@ class SequenceObjective(TaskObjective[TextGenerationConfig, Example, SequenceBat
         examples = [self.validation[row] for row in sorted(chosen)]
         beams, self.writer.beams = self.writer.beams, 1
         try:
-            answers = self.writer.predict(examples)
+            answers = self.predictions(examples)
         finally:
             self.writer.beams = beams
         tokenized = self.writer.tokenize(self.validation)
-        loss = sum(self.writer.costs(tokenized)) / max(1, sum(int(one.counted.sum()) for one in tokenized))
+        loss = sum(self.ranks.map(self.writer.costs, tokenized)) / max(
+            1, sum(int(one.counted.sum()) for one in tokenized)
+        )
         return {**self.score(examples, answers), "validation_loss": loss}
 
     def provenance(self) -> dict[str, Any]:

@@ -16,17 +16,21 @@ from lucidlm.checkpoint.save import save_model
 from lucidlm.core.config import CONFIG
 from lucidlm.core.devices import Compute, choose_compute, describe_machine, to_device
 from lucidlm.core.errors import InputError
-from lucidlm.core.io import require_vacant, sha256
+from lucidlm.core.io import sha256
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.core.progress import log
 from lucidlm.core.seeds import torch_generator
 from lucidlm.data.corpus.cards import CARD
 from lucidlm.data.corpus.loader import BatchLoader, TokenCorpus
+from lucidlm.distributed.failure import explained
+from lucidlm.distributed.placing import surely_whole
+from lucidlm.distributed.ranks import ALONE, Ranks, join
 from lucidlm.inference.held_out import validate
 from lucidlm.model.flops import count_parameters, flops_per_token
 from lucidlm.model.heads import LanguageModel
 from lucidlm.model.loss import IGNORE_INDEX
 from lucidlm.tokenize.tokenizer import Tokenizer
+from lucidlm.train.checkpoints import start_in
 from lucidlm.train.compilation import compile_blocks
 from lucidlm.train.loop import Loop, Outcome, describe_outcome
 from lucidlm.train.memory import StepShape, require_memory
@@ -54,7 +58,11 @@ class TokenBatch:
 
 
 class TokenObjective:
-    """Next or masked tokens of prepared corpora."""
+    """Next or masked tokens of prepared corpora.
+
+    On several ranks each makes the whole batch, masks included, and takes its rows: what is learned in which step does not
+    depend on how many there are.
+    """
 
     monitor = "validation_loss"
     higher_is_better = False
@@ -67,8 +75,9 @@ class TokenObjective:
         held_out: Sequence[TokenCorpus],
         tokenizer: Tokenizer,
         compute: Compute,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.config, self.tokenizer, self.compute = config, tokenizer, compute
+        self.config, self.tokenizer, self.compute, self.ranks = config, tokenizer, compute, ranks
         self.held_out = held_out
         self.loader = BatchLoader(
             corpora, batch_size=config.batch_size, context=config.context_length, seed=config.loop.seed
@@ -79,7 +88,8 @@ class TokenObjective:
             size = self.config.micro_batch or self.config.batch_size
             micro_batches = []
             for bidirectional, (tokens, targets) in self._views(windows, step):
-                for part in zip(tokens.split(size), targets.split(size), strict=True):
+                own = slice(*self.ranks.bounds(len(tokens)))
+                for part in zip(tokens[own].split(size), targets[own].split(size), strict=True):
                     micro_batches.append(self._to_device(*part, bidirectional))
             yield micro_batches
 
@@ -131,7 +141,7 @@ class TokenObjective:
         """Measure the loss on so many held-out tokens."""
         assert isinstance(model, LanguageModel)
         hide = self._masked if self.config.objective == "masked" else None
-        return validate(model, self.held_out, self.config.context_length, tokens, self.compute.device, hide)
+        return validate(model, self.held_out, self.config.context_length, tokens, self.compute.device, hide, self.ranks)
 
     def describe(self, step: int) -> str:
         first = step * self.config.batch_size
@@ -160,7 +170,7 @@ def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False) -
     """Pretrain a model on prepared data and leave a model directory in `out`.
 
     `out` also gets `config.yaml` (the resolved run), `metrics.jsonl` and `checkpoints/`. A run that was stopped, by a
-    signal or a crash, goes on with `resume`.
+    signal or a crash, goes on with `resume`. Started by torchrun, each process is one rank of the run.
 
     Raises
     ------
@@ -168,43 +178,58 @@ def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False) -
         or memory is too short for it.
     LucidError: the loss is not finite, the disk is full.
     """
-    out = Path(out)
-    if not resume:
-        require_vacant(out)
+    ranks = join(config.device)
+    with explained(ranks):
+        return _pretrain(config, Path(out), resume, ranks)
+
+
+def _pretrain(config: PretrainConfig, out: Path, resume: bool, ranks: Ranks) -> Outcome:
+    ranks.require_one_view(resume, out)
+    if not resume and ranks.first:
+        start_in(out)
     tokenizer = common_tokenizer(list(config.data))
     compute = choose_compute(config.device, config.precision)
+    ranks.require_same(compute)
     if not resume:
-        config = resolve(config, tokenizer, compute)
+        # The depth may follow from how fast this machine is.
+        config = ranks.agreed(resolve(config, tokenizer, compute) if ranks.first else config)
     assert config.model is not None
-    objective = open_objective(config, tokenizer, compute)
-    if not (resume or config.force):
-        require_memory(config.model, step_shape(config), config.loop.optimizer, compute)
+    objective = open_objective(config, tokenizer, compute, ranks)
+    if not (resume or config.force) and surely_whole(config.loop.parallel, ranks):
+        require_memory(config.model, step_shape(config, ranks), config.loop.optimizer, compute)
     log(
         f"{count_parameters(config.model):,} parameters, {flops_per_token(config.model, config.context_length) / 1e6:,.1f} "
         f"MFLOP a token to train; {compute.device.type}, {compute.reason}"
     )
     model = make_model(config, compute)
-    loop = Loop(model, objective, config.loop, compute, out)
-    if not resume:
+    loop = Loop(model, objective, config.loop, compute, out, ranks=ranks)
+    if not resume and ranks.first:
         config.save(out / CONFIG)
     outcome = loop.run(resume=resume)
     if outcome.stopped_by is None:
         with torch.inference_mode(), fast_matmul(compute.device):
             outcome.evaluation = objective.measure_on(model.eval(), sum(corpus.tokens for corpus in objective.held_out))
-        save_model(model, out, tokenizer, provenance=provenance(config, outcome))
+        if ranks.first:
+            save_model(model, out, tokenizer, provenance=provenance(config, outcome))
+    ranks.wait()
     return outcome
 
 
-def open_objective(config: PretrainConfig, tokenizer: Tokenizer, compute: Compute) -> TokenObjective:
+def open_objective(
+    config: PretrainConfig, tokenizer: Tokenizer, compute: Compute, ranks: Ranks = ALONE
+) -> TokenObjective:
     """Return what a resolved run learns from.
 
     Raises
     ------
-    InputError: the data cannot be read, or do not fit together.
+    InputError: the data cannot be read, do not fit together, or are too few for the ranks.
     """
     corpora = [(TokenCorpus.open(path, "train"), share) for path, share in config.data.items()]
     held_out = [TokenCorpus.open(path, "validation") for path in config.data]
-    return TokenObjective(config, corpora, held_out, tokenizer, compute)
+    objective = TokenObjective(config, corpora, held_out, tokenizer, compute, ranks)
+    windows = sum(corpus.tokens // config.context_length for corpus, _ in corpora)
+    ranks.require_share(config.batch_size, windows, "samples")
+    return objective
 
 
 def make_model(config: PretrainConfig, compute: Compute) -> LanguageModel:
@@ -215,13 +240,14 @@ def make_model(config: PretrainConfig, compute: Compute) -> LanguageModel:
     return model
 
 
-def step_shape(config: PretrainConfig) -> StepShape:
-    """Return what a step of a run reads."""
+def step_shape(config: PretrainConfig, ranks: Ranks = ALONE) -> StepShape:
+    """Return what a rank reads in a step of a run."""
     hybrid, masked = config.objective == "hybrid", config.objective == "masked"
+    share = math.ceil(config.batch_size / ranks.count)
     # A hybrid step reads half of its samples each way, one after the other.
-    whole = math.ceil(config.batch_size / 2) if hybrid else config.batch_size
+    whole = math.ceil(share / 2) if hybrid else share
     rows = min(config.micro_batch or whole, whole)
-    several = hybrid or rows < config.batch_size
+    several = hybrid or rows < share
     return StepShape(rows, config.context_length, several, config.mask_rate if masked else 1.0)
 
 
