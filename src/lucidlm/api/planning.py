@@ -10,11 +10,13 @@ from lucidlm.api.results import Result
 from lucidlm.api.settings import FinetuneSettings, PretrainSettings
 from lucidlm.api.training import Source, Texts, finetuning_config, pretraining_config
 from lucidlm.core.arguments import require_path
+from lucidlm.inference.config import EngineConfig
 from lucidlm.plan.config import PlanConfig
 from lucidlm.plan.finetune import plan_finetuning
 from lucidlm.plan.plan import Plan, duration
 from lucidlm.plan.pretrain import plan_pretraining
 from lucidlm.plan.scaling import ScalingLaw
+from lucidlm.plan.serve import ServingPlan, plan_serving
 
 Calibrate = Literal["auto", "new", "off"]
 
@@ -38,6 +40,26 @@ class PlanResult(Result):
         room = "" if plan.fits else ", which is more than there is"
         took = f"{duration(plan.total_seconds)}, {plan.peak / 2**30:,.2f} GiB of memory{room}"
         return f"PlanResult({plan.run}, {plan.machine}: {took})"
+
+
+@dataclass(frozen=True, repr=False)
+class ServingResult(Result):
+    """What serving a model will take; `plan` has the numbers."""
+
+    plan: ServingPlan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as `lucidlm plan serve` writes it with `--json`."""
+        return self.plan.to_dict()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return names and values as they are printed."""
+        return [{"of": name, "predicted": value} for name, value in self.plan.rows()]
+
+    def __repr__(self) -> str:
+        plan = self.plan
+        room = "" if plan.fits else ", which is more than there is"
+        return f"ServingResult({plan.run}, {plan.machine}: {plan.peak / 2**30:,.2f} GiB of memory{room})"
 
 
 def pretrain(
@@ -97,6 +119,37 @@ def finetune(
     """
     how = PlanConfig(on=on, calibration=calibration, price_per_hour=price_per_hour, price_per_kwh=price_per_kwh)
     return PlanResult(plan_finetuning(finetuning_config(task, model, data, config, settings), how))
+
+
+def serve(
+    model: Source,
+    *,
+    max_running: int = 64,
+    device: str = "auto",
+    engine: EngineConfig | None = None,
+    on: str | None = None,
+    calibration: Calibrate = "auto",
+    price_per_hour: float | None = None,
+    price_per_kwh: float | None = None,
+) -> ServingResult:
+    """Tell what `lucidlm serve` with one model that writes will take: `lucidlm plan serve`.
+
+    >>> lucidlm.plan.serve("model", max_running=16)
+
+    Parameters
+    ----------
+    model: a model directory, or what `lucidlm import` takes.
+    max_running: texts that are written at a time.
+    engine: what computes.
+    on, calibration, price_per_hour, price_per_kwh: see `PlanConfig`.
+
+    Raises
+    ------
+    InputError: there is no such model or it does not write, a setting is wrong, or there is no such accelerator.
+    """
+    how = PlanConfig(on=on, calibration=calibration, price_per_hour=price_per_hour, price_per_kwh=price_per_kwh)
+    source = str(require_path(model, "model"))
+    return ServingResult(plan_serving(source, engine or EngineConfig(), max_running, device, how))
 
 
 def scaling_law(runs: Sequence[Source]) -> ScalingLaw:

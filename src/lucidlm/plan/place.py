@@ -40,6 +40,7 @@ class Place:
     available: bytes of memory that there are for a run.
     watts: what it is assumed to draw.
     sheet: operations a second by its data sheet; None: to be measured.
+    bandwidth: bytes a second of its memory by the data sheet; None: not known.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Place:
     available: int
     watts: float
     sheet: float | None
+    bandwidth: float | None = None
 
     @cached_property
     def speed(self) -> float:
@@ -102,7 +104,9 @@ def place_of(how: PlanConfig, device: str, precision: Precision) -> Place:
         found = accelerator(how.on)
         dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         compute = Compute(torch.device("cuda"), dtype, "")
-        return Place(f"one {found.name} (not measured)", compute, False, found.memory, found.watts, found.flops)
+        return Place(
+            f"one {found.name} (not measured)", compute, False, found.memory, found.watts, found.flops, found.bandwidth
+        )
     compute, machine = choose_compute(device, precision), describe_machine()
     on_gpu = compute.device.type == "cuda"
     facts = {"cores": machine.cores, "accelerator": machine.accelerator if on_gpu else "none"}

@@ -96,12 +96,12 @@ class Plan:
     def rows(self) -> list[tuple[str, str]]:
         """Return what a table of it shows: names and values; the parts of what stands above them begin with two spaces."""
         rows = [("run", f"{self.run}, {self.machine}")]
-        rows += _parts("parameters", self.parameters, count)
+        rows += named_parts("parameters", self.parameters, count)
         rows += [(name, operations(value) if name == "FLOPs" else _count(value)) for name, value in self.work.items()]
-        rows += _parts("memory", self.memory, _size)
-        room = f"{_size(self.available)}{'' if self.fits else ': it does not fit'}"
+        rows += named_parts("memory", self.memory, size)
+        room = f"{size(self.available)}{'' if self.fits else ': it does not fit'}"
         rows += [("memory there is", room), ("largest micro-batch", f"{self.largest_micro_batch:,}")]
-        rows += _parts("time", self.seconds, duration)
+        rows += named_parts("time", self.seconds, duration)
         rows += [("energy", f"{energy(self.watt_hours)}, {self.watts:,.0f} W {self.watts_from}")]
         if self.cost is not None:
             rows += [("cost", f"{self.cost:,.2f}" if self.cost >= 1 else f"{self.cost:.4f}")]
@@ -109,7 +109,7 @@ class Plan:
         return [*rows, ("bound by", self.bound), ("recommended", recommended)]
 
 
-def _parts(name: str, parts: dict[str, Any], written: Any) -> list[tuple[str, str]]:
+def named_parts(name: str, parts: dict[str, Any], written: Any) -> list[tuple[str, str]]:
     return [(name, written(sum(parts.values()))), *((f"  {part}", written(value)) for part, value in parts.items())]
 
 
@@ -125,7 +125,8 @@ def operations(value: float) -> str:
     return count(value)
 
 
-def _size(byte_count: float) -> str:
+def size(byte_count: float) -> str:
+    """Write an amount of memory: 1.25 GiB, 3.4 MiB."""
     return f"{byte_count / 2**30:,.2f} GiB" if byte_count >= 2**30 else f"{byte_count / 2**20:,.1f} MiB"
 
 

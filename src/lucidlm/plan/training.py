@@ -172,7 +172,7 @@ def _advice(
 
 
 def _assumptions(run: TrainingRun, place: Place, rates: Calibration, measured: Calibration | None) -> list[str]:
-    found = ["training runs on one device (ranks 1)"]
+    found = ["one process is planned (ranks 1)"]
     if measured is None:
         found.append(f"time: {place.basis}")
         found.append(f"a command takes {rates.start_up + rates.opening:.0f} s to start")

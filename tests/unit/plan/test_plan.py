@@ -236,7 +236,7 @@ def test_the_table_has_a_line_for_each_part(tiny_data: Path) -> None:
     lines = [line.split("  ")[0] for line in printed.splitlines()]
     for name in ("parameters", "tokens", "FLOPs", "memory", "time", "energy", "cost", "bound by", "recommended"):
         assert name in lines
-    assert "rests on: training runs on one device" in printed
+    assert "rests on: one process is planned" in printed
 
 
 def test_amounts_are_written_for_people() -> None:

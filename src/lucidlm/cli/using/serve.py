@@ -18,10 +18,11 @@ SHOWN = ("models", *SERVER, "steer", "guard", "device", *ENGINE)
 
 
 def register(app: typer.Typer) -> None:
-    add_command(app, serve, _configurations, SHOWN)
+    add_command(app, serve, configurations, SHOWN)
 
 
-def _configurations() -> Sequence[type[Config]]:
+def configurations() -> Sequence[type[Config]]:
+    """Return what the command has the settings of."""
     from lucidlm.cli.using.settings import UseConfig
     from lucidlm.inference.config import EngineConfig
     from lucidlm.serve.config import ServeConfig

@@ -38,6 +38,8 @@ class Backend(Protocol):
     block_size: int
     blocks: int
     """How many blocks there are."""
+    token_bytes: int
+    """What a token's keys and values take."""
     has_own_threads: bool
     """Whether something else than PyTorch computes."""
 

@@ -42,10 +42,13 @@ class OpenVINOBackend:
         }
         compiled = openvino.Core().compile_model(build_graph(model, form), "CPU", settings)
         self._request = compiled.create_infer_request()
+        self.token_bytes = 0
         for place in compiled.inputs:
             if place.any_name.startswith(("key_cache.", "value_cache.")):
                 shape = [size.get_length() for size in list(place.partial_shape)[1:]]
-                self._request.set_tensor(place, openvino.Tensor(place.element_type, Shape([blocks + 1, *shape])))
+                held = openvino.Tensor(place.element_type, Shape([blocks + 1, *shape]))
+                self._request.set_tensor(place, held)
+                self.token_bytes += held.byte_size // (blocks + 1) // self.block_size
 
     def read(self, stretches: Sequence[Stretch]) -> Tensor:
         """See `Backend.read`."""

@@ -31,7 +31,8 @@ class TorchBackend:
     has_own_threads = False
 
     def __init__(self, model: LanguageModel, blocks: int) -> None:
-        self.model, self.blocks = model, blocks
+        self.model, self.blocks, shape = model, blocks, model.config
+        self.token_bytes = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * model.head.element_size()
         self._layers = [_LayerPool(blocks) for _ in range(model.config.num_layers)]
 
     def read(self, stretches: Sequence[Stretch]) -> Tensor:
