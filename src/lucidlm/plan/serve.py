@@ -123,8 +123,8 @@ class ServingPlan:
         rows = [("run", f"{self.run}, {self.machine}"), ("parameters", count(self.parameters))]
         rows += named_parts("memory", self.memory, size)
         rows += [("memory there is", f"{size(self.available)}{'' if self.fits else ': it does not fit'}")]
-        whole = f"{self.texts:,} of {self.context:,}"
-        rows += [("cache", f"{count(self.cached)} tokens of {self.token / 1024:,.1f} KiB, texts of the whole context: {whole}")]
+        room = f"{count(self.cached)} tokens of {self.token / 1024:,.1f} KiB"
+        rows += [("cache", f"{room}, texts of the whole context: {self.texts:,} of {self.context:,}")]
         if self.speed is not None:
             rows += [
                 ("writing, alone", f"{self.speed.alone:,.0f} tokens/s"),
