@@ -501,3 +501,10 @@ def test_the_weight_of_the_overlap_is_fitted_kept_and_used(tmp_path: Path, pretr
     assert in_the_right_sentence() == len(examples)
     found.overlap_weight = 0.0
     assert in_the_right_sentence() < len(examples) / 2
+
+
+def test_what_the_first_steps_read_is_known_before_them(pretrained: Path) -> None:
+    goal = objective(pretrained, [question(), question(TEXTS[1], "海鸥岛")] * 3, batch_size=4)
+    parts = goal.step_parts(5)
+    assert [sum(rows for rows, _ in step) for step in parts] == [4, 2, 4, 2, 4]
+    assert max(length for step in parts for _, length in step) == max(goal.lengths)

@@ -117,10 +117,10 @@ class SpanObjective(TaskObjective[QuestionAnsweringConfig, Question, SpanBatch])
             yield [self._batch(questions, self.reader.encode(questions), generator)]
             step += 1
         while True:
-            yield self.micro_batches(self._rows(step), step)
+            yield self.micro_batches(self._real_rows(step), step)
             step += 1
 
-    def _rows(self, step: int) -> np.ndarray:
+    def _real_rows(self, step: int) -> np.ndarray:
         """Return the rows of a step's training questions, after the synthetic steps."""
         epoch, index = divmod(step - self.synthetic_steps, self.real_steps)
         return self._epoch(epoch)[index]
@@ -251,7 +251,7 @@ class SpanObjective(TaskObjective[QuestionAnsweringConfig, Question, SpanBatch])
     def describe(self, step: int) -> str:
         if step < self.synthetic_steps:
             return f"{step} (questions made of {self.config.synthetic})"
-        rows = self._rows(step)
+        rows = self._real_rows(step)
         return f"{step} (examples {', '.join(self.train[row].where for row in rows[:3])} …)"
 
     def report(self) -> list[str]:
