@@ -86,8 +86,13 @@ class Calibration(BaseModel):
     steps: int
 
 
+FEWEST = 2
+"""Steps after the first one, however long that took: it may compile."""
+
+
 class _Watched:
-    """An objective that is not evaluated, so that the loop's clock shows steps alone, and the memory held before each."""
+    """An objective that ends after some seconds of steps and is not evaluated, so that the loop's clock shows steps alone,
+    and the memory held before each."""
 
     def __init__(self, objective: Any) -> None:
         self._objective = objective
@@ -97,8 +102,12 @@ class _Watched:
         return getattr(self._objective, name)
 
     def batches(self, first_step: int) -> Iterator[Any]:
-        process = psutil.Process()
-        for batches in self._objective.batches(first_step):
+        process, end = psutil.Process(), math.inf
+        for number, batches in enumerate(self._objective.batches(first_step)):
+            if number > FEWEST and time.monotonic() >= end:
+                return
+            if number == 1:
+                end = time.monotonic() + STEPPING
             self.held.append(process.memory_info().rss)
             yield batches
 
@@ -204,8 +213,8 @@ def _begin() -> tuple[float, int]:
 
 
 def _brief(loop: LoopConfig) -> LoopConfig:
-    """Return the settings of a loop of some seconds that leaves nothing behind."""
-    brief = {"max_steps": None, "minutes": STEPPING / 60, "checkpoint_minutes": 1e6, "checkpoint_steps": None}
+    """Return the settings of a loop that its objective ends, and that leaves nothing behind."""
+    brief = {"max_steps": 10**9, "minutes": None, "checkpoint_minutes": 1e6, "checkpoint_steps": None}
     return loop.changed(**brief, evaluations=1)
 
 
@@ -214,7 +223,7 @@ def _steps(loop: Loop[Any], watched: _Watched, compute: Compute, opening: float)
     before, start = joules(compute.device.type), time.monotonic()
     outcome = loop.run()
     took, after, state = time.monotonic() - start, joules(compute.device.type), outcome.state
-    stepping, further = state.wall - state.start_up, max(1, state.step - 1)
+    stepping, further = state.wall - state.start_up, state.step - 1
     return outcome, {
         "opening": opening,
         "first_step": state.start_up,
