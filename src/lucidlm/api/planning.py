@@ -13,7 +13,7 @@ from lucidlm.core.arguments import require_path
 from lucidlm.inference.config import EngineConfig
 from lucidlm.plan.config import PlanConfig
 from lucidlm.plan.finetune import plan_finetuning
-from lucidlm.plan.plan import Plan, duration
+from lucidlm.plan.plan import BasePlan, Plan
 from lucidlm.plan.pretrain import plan_pretraining
 from lucidlm.plan.scaling import ScalingLaw
 from lucidlm.plan.serve import ServingPlan, plan_serving
@@ -21,11 +21,10 @@ from lucidlm.plan.serve import ServingPlan, plan_serving
 Calibrate = Literal["auto", "new", "off"]
 
 
-@dataclass(frozen=True, repr=False)
-class PlanResult(Result):
-    """What a run will take; `plan` has the numbers."""
+class _Planned(Result):
+    """What results of planning have in common."""
 
-    plan: Plan
+    plan: BasePlan
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as `lucidlm plan` writes it with `--json`."""
@@ -36,30 +35,21 @@ class PlanResult(Result):
         return [{"of": name, "predicted": value} for name, value in self.plan.rows()]
 
     def __repr__(self) -> str:
-        plan = self.plan
-        room = "" if plan.fits else ", which is more than there is"
-        took = f"{duration(plan.total_seconds)}, {plan.peak / 2**30:,.2f} GiB of memory{room}"
-        return f"PlanResult({plan.run}, {plan.machine}: {took})"
+        return f"{type(self).__name__}({self.plan.run}, {self.plan.machine}: {self.plan.takes})"
 
 
 @dataclass(frozen=True, repr=False)
-class ServingResult(Result):
+class PlanResult(_Planned):
+    """What a run will take; `plan` has the numbers."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, repr=False)
+class ServingResult(_Planned):
     """What serving a model will take; `plan` has the numbers."""
 
     plan: ServingPlan
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the plan as `lucidlm plan serve` writes it with `--json`."""
-        return self.plan.to_dict()
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return names and values as they are printed."""
-        return [{"of": name, "predicted": value} for name, value in self.plan.rows()]
-
-    def __repr__(self) -> str:
-        plan = self.plan
-        room = "" if plan.fits else ", which is more than there is"
-        return f"ServingResult({plan.run}, {plan.machine}: {plan.peak / 2**30:,.2f} GiB of memory{room})"
 
 
 def pretrain(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,52 @@ from lucidlm.core.amounts import count
 from lucidlm.plan.config import PlanConfig
 
 
+class BasePlan(ABC):
+    """What plans of training and of serving have in common."""
+
+    run: str
+    machine: str
+    memory: dict[str, int]
+    available: int
+    watts: float
+    assumptions: tuple[str, ...]
+    advice: tuple[str, ...]
+    prices: PlanConfig
+
+    @property
+    def peak(self) -> int:
+        """Bytes of memory at the moment of most need."""
+        return sum(self.memory.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is memory for it."""
+        return self.peak <= self.available
+
+    @property
+    def takes(self) -> str:
+        """What it takes, in words."""
+        room = "" if self.fits else ", which is more than there is"
+        return f"{self.peak / 2**30:,.2f} GiB of memory{room}"
+
+    def cost_of(self, seconds: float) -> float | None:
+        """Return what so much time costs, in the prices' currency; None where no price is given."""
+        hour, kwh = self.prices.price_per_hour, self.prices.price_per_kwh
+        if hour is None and kwh is None:
+            return None
+        return ((hour or 0.0) + (kwh or 0.0) * self.watts / 1000) * seconds / 3600
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as plain values, which JSON can hold."""
+
+    @abstractmethod
+    def rows(self) -> list[tuple[str, str]]:
+        """Return what a table of it shows: names and values; the parts of what stands above them begin with two spaces."""
+
+
 @dataclass(frozen=True)
-class Plan:
+class Plan(BasePlan):
     """What a run will take. All numbers are predictions.
 
     Parameters
@@ -47,16 +92,6 @@ class Plan:
     prices: PlanConfig
 
     @property
-    def peak(self) -> int:
-        """Bytes of memory at the moment of most need."""
-        return sum(self.memory.values())
-
-    @property
-    def fits(self) -> bool:
-        """Whether there is memory for it."""
-        return self.peak <= self.available
-
-    @property
     def total_seconds(self) -> float:
         """How long the command takes."""
         return sum(self.seconds.values())
@@ -69,13 +104,14 @@ class Plan:
     @property
     def cost(self) -> float | None:
         """What it costs, in the prices' currency; None where no price is given."""
-        hour, kwh = self.prices.price_per_hour, self.prices.price_per_kwh
-        if hour is None and kwh is None:
-            return None
-        return (hour or 0.0) * self.total_seconds / 3600 + (kwh or 0.0) * self.watt_hours / 1000
+        return self.cost_of(self.total_seconds)
+
+    @property
+    def takes(self) -> str:
+        """What it takes, in words."""
+        return f"{duration(self.total_seconds)}, {super().takes}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as plain values, which JSON can hold."""
         return {
             "run": self.run,
             "machine": self.machine,
@@ -94,7 +130,6 @@ class Plan:
         }
 
     def rows(self) -> list[tuple[str, str]]:
-        """Return what a table of it shows: names and values; the parts of what stands above them begin with two spaces."""
         rows = [("run", f"{self.run}, {self.machine}")]
         rows += named_parts("parameters", self.parameters, count)
         rows += [(name, operations(value) if name == "FLOPs" else _count(value)) for name, value in self.work.items()]

@@ -24,7 +24,7 @@ from lucidlm.model.flops import count_parameters
 from lucidlm.model.heads import LanguageModel
 from lucidlm.plan.config import PlanConfig
 from lucidlm.plan.place import FRAMEWORK, Place, place_of
-from lucidlm.plan.plan import named_parts, size
+from lucidlm.plan.plan import BasePlan, named_parts, size
 from lucidlm.tokenize.tokenizer import Tokenizer
 
 PROMPT, WRITTEN = 256, 32
@@ -48,7 +48,7 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class ServingPlan:
+class ServingPlan(BasePlan):
     """What serving takes. What was measured is named in `assumptions`.
 
     Parameters
@@ -78,16 +78,6 @@ class ServingPlan:
     advice: tuple[str, ...] = ()
 
     @property
-    def peak(self) -> int:
-        """Bytes of memory with the cache full."""
-        return sum(self.memory.values())
-
-    @property
-    def fits(self) -> bool:
-        """Whether there is memory for it."""
-        return self.peak <= self.available
-
-    @property
     def texts(self) -> int:
         """How many texts as long as the context the cache has room for."""
         return self.cached // self.context
@@ -95,14 +85,9 @@ class ServingPlan:
     @property
     def cost(self) -> float | None:
         """What a million tokens cost that are written for many at a time, in the prices' currency; None: unknown."""
-        hour, kwh = self.prices.price_per_hour, self.prices.price_per_kwh
-        if self.speed is None or (hour is None and kwh is None):
-            return None
-        hours = 1e6 / self.speed.together / 3600
-        return hours * ((hour or 0.0) + (kwh or 0.0) * self.watts / 1000)
+        return None if self.speed is None else self.cost_of(1e6 / self.speed.together)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as plain values, which JSON can hold."""
         return {
             "run": self.run,
             "machine": self.machine,
@@ -119,7 +104,6 @@ class ServingPlan:
         }
 
     def rows(self) -> list[tuple[str, str]]:
-        """Return what a table of it shows, as `Plan.rows` does."""
         rows = [("run", f"{self.run}, {self.machine}"), ("parameters", count(self.parameters))]
         rows += named_parts("memory", self.memory, size)
         rows += [("memory there is", f"{size(self.available)}{'' if self.fits else ': it does not fit'}")]

@@ -18,8 +18,7 @@ from lucidlm.cli.using.sampling import ENGINE
 if TYPE_CHECKING:
     from lucidlm.core.config import Config as Configuration
     from lucidlm.plan.config import PlanConfig
-    from lucidlm.plan.plan import Plan
-    from lucidlm.plan.serve import ServingPlan
+    from lucidlm.plan.plan import BasePlan
 
 HOW = ("on", "calibration", "price_per_hour", "price_per_kwh", "as_json")
 """Options of every plan, which come last in the help."""
@@ -123,7 +122,7 @@ def _how(settings: dict[str, Any]) -> PlanConfig:
     return PlanConfig(**{name: settings.pop(name) for name in PlanConfig.model_fields if name in settings})
 
 
-def show(plan: Plan | ServingPlan, *, as_json: bool) -> None:
+def show(plan: BasePlan, *, as_json: bool) -> None:
     """Print a plan: as a table, drawn with lines on a terminal; or as JSON."""
     if as_json:
         print(json.dumps(plan.to_dict(), indent=2))
