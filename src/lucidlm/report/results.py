@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from lucidlm.train.label_curve.record import CURVE, LabelCurve, read_curve
 
 WIDEST = 8
 """Most metrics in a table: more would not fit on a page."""
+
+SEED = re.compile(r"-seed-(\d+)(?=/|$)")
+"""The end of the name of a folder that `lucidlm recipe --seed` makes."""
 
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 """What `write_table` writes between, each on a line of its own."""
@@ -52,6 +56,12 @@ class Result:
         """Training time of this model alone, without its base model's."""
         seconds = self.record.get("provenance", {}).get("metrics", {}).get("wall_seconds")
         return None if seconds is None else seconds / 60
+
+    @property
+    def seed(self) -> str | None:
+        """The seed of a recipe that was run with several, as its folder's name has it."""
+        found = SEED.search(self.place)
+        return None if found is None else found[1]
 
     @property
     def origin(self) -> str | None:
@@ -140,6 +150,16 @@ def find_curves(folders: Sequence[str | Path]) -> list[CurveResult]:
     return sorted(found.values(), key=lambda result: result.place)
 
 
+def by_seeds(results: Sequence[Result]) -> list[list[Result]]:
+    """Return the results in groups: one recipe judged on the same examples with one seed or several."""
+    groups: dict[tuple[str, ...], list[Result]] = {}
+    for result in results:
+        found = result.evaluation
+        key = (found.task, SEED.sub("", result.place), found.data_sha256)
+        groups.setdefault(key, []).append(result)
+    return list(groups.values())
+
+
 def _below(folders: Sequence[str | Path], name: str) -> Iterator[tuple[Path, str]]:
     """Yield the files of this name, each with its folder relative to the searched one."""
     for folder in map(Path, folders):
@@ -171,9 +191,8 @@ def results_page(results: Sequence[Result], curves: Sequence[CurveResult], langu
         lines += ["", *summary(results, language)]
     for task in dict.fromkeys(result.evaluation.task for result in results):
         lines += ["", f"## {language.name(task)}"]
-        for result in results:
-            if result.evaluation.task == task:
-                lines += ["", *_result(result, language)]
+        for group in by_seeds([result for result in results if result.evaluation.task == task]):
+            lines += ["", *_group(group, language)]
     if curves:
         lines += ["", f"## {t('What labels are worth')}"]
     for found in curves:
@@ -182,27 +201,45 @@ def results_page(results: Sequence[Result], curves: Sequence[CurveResult], langu
 
 
 def summary(results: Sequence[Result], language: Language) -> Iterator[str]:
-    """Yield the lines of a table with a row for each result: the model, the best baseline, and the test of both."""
+    """Yield the lines of a table with a row for each recipe: the model, the best baseline, and the test of both.
+
+    Several seeds of one share a row, with their mean, the lowest and the highest, and the test of each.
+    """
     t = language.text
     columns = ("task", "data", "model", "metric", "result", "best baseline", "the model against it")
     yield f"| {' | '.join(map(t, columns))} |"
     yield "|" + "---|" * len(columns)
-    for result in results:
-        found, first = result.evaluation, result.evaluation.first
+    for group in by_seeds(results):
+        result, found, first = group[0], group[0].evaluation, group[0].evaluation.first
         size = t("trained from scratch") if result.origin is None else f"`{result.origin}`"
         if result.parameters is not None:
             size = f"{count(result.parameters)}, {size}"
-        cells = [language.name(found.task), f"`{_short(found.data)}`", size, language.name(first.name)]
-        yield f"| {' | '.join([*cells, _interval(found.model, first), *_best_baseline(found, language)])} |"
+        reached = _interval(found.model, first) if len(group) == 1 else _spread(group, first, language)
+        cells = [language.name(found.task), f"`{_short(found.data)}`", size, language.name(first.name), reached]
+        yield f"| {' | '.join([*cells, *_best_baseline(group, language)])} |"
 
 
-def _best_baseline(evaluation: Evaluation, language: Language) -> tuple[str, str]:
-    """Return the best baseline with its figure, and how the model compares with it."""
-    first, best = evaluation.first, evaluation.best_baseline
-    if best is None or best.comparison is None:
+def _spread(group: Sequence[Result], measure: Measure, language: Language) -> str:
+    """Return the mean of several seeds, and their lowest and highest figure."""
+    values = [result.evaluation.model.metrics[measure.name].value for result in group]
+    mean, low, high = (figure(value, measure) for value in (sum(values) / len(values), min(values), max(values)))
+    about = language.text("mean of {seeds} seeds: {low} to {high}", seeds=len(group), low=low, high=high)
+    return f"{mean} ({about})"
+
+
+def _best_baseline(group: Sequence[Result], language: Language) -> tuple[str, str]:
+    """Return the best baseline with its figure, and how the model of each seed compares with it."""
+    first, best = group[0].evaluation.first, group[0].evaluation.best_baseline
+    if best is None:
         return "–", "–"
     value = figure(best.metrics[first.name].value, first)
-    return f"{value}, {_escaped(language.name(best.name))}", short_verdict(best.comparison, first, language)
+    verdicts = (
+        _verdict(score, first, language)
+        for result in group
+        for score in result.evaluation.baselines
+        if score.name == best.name
+    )
+    return f"{value}, {_escaped(language.name(best.name))}", "; ".join(verdicts)
 
 
 def _curve(found: CurveResult, language: Language) -> Iterator[str]:
@@ -227,9 +264,10 @@ def _curve(found: CurveResult, language: Language) -> Iterator[str]:
     yield f"{t('Mean of {seeds} seeds, and lowest to highest of them', seeds=seeds)}."
 
 
-def _result(result: Result, language: Language) -> Iterator[str]:
-    t, found = language.text, result.evaluation
-    name = found.model.name if result.place == "." else result.place
+def _group(group: Sequence[Result], language: Language) -> Iterator[str]:
+    """Yield one recipe's results: a row for the model of each seed, then the baselines that the first was judged beside."""
+    t, result, found = language.text, group[0], group[0].evaluation
+    name = found.model.name if result.place == "." else result.place if len(group) == 1 else SEED.sub("", result.place)
     yield f"### {_escaped(name)}"
     yield ""
     facts = [t("data: {data}, {examples} examples", data=f"`{_short(found.data)}`", examples=f"{found.examples:,}")]
@@ -245,11 +283,19 @@ def _result(result: Result, language: Language) -> Iterator[str]:
         columns.append(t("the model against it"))
     yield f"| {' | '.join(columns)} |"
     yield "|" + "---|" * len(columns)
-    for score in (found.model, *found.baselines):
-        yield f"| {' | '.join(_row(score, found, language))} |"
+    for one in group:
+        name = f"**{_escaped(language.name(one.evaluation.model.name))}**"
+        if len(group) > 1:
+            name = f"{name}, {t('seed {seed}', seed=one.seed)}"
+        yield f"| {' | '.join([name, *_figures(one.evaluation.model, found, language)])} |"
+    for score in found.baselines:
+        yield f"| {' | '.join([_escaped(language.name(score.name)), *_figures(score, found, language)])} |"
     if (more := len(found.measures) - WIDEST) > 0:
         yield ""
         yield t("{count} more figures are in eval.json.", count=more)
+    if len(group) > 1 and found.baselines:
+        yield ""
+        yield t("The rows below the models are of seed {seed}.", seed=result.seed)
     leaks = [leak for leak in found.leakage if leak.checked]
     for leak in leaks:
         title = t("seen in fine-tuning") if leak.against == "fine-tuning" else t("seen in pretraining")
@@ -259,13 +305,15 @@ def _result(result: Result, language: Language) -> Iterator[str]:
     yield t("Again: {command}", command=f"`{_command(result)}`")
 
 
-def _row(score: Score, evaluation: Evaluation, language: Language) -> Iterator[str]:
-    name = _escaped(language.name(score.name))
-    yield f"**{name}**" if score is evaluation.model else name
+def _figures(score: Score, evaluation: Evaluation, language: Language) -> Iterator[str]:
     for measure in evaluation.measures[:WIDEST]:
         yield _interval(score, measure)
     if evaluation.baselines:
-        yield "–" if score.comparison is None else short_verdict(score.comparison, evaluation.first, language)
+        yield _verdict(score, evaluation.first, language)
+
+
+def _verdict(score: Score, first: Measure, language: Language) -> str:
+    return "–" if score.comparison is None else short_verdict(score.comparison, first, language)
 
 
 def _interval(score: Score, measure: Measure) -> str:

@@ -1,0 +1,37 @@
+"""Keep what recipes reached: `python benchmarks/keep_results.py RUNS` copies each eval.json and curve.json below RUNS, with its
+model's record, to recipes/results, of which `lucidlm results` makes docs/results.md and the table in docs/performance.md."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from lucidlm.checkpoint.record import RECORD
+from lucidlm.core.io import read_json, write_text
+from lucidlm.evaluate.record import EVALUATION, read_evaluation
+from lucidlm.train.label_curve.record import CURVE, read_curve
+
+KEPT = Path(__file__).parent.parent / "recipes" / "results"
+
+
+def keep(runs: Path) -> None:
+    """Copy the results below `runs`, by the folders they stand in; what is damaged is refused."""
+    for path in sorted(runs.rglob(EVALUATION)):
+        evaluation = read_evaluation(path)
+        folder = KEPT / path.parent.relative_to(runs)
+        for record in (path.with_name(RECORD), Path(str(evaluation.settings["model"]), RECORD)):
+            if record.exists():
+                read_json(record)
+                write_text(folder / RECORD, record.read_text("utf-8"))
+                break
+        write_text(folder / EVALUATION, path.read_text("utf-8"))
+        print(folder)
+    for path in sorted(runs.rglob(CURVE)):
+        read_curve(path)
+        folder = KEPT / path.parent.relative_to(runs)
+        write_text(folder / CURVE, path.read_text("utf-8"))
+        print(folder)
+
+
+if __name__ == "__main__":
+    keep(Path(sys.argv[1]))
