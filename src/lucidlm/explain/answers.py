@@ -32,20 +32,20 @@ def predict_answer(
 ) -> Prediction:
     """Return the prediction that a stretch of `context` answers `question`; see `predict` for the parameters.
 
+    Of a passage that is too long to be read at once, that part is explained which is read where the answer is found.
+
     Raises
     ------
-    InputError: question and context are more than the model reads at once, or what is sought does not stand there.
+    InputError: the question is too long, or what is sought does not stand in the passage.
     """
     [encoded] = reader.encode([Question("", context, question, (), "TEXT")])
-    length, most = encoded.cut + len(encoded.question) + len(encoded.context), reader.max_tokens
-    if encoded.cut or length > most:
+    if encoded.cut:
         raise InputError(
-            f"and the passage have {length:,} tokens, the model reads {most:,} at once, and at most half as many of TEXT",
+            f"has {encoded.cut + len(encoded.question):,} tokens, the model reads {len(encoded.question):,} of a question",
             where="TEXT",
-            fix="Explain a part of the passage.",
+            fix="Ask in fewer words.",
         )
-    window = reader.window(encoded, 0)
-    network = _Network(reader, question, context, encoded, window)
+    network = _where_found(reader, question, context, encoded, target, rather_than)
     found = network.predicted() if target is None else network.sought(target, "--target")
     other = None if rather_than is None else network.sought(rather_than, "--rather-than")
     if other == found:
@@ -67,7 +67,8 @@ def predict_answer(
         return chosen - usual[0] - usual[1]
 
     asked = joined_by(by, question, cut(reader.tokenizer, question, first=reader.before)[1])
-    pieces = [*asked, *joined_by(by, context, network.passage())]
+    told = network.passage()
+    pieces = [*asked, *joined_by(by, "".join(piece.text for piece in told), told)]
     spans = [range(first, last + 1) for first, last in (found, other or found)]
     return Prediction(
         "answer",
@@ -89,16 +90,50 @@ def predict_answer(
             if any(place in span for span in spans for place in piece.places)
         ),
         settle=network.hints.settle,
+        part=None if len(network.encoded.context) == len(encoded.context) else network.part,
     )
 
 
-class _Network:
-    """A reader's logits for one question and passage, of which words may be missing."""
+def _where_found(
+    reader: SpanReader,
+    question: str,
+    context: str,
+    encoded: EncodedQuestion,
+    target: str | None,
+    rather_than: str | None,
+) -> _Network:
+    """Return what reads the part of the passage in which the sought answer, or else the model's, scores highest."""
+    starts, width = [window.start for window in reader.windows(encoded)], reader.width(encoded)
+    networks = [_Network(reader, question, context, encoded, start) for start in starts]
+    if len(networks) == 1:
+        return networks[0]
+    named = [text for text in (target, rather_than) if text is not None and text.strip()]
+    if not named:
+        scores = [score for score, _, _ in reader.best([encoded.part(start, width) for start in starts])]
+        return networks[int(np.argmax(scores))]
+    for text in named:
+        if text.strip() not in context:
+            return networks[0]  # which says so
+    able = [network for network in networks if all(network.places(text) for text in named)]
+    if not able:
+        raise InputError(
+            f"{' and '.join(map(repr, named))} stand nowhere in the passage together, of which the model reads {width:,} "
+            "tokens at once",
+            where="--target" if rather_than is None else "--rather-than",
+            fix="Pass shorter answers, or some that stand closer to each other.",
+        )
+    return max(able, key=lambda network: network.score(named[0]))
 
-    def __init__(
-        self, reader: SpanReader, question: str, context: str, encoded: EncodedQuestion, window: Window
-    ) -> None:
-        self.reader, self.context, self.encoded, self.begin = reader, context, encoded, window.begin
+
+class _Network:
+    """A reader's logits for one question and what it reads at once of the passage, from the token `start` on; words may be
+    missing."""
+
+    def __init__(self, reader: SpanReader, question: str, context: str, whole: EncodedQuestion, start: int) -> None:
+        self.encoded = encoded = whole.part(start, reader.width(whole))
+        self.skipped = int(np.count_nonzero(~whole.marks[:start]))
+        window = reader.window(encoded, 0)
+        self.reader, self.context, self.begin = reader, context, window.begin
         device = reader.model.qa_outputs.weight.device
         self.ids = torch.from_numpy(window.ids).to(device, torch.int64)
         self.allowed = torch.from_numpy(window.allowed).to(device)
@@ -137,11 +172,7 @@ class _Network:
         """Return where an answer stands, of several places the likeliest one."""
         if not text.strip():
             return 0, 0
-        found, at = list[Ends](), self.context.find(text.strip())
-        while at >= 0:
-            first, last = self.encoded.tokens_of(at, at + len(text.strip()))
-            found.append((first + self.begin, last + self.begin))
-            at = self.context.find(text.strip(), at + 1)
+        found = self.places(text)
         if not found:
             raise InputError(
                 f"{text.strip()!r} does not stand in the passage",
@@ -152,10 +183,35 @@ class _Network:
             raise InputError(
                 f"has {length} tokens, an answer has {LONGEST} at most", where=where, fix="Pass fewer words."
             )
+        starts, ends = self.read()
+        return max(found, key=lambda span: float(_of(span, starts, ends, None)[0]))
+
+    def places(self, text: str) -> list[Ends]:
+        """Return all places in this part of the passage where `text` stands."""
+        (begin, end), text = self.part, text.strip()
+        found, at = list[Ends](), self.context.find(text, begin, end)
+        while at >= 0:
+            first, last = self.encoded.tokens_of(at, at + len(text))
+            found.append((first + self.begin, last + self.begin))
+            at = self.context.find(text, at + 1, end)
+        return found
+
+    def score(self, text: str) -> float:
+        """Return by how much an answer, where it scores highest, surpasses that there is none."""
+        starts, ends = self.read()
+        best, none = (_of(span, starts, ends, None) for span in (self.sought(text, "--target"), (0, 0)))
+        return float(best[0] - none[0])
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """Return the logits (1, T) of starts and of ends, nothing missing."""
         with torch.inference_mode():
             starts, ends = self.logits(self.ids[None], None)
-            starts = starts + self.overlap(self.ids[None], None)
-            return max(found, key=lambda span: float(_of(span, starts, ends, None)[0]))
+            return starts + self.overlap(self.ids[None], None), ends
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """The first of the passage's characters that are read, and the one after the last."""
+        return int(self.encoded.offsets[0, 0]), int(self.encoded.offsets[-1, 1])
 
     def text(self, span: Ends) -> str:
         """Return an answer's text; it is empty where there is none."""
@@ -165,10 +221,13 @@ class _Network:
 
     def passage(self) -> list[Piece]:
         """Return the pieces of the passage by token; a mark goes with the token that it stands before."""
-        where = (self.begin + np.flatnonzero(~self.encoded.marks)).tolist()
+        read = np.flatnonzero(~self.encoded.marks)
+        where = dict(enumerate((self.begin + read).tolist(), self.skipped))
         marks = {self.begin + int(index) for index in np.flatnonzero(self.encoded.marks)}
         pieces = []
         for piece in cut(self.reader.tokenizer, self.context)[1]:
+            if any(place not in where for place in piece.places):
+                continue  # it is not read, or not whole
             places = [where[place] for place in piece.places]
             pieces.append(Piece(piece.text, sorted({*places, *({place - 1 for place in places} & marks)})))
         return pieces
@@ -223,8 +282,10 @@ class _Hints:
         for one in told:
             if one.term[0] in known:
                 # A stretch of shared words begins with its mark, so that the mark is the last one before the word.
-                for place in {places[bisect_right(places, token) - 1] for token in one.places if places}:
-                    marks[place].append(one)
+                # In a part of a passage the first stretch may have its mark before that part.
+                before = {bisect_right(places, token) - 1 for token in one.places} - {-1}
+                for index in before:
+                    marks[places[index]].append(one)
         return cls(asked, told, marks, list(sentences(context)), encoded.offsets[:, 0], window.begin, len(window.ids))
 
     def settle(self, gone: set[int]) -> set[int]:

@@ -28,6 +28,7 @@ class Explanation:
     logprob, blank_logprob: of the target in nats, less that of `rather_than` if there is one; and with every token blank.
     pieces: each piece, and its attribution: nats, but for the methods in `UNITS`.
     passage: which piece is the first of the passage, where the text is a question and a passage.
+    part: where the passage is too long to be read at once: the first character that is explained and the one after the last.
     held: the pieces that the check of faithfulness leaves in the text: those of an answer, and of what it is compared with.
     completeness, agreement, stability: None where the method or the text has none.
     faithfulness: None where less than two pieces could be deleted.
@@ -42,6 +43,7 @@ class Explanation:
     blank: str
     pieces: tuple[tuple[str, float], ...]
     passage: int | None
+    part: tuple[int, int] | None
     held: tuple[int, ...]
     completeness: Completeness | None
     faithfulness: Faithfulness | None
@@ -66,6 +68,11 @@ class Explanation:
     def verdict(self) -> list[str]:
         """Return, a sentence each, what the checks say."""
         lines = []
+        if self.part is not None:
+            begin, end = self.part
+            lines.append(
+                f"passage: too long to be read at once, explained where the answer is found, characters {begin:,} to {end:,}"
+            )
         if (check := self.completeness) is not None:
             steps = f" ({check.steps} steps)" if self.method == "integrated-gradients" else ""
             words = "complete"
@@ -131,6 +138,7 @@ def explain(
         prediction.blank_text,
         tuple((piece.text, float(value)) for piece, value in zip(prediction.pieces, found.values, strict=True)),
         prediction.passage,
+        prediction.part,
         tuple(sorted(prediction.held)),
         found.completeness,
         test,

@@ -67,6 +67,7 @@ class Prediction:
     passage: which piece is the first of the passage, where the text is a question and a passage.
     held: the pieces that cannot be deleted, since the target itself is in them.
     settle: from the places that pieces leave to all that go with them.
+    part: the first character of the passage that is read and the one after the last, where it is not read whole.
     """
 
     kind: str
@@ -87,6 +88,7 @@ class Prediction:
     passage: int | None = None
     held: frozenset[int] = frozenset()
     settle: Callable[[set[int]], set[int]] = set
+    part: tuple[int, int] | None = None
 
     @property
     def backbone(self) -> Transformer:

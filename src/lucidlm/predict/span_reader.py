@@ -12,7 +12,7 @@ question's terms its sentence has, by a weight that is fitted to the validation 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self, overload
 
 import numpy as np
@@ -66,6 +66,17 @@ class EncodedQuestion:
         first = int(np.searchsorted(self.offsets[:, 1], start, side="right"))
         last = int(np.searchsorted(self.offsets[:, 0], end, side="left")) - 1
         return first, max(first, last)
+
+    def part(self, start: int, width: int) -> EncodedQuestion:
+        """Return the same question about `width` of the context's tokens, from `start` on."""
+        inside = slice(start, start + width)
+        return replace(
+            self,
+            context=self.context[inside],
+            offsets=self.offsets[inside],
+            marks=self.marks[inside],
+            overlap=self.overlap[inside],
+        )
 
     def text_of(self, context: str, first: int, last: int) -> tuple[str, int]:
         """Return what the tokens `first` to `last` cover of `context`, without white space around it, and its start."""

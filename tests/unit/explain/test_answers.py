@@ -31,6 +31,9 @@ from lucidlm.tokenize.tokenizer import Tokenizer
 QUESTION = "When was the lighthouse built?"
 PASSAGE = "The lighthouse was built in 1871. It stands on Gull Island."
 
+FAR = PASSAGE + " It was built on the island." * 12 + " The ghost stands there."
+"""More than is read at once, with words at its end that do not stand elsewhere."""
+
 
 def reader_of(tokenizer: Tokenizer, provenance: dict[str, Any] | None = None, **shape: Any) -> LoadedModel:
     shape = {"embedding_dim": 32, "num_heads": 2, "ff_dim": 64, "num_layers": 2, "context_length": 256, **shape}
@@ -234,13 +237,59 @@ def test_of_several_places_the_likeliest_is_meant(loaded: LoadedModel) -> None:
         ({"rather_than": "Paris"}, "--rather-than: 'Paris' does not stand"),
         ({"target": "1871", "rather_than": "1871"}, "'1871' is the target itself"),
         ({"target": PASSAGE}, "an answer has 30 at most"),
-        ({"context": PASSAGE * 9}, "TEXT: and the passage have .* tokens, the model reads .* at once"),
+        ({"context": PASSAGE * 9, "target": "1872"}, "--target: '1872' does not stand in the passage"),
+        (
+            {"context": FAR, "target": "Gull", "rather_than": "ghost"},
+            "--rather-than: 'Gull' and 'ghost' stand nowhere in the passage together, of which the model reads 2.. tokens",
+        ),
         ({"rather_than": "1871", "target": "Gull", "method": "rollout"}, "rollout is the same whatever the target"),
     ],
 )
 def test_what_cannot_be_explained(loaded: LoadedModel, asked: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         lucidlm.explain(loaded, QUESTION, **{"context": PASSAGE, **asked})
+
+
+def test_a_question_is_read_whole(loaded: LoadedModel) -> None:
+    with pytest.raises(InputError, match=r"TEXT: has 3.. tokens, the model reads 1.. of a question"):
+        lucidlm.explain(loaded, QUESTION * 11, context=PASSAGE)
+
+
+@pytest.mark.parametrize("target", [None, "", "ghost", "1871"])
+@pytest.mark.parametrize("reader", ["loaded", "hinted"])
+def test_of_a_long_passage_the_part_with_the_answer_is_explained(
+    reader: str, target: str | None, request: pytest.FixtureRequest
+) -> None:
+    loaded: LoadedModel = request.getfixturevalue(reader)
+    found = explain(loaded, QUESTION, target, context=FAR, by="word", method="occlusion")
+    assert found.part is not None
+    assert found.passage is not None
+    begin, end = found.part
+    read = SpanReader.of(loaded)
+    assert "".join(text for text, _ in found.pieces[found.passage :]) == FAR[begin:end]
+    assert found.target == (read(QUESTION, context=FAR).text if target is None else target)
+    assert found.target in FAR[begin:end]
+    if target == "ghost":
+        assert end == len(FAR)
+    if target == "1871":
+        assert begin == 0
+    assert found.verdict()[0].endswith(f"characters {begin:,} to {end:,}")
+
+    [encoded] = read.encode([Question("", FAR, QUESTION, (), "")])
+    [window] = (one for one in read.windows(encoded) if encoded.offsets[one.start, 0] == begin)
+    starts, ends = (
+        part[0].masked_fill(~torch.from_numpy(window.allowed), float("-inf")) for part in read.logits([window])
+    )
+    starts = (starts + read.overlap_weight * torch.from_numpy(window.overlap)).log_softmax(-1)
+    ends, shift = ends.log_softmax(-1), window.begin - window.start
+    scores = [float(starts[0] + ends[0])]
+    if found.target:
+        at = [place for place in range(begin, end) if FAR.startswith(found.target, place)]
+        tokens = [
+            encoded.tokens_of(place, place + len(found.target)) for place in at if place + len(found.target) <= end
+        ]
+        scores = [float(starts[first + shift] + ends[last + shift]) for first, last in tokens]
+    assert found.logprob == pytest.approx(max(scores), abs=1e-4)
 
 
 def test_passages_are_for_readers(tiny_model: Path) -> None:
