@@ -1,4 +1,5 @@
-"""How fast integrated gradients are, and how faithful attributions are, beside captum's of the same models in transformers.
+"""How fast integrated gradients are, and how faithful attributions are, beside those of other tools for the same models in
+transformers.
 
     python benchmarks/explaining.py speed
     python benchmarks/explaining.py faithfulness runs/sst2-minilm/tuned --data sst2/test.jsonl --limit 100
@@ -6,8 +7,8 @@
 
 `speed`: 256 tokens, 50 steps, a model of 15.6 M parameters with fresh weights; the peer gets the batch size, of several,
 at which it is fastest, the logits of the last place only, and weights without gradients, as ours has them. `faithfulness`
-judges captum's integrated gradients as our methods are judged, on the same texts, pieces and random orders; `prompts` does
-so for the next token of beginnings of 24 words, without captum.
+judges captum's and interpreto's attributions as our methods are judged, on the same texts, pieces and random orders;
+`prompts` does so for the next token of beginnings of 24 words, beside captum and inseq.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from explaining_peers import STEPS, Attributor, captum_gradients, classifier_peers, language_model_peers
 from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.checkpoint.save import save_model
@@ -43,18 +46,7 @@ from results import record, spread
 
 SHAPE = ModelConfig(vocab_size=8192, embedding_dim=384, num_heads=6, ff_dim=1024, num_layers=7, context_length=512)
 BATCHES = (2, 4, 8)
-TOKENS, STEPS = 256, 50
-
-
-def captum_gradients(
-    model: torch.nn.Module, prediction: Prediction, forward, size: int, steps: int = STEPS
-) -> np.ndarray:
-    from captum.attr import LayerIntegratedGradients
-
-    method = LayerIntegratedGradients(forward, model.get_input_embeddings())
-    ids, blank = prediction.ids[None], prediction.blanked.tokens[None]
-    found = method.attribute(ids, blank, n_steps=steps, internal_batch_size=size)
-    return prediction.by_piece(found[0].sum(-1))
+TOKENS = 256
 
 
 def speed(repeats: int) -> None:
@@ -77,10 +69,7 @@ def speed(repeats: int) -> None:
         ids = tokenizer.encode(text)[: TOKENS - len(tokenizer.prefix)]
         prediction = predict(loaded, tokenizer.decode(ids))
         assert abs(len(prediction.ids) - TOKENS) < 3, len(prediction.ids)
-        assert isinstance(loaded.model, LanguageModel)
-        with torch.inference_mode():
-            logprobs = loaded.model(prediction.ids[None])[0, -1].log_softmax(-1)
-            target = int((logprobs - prediction.score(prediction.ids[None])).abs().argmin())  # one that can be written
+        target = next_token(loaded, prediction)
 
         def forward(tokens: torch.Tensor) -> torch.Tensor:
             return peer(tokens, logits_to_keep=1).logits[:, -1].log_softmax(-1)[:, target]
@@ -153,7 +142,11 @@ HEADER = ["method", "comprehensiveness", "sufficiency", "deletion", "insertion",
 
 
 def judge(
-    prediction: Prediction, tests: dict[str, list[tuple[Faithfulness, float, float]]], extra: dict | None = None
+    prediction: Prediction,
+    tests: dict[str, list[tuple[Faithfulness, float, float]]],
+    peers: dict[str, Attributor],
+    text: str,
+    index: int,
 ) -> None:
     deletion = Deletion(prediction)
     runs = {
@@ -161,7 +154,8 @@ def judge(
         for name in METHODS
         if name in applicable(prediction)
     }
-    for name, run in {**runs, **(extra or {})}.items():
+    others = {name: (lambda peer=peer: peer(prediction, text, index)) for name, peer in peers.items()}
+    for name, run in {**runs, **others}.items():
         start = time.perf_counter()
         values = run()
         seconds = time.perf_counter() - start
@@ -171,22 +165,16 @@ def judge(
 def faithfulness(source: str, data: str, limit: int) -> None:
     loaded = load_model(source)
     examples = draw(read_examples(tasks.get(loaded.record["provenance"]["task"]), data), limit, 0)
-    peer = None if getattr(loaded.model, "wide", None) is not None else peer_of(loaded)
+    wide = getattr(loaded.model, "wide", None) is not None
+    peers = {} if wide else classifier_peers(*peer_of(loaded, "AutoModelForSequenceClassification"))
     tests: dict[str, list[tuple[Faithfulness, float, float]]] = {}
     with frozen(loaded.model), fast_matmul(torch.device("cpu")):
         for number, example in enumerate(examples, 1):
             prediction = predict(loaded, example.text, by="word")
             if len(prediction.pieces) < 2:
                 continue
-            extra = {}
-            if peer is not None:
-                index = loaded.model.labels.index(prediction.target)  # pyright: ignore[reportArgumentType]
-
-                def forward(tokens: torch.Tensor, index: int = index) -> torch.Tensor:
-                    return peer(tokens).logits.log_softmax(-1)[:, index]
-
-                extra["captum, integrated gradients"] = lambda p=prediction, f=forward: captum_gradients(peer, p, f, 16)
-            judge(prediction, tests, extra)
+            index = loaded.model.labels.index(prediction.target)  # pyright: ignore[reportArgumentType]
+            judge(prediction, tests, peers, example.text, index)
             print(number, end=" ", flush=True)
     confident = sum(probability >= CONFIDENT for _, probability, _ in next(iter(tests.values())))
     texts = len(next(iter(tests.values())))
@@ -202,23 +190,27 @@ def faithfulness(source: str, data: str, limit: int) -> None:
     )
 
 
-def peer_of(loaded: LoadedModel) -> torch.nn.Module:
-    from transformers import AutoModelForSequenceClassification
+def peer_of(loaded: LoadedModel, kind: str) -> tuple[torch.nn.Module, Any]:
+    """Return the same weights and tokenizer in transformers."""
+    import transformers
 
-    return AutoModelForSequenceClassification.from_pretrained(loaded.source).eval().requires_grad_(False)
+    model = getattr(transformers, kind).from_pretrained(loaded.source, dtype=torch.float32)
+    return model.eval().requires_grad_(False), transformers.AutoTokenizer.from_pretrained(loaded.source)
 
 
 def prompts(source: str, data: str, limit: int) -> None:
     loaded = load_model(source)
     lines = [line.split() for line in Path(data).read_text(encoding="utf-8").splitlines()]
     texts = [" ".join(words[:24]) for words in lines if len(words) > 40]
+    peers = language_model_peers(*peer_of(loaded, "AutoModelForCausalLM"))
     tests: dict[str, list[tuple[Faithfulness, float, float]]] = {}
     with frozen(loaded.model), fast_matmul(torch.device("cpu")):
         for number, text in enumerate(draw(texts, limit, 0), 1):
             try:
-                judge(predict(loaded, text), tests)
+                prediction = predict(loaded, text)
             except InputError:
                 continue
+            judge(prediction, tests, peers, text, next_token(loaded, prediction))
             print(number, end=" ", flush=True)
     record(
         f"Faithfulness of attributions to the next token: {Path(source).parent.name}",
@@ -229,6 +221,14 @@ def prompts(source: str, data: str, limit: int) -> None:
             "means with bootstrap intervals of 95 %",
         ],
     )
+
+
+def next_token(loaded: LoadedModel, prediction: Prediction) -> int:
+    """Return the token that is predicted: the one whose log-probability the score is."""
+    assert isinstance(loaded.model, LanguageModel)
+    with torch.inference_mode():
+        logprobs = loaded.model(prediction.ids[None])[0, -1].log_softmax(-1)
+        return int((logprobs - prediction.score(prediction.ids[None])).abs().argmin())
 
 
 def main() -> None:

@@ -1,5 +1,8 @@
-"""Keep what recipes reached: `python benchmarks/keep_results.py RUNS` copies each eval.json and curve.json below RUNS, with its
-model's record, to recipes/results, of which `lucidlm results` makes docs/results.md and the table in docs/performance.md."""
+"""Keep what recipes reached: each eval.json and curve.json below a folder is copied to recipes/results, with its model's record.
+
+python benchmarks/keep_results.py runs
+lucidlm results recipes/results --out docs/results.md
+"""
 
 from __future__ import annotations
 
