@@ -1,4 +1,4 @@
-"""Keep what recipes reached: each eval.json and curve.json below a folder is copied to recipes/results, with its model's record.
+"""Keep what recipes reached: each eval.json and curve.json below a folder, with its model's record, in recipes/results.
 
 python benchmarks/keep_results.py runs
 lucidlm results recipes/results --out docs/results.md
