@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
-from lucidlm.control.opening import steer_by
+from lucidlm.control.opening import open_vectors
+from lucidlm.control.steering import steer
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log
@@ -234,8 +235,14 @@ def serve_model(
     predictor = None if task is None else tasks.get(task).predictor(loaded)
     if isinstance(loaded.model, LanguageModel):
         if loaded.model.config.causal:
-            steer_by(loaded.model, config.steer)
-            writer = ServedWriter(loaded.model, tokenizer, engine, config.max_running, config.max_waiting, guard)
+            vectors = open_vectors(loaded.model, config.steer)
+            limits = config.max_running, config.max_waiting
+            writer = ServedWriter(loaded.model, tokenizer, engine, *limits, guard, vectors)
+            for (
+                vector,
+                strength,
+            ) in vectors.values():  # for all else that the model is asked; the writer has its own way
+                steer(loaded.model, vector, strength)
             template = _template(tokenizer)
         embedder = _embedder(loaded)
     kind = None if task is None else kind_of(task, predictor)

@@ -56,6 +56,7 @@ def _described(model: ServedModel) -> dict[str, Any]:
         "created": model.created,
         "owned_by": "lucidlm",
         "abilities": model.abilities,
+        "steering": {} if model.writer is None else model.writer.steering,
         "context_length": model.loaded.model.config.context_length,
         "task": None if model.task is None else {"name": model.task[0], "fields": model.task[1].fields},
     }
