@@ -17,6 +17,7 @@ from lucidlm.control.steering import steer
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log
+from lucidlm.explain.inside.reading import inspectable
 from lucidlm.explain.predictions import explainable
 from lucidlm.inference.config import EngineConfig
 from lucidlm.inference.guard import Guard
@@ -95,7 +96,8 @@ class ServedModel:
         found = [name for name, part in known.items() if part is not None]
         if self.task is not None:
             found.append(f"tasks/{self.task[0]}")
-        return [*found, "explain"] if explainable(self.loaded) else found
+        found += ["explain"] if explainable(self.loaded) else []
+        return [*found, "inspect"] if inspectable(self.loaded) else found
 
     @property
     def healthy(self) -> bool:

@@ -154,6 +154,13 @@ def token_name(tokenizer: Tokenizer, index: int) -> str:
     return text if text and "�" not in text else tokenizer.core.id_to_token(index) or f"#{index}"
 
 
+def inspectable(loaded: LoadedModel) -> bool:
+    """Return whether a model is of a kind that `read` takes."""
+    if isinstance(loaded.model, SequenceClassifier):
+        return _is_looked_into(loaded, loaded.model)
+    return isinstance(loaded.model, LanguageModel)
+
+
 def read(loaded: LoadedModel, text: str, *, where: str = "text") -> Reading:
     """Return a text as the model reads it.
 

@@ -50,6 +50,7 @@ async def model(name: str, request: Request) -> dict[str, Any]:
 
 
 def _described(model: ServedModel) -> dict[str, Any]:
+    config = model.loaded.model.config
     return {
         "id": model.name,
         "object": "model",
@@ -57,6 +58,8 @@ def _described(model: ServedModel) -> dict[str, Any]:
         "owned_by": "lucidlm",
         "abilities": model.abilities,
         "steering": {} if model.writer is None else model.writer.steering,
-        "context_length": model.loaded.model.config.context_length,
+        "context_length": config.context_length,
+        "layers": config.num_layers,
+        "heads": config.num_heads,
         "task": None if model.task is None else {"name": model.task[0], "fields": model.task[1].fields},
     }
