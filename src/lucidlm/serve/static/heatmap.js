@@ -1,7 +1,7 @@
 // Numbers as a table of coloured cells. Tab reaches it, the arrow keys go from cell to cell, and a line above says what one
 // holds; screen readers read it as a table.
 
-import { make } from "./dom.js";
+import { make, signed } from "./dom.js";
 
 const NUMBERED = 400; // most cells that show their numbers
 const NARROW = 8; // columns from which on their labels stand upright
@@ -25,7 +25,7 @@ function digitsOf(largest) {
 export function heatMap({ title, rows, columns, values, texts = null, most = null }) {
   const found = values.flat().reduce((largest, value) => Math.max(largest, Math.abs(value ?? 0)), 0);
   const [largest, digits] = [most ?? (found || 1), digitsOf(found)];
-  const number = (value) => (value === null ? "–" : value.toFixed(digits).replace("-", "−"));
+  const number = (value) => (value === null ? "–" : signed(value, digits, ""));
   const shown = texts !== null || rows.length * columns.length <= NUMBERED;
   const told = (row, column) => {
     const text = texts ? `${JSON.stringify(texts[row][column])} ` : "";
@@ -50,7 +50,7 @@ export function heatMap({ title, rows, columns, values, texts = null, most = nul
     body,
   );
 
-  const line = make("p", { className: "hint number", "aria-hidden": "true" }, "\u00a0");
+  const line = make("p", { className: "hint", "aria-hidden": "true" }, "\u00a0");
   const placed = (element) => [body.contains(element) ? element.parentElement.rowIndex - 1 : -1, element.cellIndex - 1];
   const tell = (event) => {
     const element = event.target.closest("td");

@@ -1,13 +1,13 @@
 // Look inside: where heads look, what each layer would answer, how large states are, what writes an answer's logit.
 
 import { given, post } from "./api.js";
-import { make } from "./dom.js";
+import { make, signed } from "./dom.js";
 import { askOnce } from "./form.js";
 import { heatMap } from "./heatmap.js";
 import { placeName, word } from "./words.js";
 
 const percent = (share) => `${(100 * share).toFixed(0)} %`;
-const few = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
+const few = (value, digits = 2) => signed(value, digits, "");
 
 // Of each view: the titles of its grids, which of their labels are words of ours, and what is said of it.
 const VIEWS = {
@@ -78,8 +78,8 @@ export function inspectPanel(model) {
   const hint = make("p", { className: "hint", id: "look-hint" });
   view.setAttribute("aria-describedby", hint.id);
   const of = {
-    attention: make("div", { className: "fields" }, labelled("layer", layer), labelled("head", head)),
-    logits: make("div", { className: "fields" }, labelled("target", target), labelled("foil", foil)),
+    attention: make("div", { className: "pair" }, labelled("layer", layer), labelled("head", head)),
+    logits: make("div", { className: "pair" }, labelled("target", target), labelled("foil", foil)),
   };
   const show = () => {
     for (const [name, fields] of Object.entries(of)) fields.hidden = name !== view.value;
