@@ -240,10 +240,8 @@ def serve_model(
             vectors = open_vectors(loaded.model, config.steer)
             limits = config.max_running, config.max_waiting
             writer = ServedWriter(loaded.model, tokenizer, engine, *limits, guard, vectors)
-            for (
-                vector,
-                strength,
-            ) in vectors.values():  # for all else that the model is asked; the writer has its own way
+            # What else the model is asked is answered as the server is set; the writer has its own way.
+            for vector, strength in vectors.values():
                 steer(loaded.model, vector, strength)
             template = _template(tokenizer)
         embedder = _embedder(loaded)
