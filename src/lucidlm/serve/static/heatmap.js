@@ -5,7 +5,7 @@ import { make, signed } from "./dom.js";
 
 const NUMBERED = 400; // most cells that show their numbers
 const NARROW = 8; // columns from which on their labels stand upright
-const STRONGEST = 60; // percent of the colour, on which text can still be read
+const READABLE = 60; // percent of the colour, on which text can still be read
 const STEPS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] };
 
 // A label on one line: control characters as their pictures, and white space so that it shows.
@@ -27,6 +27,7 @@ export function heatMap({ title, rows, columns, values, texts = null, most = nul
   const [largest, digits] = [most ?? (found || 1), digitsOf(found)];
   const number = (value) => (value === null ? "–" : signed(value, digits, ""));
   const shown = texts !== null || rows.length * columns.length <= NUMBERED;
+  const strongest = shown ? READABLE : 100;
   const told = (row, column) => {
     const text = texts ? `${JSON.stringify(texts[row][column])} ` : "";
     return `${visible(rows[row])} · ${visible(columns[column])}: ${text}${number(values[row][column])}`;
@@ -35,7 +36,7 @@ export function heatMap({ title, rows, columns, values, texts = null, most = nul
   const cell = (value, row, column) => {
     const text = texts ? visible(texts[row][column]) : number(value);
     const element = make("td", { className: value < 0 ? "below" : "", tabIndex: -1, "aria-label": told(row, column) }, shown ? text : "");
-    element.style.setProperty("--share", `${Math.round(STRONGEST * Math.min(1, Math.abs(value ?? 0) / largest))}%`);
+    element.style.setProperty("--share", `${Math.round(strongest * Math.min(1, Math.abs(value ?? 0) / largest))}%`);
     return element;
   };
   const names = columns.map((name) => make("th", { scope: "col" }, make("span", {}, visible(name))));
