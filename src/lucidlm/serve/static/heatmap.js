@@ -35,7 +35,8 @@ export function heatMap({ title, rows, columns, values, texts = null, most = nul
 
   const cell = (value, row, column) => {
     const text = texts ? visible(texts[row][column]) : number(value);
-    const element = make("td", { className: value < 0 ? "below" : "", tabIndex: -1, "aria-label": told(row, column) }, shown ? text : "");
+    const attributes = { className: value < 0 ? "below" : "", tabIndex: -1, "aria-label": told(row, column) };
+    const element = make("td", attributes, shown ? text : "");
     element.style.setProperty("--share", `${Math.round(strongest * Math.min(1, Math.abs(value ?? 0) / largest))}%`);
     return element;
   };
@@ -44,9 +45,10 @@ export function heatMap({ title, rows, columns, values, texts = null, most = nul
     make("tr", {}, make("th", { scope: "row" }, visible(rows[row])), ...line.map((value, column) => cell(value, row, column))),
   );
   const body = make("tbody", {}, ...lines);
+  const kinds = ["heat", shown ? "" : "small", columns.length >= NARROW && !texts ? "narrow" : ""];
   const table = make(
     "table",
-    { className: `heat${shown ? "" : " small"}${columns.length >= NARROW && !texts ? " narrow" : ""}`, role: "grid", "aria-label": title },
+    { className: kinds.filter(Boolean).join(" "), role: "grid", "aria-label": title },
     make("thead", {}, make("tr", {}, make("td", {}), ...names)),
     body,
   );
@@ -79,5 +81,6 @@ export function heatMap({ title, rows, columns, values, texts = null, most = nul
     const next = lines[row + step[0]]?.cells[column + step[1] + 1];
     if (next?.matches("td")) next.focus();
   });
-  return make("figure", { className: "grid-view" }, make("figcaption", {}, title), line, make("div", { className: "wide" }, table));
+  const wide = make("div", { className: "wide" }, table);
+  return make("figure", { className: "grid-view" }, make("figcaption", {}, title), line, wide);
 }

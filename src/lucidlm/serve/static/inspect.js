@@ -29,7 +29,8 @@ const VIEWS = {
     ours: () => [true, false],
     most: (_, place) => (place ? null : 1),
     said: ({ figures, grids }) => {
-      if (!figures.agreement_by_layer) return [word("labelAgree", percent(figures.agreement), placeName(figures.agrees_from)), word("labelHint")];
+      if (!figures.agreement_by_layer)
+        return [word("labelAgree", percent(figures.agreement), placeName(figures.agrees_from)), word("labelHint")];
       const [shares, spread] = [figures.agreement_by_layer, figures.divergence_by_layer];
       const mean = shares.reduce((sum, share) => sum + share, 0) / shares.length;
       const rows = grids[0].rows.map(placeName);
@@ -47,7 +48,11 @@ const VIEWS = {
     said: ({ figures }) => [word("normLargest", few(figures.largest), few(figures.times_median, 1)), word("normHint")],
   },
   logits: {
-    titles: ({ figures, grids }) => [word("addedTo", figures.answer), word("topNeurons", grids[1].rows.length), word("logitLost")],
+    titles: ({ figures, grids }) => [
+      word("addedTo", figures.answer),
+      word("topNeurons", grids[1].rows.length),
+      word("logitLost"),
+    ],
     ours: () => [true, true],
     most: () => null,
     said: ({ figures }) => {
@@ -69,9 +74,11 @@ export function inspectPanel(model) {
   const text = make("textarea", { id: "look-text", rows: 3, required: true, value: lastText });
   const options = (kind, count) =>
     Array.from({ length: count }, (_, place) => make("option", { value: place }, placeName(`${kind} ${place}`)));
-  const view = make("select", { id: "look-view" }, ...Object.keys(VIEWS).map((name) => make("option", { value: name }, word(`view_${name}`))));
+  const names = Object.keys(VIEWS).map((name) => make("option", { value: name }, word(`view_${name}`)));
+  const view = make("select", { id: "look-view" }, ...names);
   const layer = make("select", { id: "look-layer" }, ...options("layer", model.layers));
-  const head = make("select", { id: "look-head" }, make("option", { value: "" }, word("allHeads")), ...options("head", model.heads));
+  const all = make("option", { value: "" }, word("allHeads"));
+  const head = make("select", { id: "look-head" }, all, ...options("head", model.heads));
   const target = make("input", { id: "look-target", autocomplete: "off", placeholder: word("targetHint") });
   const foil = make("input", { id: "look-foil", autocomplete: "off", placeholder: word("foilHint") });
   const labelled = (key, input) => make("div", { className: "field" }, make("label", { htmlFor: input.id }, word(key)), input);
@@ -106,7 +113,8 @@ function shown(found) {
   const names = titles(found);
   const maps = found.grids.map((grid, place) => {
     const [rows, columns] = [grid.rows, grid.columns].map((labels, side) => (ours(grid)[side] ? labels.map(placeName) : labels));
-    return heatMap({ title: names[place], rows, columns, values: grid.values, texts: grid.texts ?? null, most: most(grid, place) });
+    const { values, texts = null } = grid;
+    return heatMap({ title: names[place], rows, columns, values, texts, most: most(grid, place) });
   });
   const notes = found.verdict.some((line) => line.startsWith(NGRAMS)) ? [word("ngramsLeftOut")] : [];
   const lines = [...said(found), ...notes].filter(Boolean);
