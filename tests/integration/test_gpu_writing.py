@@ -14,7 +14,7 @@ from lucidlm.control.steering import SteeringVector, identity, steered
 from lucidlm.inference.config import EngineConfig, SamplingConfig
 from lucidlm.inference.decode import Writer
 from lucidlm.inference.end_of_text import ends_of
-from lucidlm.inference.engine.backend import Backend, Stretch
+from lucidlm.inference.engine.backend import Backend, Direction, Stretch
 from lucidlm.inference.engine.cuda_backend import CudaBackend, why_not
 from lucidlm.inference.engine.engine import Engine
 from lucidlm.inference.engine.opening import open_backend
@@ -165,3 +165,19 @@ def test_a_steered_model_is_left_to_pytorch(tokenizer: Tokenizer, gpu: torch.dev
     with steered(model, vector, 50.0):
         assert why_not(model) == "a steering vector is added"
         assert Writer(model, tokenizer, EngineConfig(quantize="none")).generate(["the"], GREEDY)[0].tokens != plain
+
+
+def test_texts_that_may_be_steered_are_left_to_pytorch(tokenizer: Tokenizer, gpu: torch.device) -> None:
+    model = model_of(tokenizer, gpu)
+    directions = [Direction(0, 50 * torch.randn(model.config.embedding_dim))]
+    backend = open_backend(model, EngineConfig(quantize="none"), 4, directions=directions)
+    assert type(backend) is TorchBackend
+    engine = Engine(backend, Sampler(model.config.vocab_size, tokenizer))
+    rows = [
+        start_rows(model.config, tokenizer, ["the"], GREEDY, steering=(strength,))[0] for strength in (0.0, 1.0, 0.0)
+    ]
+    for row in rows:
+        engine.add(row)
+    while engine.running or engine.waiting:
+        engine.step()
+    assert rows[0].tokens == rows[2].tokens != rows[1].tokens

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from lucidlm.checkpoint.load import load_model
 from lucidlm.control.config import ConstraintConfig, ShiftConfig, parse_steering
 from lucidlm.control.constraint import ConstraintCompiler
 from lucidlm.control.guidance import away_from_model, away_from_prompt
-from lucidlm.control.steering import SteeringVector, steer
+from lucidlm.control.steering import SteeringVector, require_own, steer
 from lucidlm.control.watermark import watermarking
+from lucidlm.core.errors import InputError
 from lucidlm.inference.logits_processor import LogitsProcessor, MakeProcessors
 from lucidlm.model.heads import LanguageModel
 from lucidlm.tokenize.tokenizer import Tokenizer
@@ -24,6 +26,23 @@ def steer_by(model: LanguageModel, given: Sequence[str]) -> None:
     """
     for path, strength in map(parse_steering, given):
         steer(model, SteeringVector.load(path), strength)
+
+
+def open_vectors(model: LanguageModel, given: Sequence[str]) -> dict[str, tuple[SteeringVector, float]]:
+    """Return vectors of a model, each `FILE=STRENGTH`, with their strengths, by the names of their files without the ending.
+
+    Raises
+    ------
+    InputError: a file holds no steering vector, or one of another model; two have one name.
+    """
+    found: dict[str, tuple[SteeringVector, float]] = {}
+    for path, strength in map(parse_steering, given):
+        name = Path(path).stem
+        if name in found:
+            raise InputError(f"two vectors are called {name}", where="--steer", fix="Name their files apart.")
+        found[name] = SteeringVector.load(path), strength
+        require_own(model, found[name][0])
+    return found
 
 
 def processors_of(

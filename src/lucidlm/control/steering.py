@@ -125,12 +125,22 @@ def steer(model: LanguageModel, vector: SteeringVector, strength: float) -> None
     ------
     InputError: the vector is of another model.
     """
-    if vector.model != identity(model):
-        raise InputError("the steering vector is of another model", where="--steer", fix="Make one of this model.")
+    require_own(model, vector)
     projection = _last_projection(model, vector.layer)
     added = (strength * vector.direction).to(projection.weight)
     before = torch.zeros_like(added) if projection.bias is None else projection.bias.detach()
     projection.bias = nn.Parameter(before + added, requires_grad=False)
+
+
+def require_own(model: LanguageModel, vector: SteeringVector) -> None:
+    """Refuse a vector that is of another model.
+
+    Raises
+    ------
+    InputError: it is.
+    """
+    if vector.model != identity(model):
+        raise InputError("the steering vector is of another model", where="--steer", fix="Make one of this model.")
 
 
 @contextmanager

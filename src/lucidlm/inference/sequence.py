@@ -73,6 +73,7 @@ class SequenceState:
     ends: the tokens that end the text.
     sample: which of several texts for this prompt it is: each has randomness of its own.
     processors: what changes its logits, in this order.
+    steering: how strongly each of the backend's directions is added to its states; none: not at all.
     """
 
     def __init__(
@@ -85,8 +86,9 @@ class SequenceState:
         ends: frozenset[int],
         sample: int = 0,
         processors: Sequence[LogitsProcessor] = (),
+        steering: tuple[float, ...] = (),
     ) -> None:
-        self.index, self.prompt, self.ends = index, prompt, ends
+        self.index, self.prompt, self.ends, self.steering = index, prompt, ends, steering
         self.config, self._sample = config, sample
         self.tokens: list[int] = []
         self.likelihoods: list[Likelihood] = []
@@ -257,6 +259,7 @@ def start_rows(
     config: SamplingConfig,
     ends: Collection[int] = (),
     processors: MakeProcessors | None = None,
+    steering: tuple[float, ...] = (),
 ) -> list[SequenceState]:
     """Return the prompts as rows, for a model of this configuration, `ends` being what its files say of ends of text.
 
@@ -287,7 +290,8 @@ def start_rows(
         # The last token to be chosen is never read, so it may stand just past the context.
         key = tuple(ids)
         own = () if processors is None else processors(ids, all_ends)
-        rows.append(SequenceState(index, ids, tokenizer, config, context - len(ids) + 1, all_ends, samples[key], own))
+        room = context - len(ids) + 1
+        rows.append(SequenceState(index, ids, tokenizer, config, room, all_ends, samples[key], own, steering))
         samples[key] += 1
     return rows
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -286,3 +288,13 @@ class SpanExtractor(nn.Module):
 
 
 Model = LanguageModel | SequenceClassifier | TokenClassifier | SpanExtractor
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def twin(model: M) -> M:
+    """Return a model of its own with the same weights: hooks on one are not met by what the other reads."""
+    shared: list[object] = [*model.parameters(), *model.buffers()]
+    if isinstance(model, SequenceClassifier):
+        shared.append(model.wide)
+    return deepcopy(model, {id(part): part for part in shared})

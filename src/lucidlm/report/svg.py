@@ -29,13 +29,13 @@ text { fill: var(--ink); } .soft { fill: var(--soft); font-size: 11px; } .bold {
 """
 
 
-def chart_file(chart: LineChart) -> str:
-    """Return a chart as the text of an SVG file."""
+def chart_file(*charts: LineChart) -> str:
+    """Return charts, one below the other, as the text of an SVG file."""
     lines = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
-        f"<title>{escape(chart.title)}</title>",
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {len(charts) * HEIGHT}" role="img">',
+        f"<title>{escape('; '.join(chart.title for chart in charts))}</title>",
         f"<style>{STYLE}</style>",
-        *line_chart(chart, 0, 0, WIDTH, HEIGHT),
+        *(line for row, chart in enumerate(charts) for line in line_chart(chart, 0, row * HEIGHT, WIDTH, HEIGHT)),
         "</svg>",
     )
     return "\n".join(lines) + "\n"

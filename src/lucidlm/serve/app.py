@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lucidlm.serve import errors, page
 from lucidlm.serve.access import AccessGuard, read_keys
 from lucidlm.serve.config import ServeConfig
-from lucidlm.serve.endpoints import chat, completions, explain, health, responses, tasks, tokens, vectors
+from lucidlm.serve.endpoints import chat, completions, explain, health, inspect, responses, tasks, tokens, vectors
 from lucidlm.serve.limits import RequestLimits
 from lucidlm.serve.measures import Measures
 from lucidlm.serve.models import Models
@@ -55,7 +55,7 @@ def create_app(models: Models, config: ServeConfig, log: Log = print_line) -> Fa
     app.state.server = ServerState(models, config, measures)
     app.state.accepts = False
     errors.install(app)
-    routers = (health, completions, chat, responses, vectors, tokens, explain, page)
+    routers = (health, completions, chat, responses, vectors, tokens, explain, inspect, page)
     for router in (*(module.router for module in routers), tasks.task_router(models)):
         app.include_router(router)
     if config.runs is not None:

@@ -24,7 +24,8 @@ class ServeConfig(Config):
     grace: seconds that requests have to end in when the server is stopped.
     log_texts: whether prompts and answers are logged too.
     runs: a folder of training runs that the page shows; None: it shows none.
-    steer: vectors that language models are steered by, for embeddings too, each `FILE=STRENGTH`.
+    steer: vectors that language models are steered by, for embeddings too, each `FILE=STRENGTH`; a request for texts may say
+        other strengths.
     guard: what prompts and texts of all models have to pass, see `GuardRule`.
     """
 

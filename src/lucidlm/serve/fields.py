@@ -17,6 +17,8 @@ LONGEST_STOP = 200
 """Characters: each token's text is compared with the beginnings of all stop strings."""
 MOST_BIASES = 1024
 MOST_LOGPROBS = 20
+MOST_STEERING = 100
+STEERING = "Strengths of the server's steering vectors, by name; 0: off. Others are as the server is set."
 SEEDS = 2**31
 
 
@@ -49,6 +51,10 @@ class StreamOptions(Strict):
     include_usage: bool = Field(default=False, description="Send the counts of tokens at the end.")
 
 
+Steering = dict[Text, Annotated[float, Field(ge=-MOST_STEERING, le=MOST_STEERING)]]
+"""How strongly a text is steered, by the names of vectors."""
+
+
 class SamplingBody(Body):
     """How texts are written; what is left out is as the model's generation_config.json has it."""
 
@@ -63,6 +69,7 @@ class SamplingBody(Body):
     stop: Text | list[Text] | None = Field(default=None, description="Strings that end a text, at most 16.")
     seed: int | None = Field(default=None, description="The same seed gives the same text; left out: a new one.")
     logit_bias: dict[str, float] | None = Field(default=None, description="Numbers added to logits, by token id.")
+    steer: Steering | None = Field(default=None, description=STEERING)
     stream: bool = Field(default=False, description="Send the text in pieces, as server-sent events.")
     stream_options: StreamOptions | None = None
 

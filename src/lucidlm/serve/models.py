@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 
 from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.loaded import LoadedModel
-from lucidlm.control.opening import steer_by
+from lucidlm.control.opening import open_vectors
+from lucidlm.control.steering import steer
 from lucidlm.core.devices import choose_compute
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log
+from lucidlm.explain.inside.reading import inspectable
 from lucidlm.explain.predictions import explainable
 from lucidlm.inference.config import EngineConfig
 from lucidlm.inference.guard import Guard
@@ -94,7 +96,8 @@ class ServedModel:
         found = [name for name, part in known.items() if part is not None]
         if self.task is not None:
             found.append(f"tasks/{self.task[0]}")
-        return [*found, "explain"] if explainable(self.loaded) else found
+        found += ["explain"] if explainable(self.loaded) else []
+        return [*found, "inspect"] if inspectable(self.loaded) else found
 
     @property
     def healthy(self) -> bool:
@@ -234,8 +237,12 @@ def serve_model(
     predictor = None if task is None else tasks.get(task).predictor(loaded)
     if isinstance(loaded.model, LanguageModel):
         if loaded.model.config.causal:
-            steer_by(loaded.model, config.steer)
-            writer = ServedWriter(loaded.model, tokenizer, engine, config.max_running, config.max_waiting, guard)
+            vectors = open_vectors(loaded.model, config.steer)
+            limits = config.max_running, config.max_waiting
+            writer = ServedWriter(loaded.model, tokenizer, engine, *limits, guard, vectors)
+            # What else the model is asked is answered as the server is set; the writer has its own way.
+            for vector, strength in vectors.values():
+                steer(loaded.model, vector, strength)
             template = _template(tokenizer)
         embedder = _embedder(loaded)
     kind = None if task is None else kind_of(task, predictor)

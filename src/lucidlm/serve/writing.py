@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
 from lucidlm.control.config import ConstraintConfig
 from lucidlm.control.constraint import ConstraintCompiler
+from lucidlm.control.steering import SteeringVector
 from lucidlm.inference.config import EngineConfig, SamplingConfig
+from lucidlm.inference.engine.backend import Direction
 from lucidlm.inference.engine.engine import Engine
 from lucidlm.inference.engine.loop import EngineLoop, News
 from lucidlm.inference.engine.opening import open_backend, open_draft_model
@@ -17,7 +19,7 @@ from lucidlm.inference.guard import Guard
 from lucidlm.inference.sampler import Sampler, sampling_of
 from lucidlm.inference.sequence import SequenceState, start_rows
 from lucidlm.model.heads import LanguageModel
-from lucidlm.serve.errors import as_api_error, queue_full
+from lucidlm.serve.errors import ApiError, as_api_error, queue_full
 from lucidlm.tokenize.tokenizer import Tokenizer
 
 RETRY_AFTER = 2
@@ -48,6 +50,7 @@ class ServedWriter:
     ----------
     max_running, max_waiting: texts that are written at a time, and that may wait for it.
     guard: what the texts have to pass.
+    vectors: what the texts may be steered by, by name, and how strongly each one is where a request does not say it.
 
     Raises
     ------
@@ -62,10 +65,13 @@ class ServedWriter:
         max_running: int,
         max_waiting: int,
         guard: Guard | None = None,
+        vectors: Mapping[str, tuple[SteeringVector, float]] | None = None,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self.steering = {name: strength for name, (_, strength) in (vectors or {}).items()}
         self.defaults = SamplingConfig(**sampling_of(model.generation.fields))
-        backend = open_backend(model, config, max_running, tokenizer)
+        directions = [Direction(vector.layer, vector.direction) for vector, _ in (vectors or {}).values()]
+        backend = open_backend(model, config, max_running, tokenizer, directions)
         self.engine = Engine(
             backend,
             Sampler(model.config.vocab_size, tokenizer),
@@ -94,16 +100,31 @@ class ServedWriter:
         sampling: SamplingConfig,
         constraint: ConstraintConfig,
         ends: Sequence[int] = (),
+        steering: Mapping[str, float] | None = None,
     ) -> list[SequenceState]:
         """Return prompts as sequences that can be written; to compile a large constraint may take a second.
 
+        Parameters
+        ----------
+        steering: how strongly they are steered by the vectors of these names; by others as the server is set.
+
         Raises
         ------
+        ApiError: there is no vector of such a name.
         InputError: a prompt does not fit, or holds a token that the model has no row for; the constraint is none.
         """
         all_ends = [*self.model.generation.ends, *ends]
         processors = self._constraints.processors(constraint)
-        return start_rows(self.model.config, self.tokenizer, prompts, sampling, all_ends, processors)
+        strengths = self._strengths(steering or {})
+        return start_rows(self.model.config, self.tokenizer, prompts, sampling, all_ends, processors, strengths)
+
+    def _strengths(self, asked: Mapping[str, float]) -> tuple[float, ...]:
+        unknown = next((name for name in asked if name not in self.steering), None)
+        if unknown is not None:
+            names = ", ".join(self.steering)
+            known = f"there is {names}" if names else "the server was started without any"
+            raise ApiError(f"steer: there is no vector {unknown[:100]!r}; {known}", param="steer")
+        return tuple({**self.steering, **asked}.values())
 
     async def write(self, rows: Sequence[SequenceState]) -> AsyncGenerator[Written, None]:
         """Yield what becomes of `rows`, until all have ended; whoever stops listening ends them.

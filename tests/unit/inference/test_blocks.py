@@ -30,6 +30,18 @@ def test_a_beginning_is_shared_and_nothing_else() -> None:
     assert pool.available == 5
 
 
+def test_texts_that_are_steered_otherwise_share_no_beginning() -> None:
+    pool = BlockPool(4, 2)
+    steered = (0.5, -1.0)
+    blocks: list[int] = []
+    assert pool.take(blocks, 4)
+    second = pool.remember(blocks[0], steered, [1, 2])
+    pool.remember(blocks[1], second, [3, 4])
+    assert pool.take_known([1, 2, 3, 4])[0] == []
+    assert pool.take_known([1, 2, 3, 4], (0.5, 1.0))[0] == []
+    assert pool.take_known([1, 2, 3, 4], steered)[0] == [0, 1]
+
+
 def test_what_nobody_holds_is_kept_until_the_room_is_needed() -> None:
     pool = BlockPool(4, 2)
     old, new = known(pool, [1, 2, 3, 4]), known(pool, [5, 6])

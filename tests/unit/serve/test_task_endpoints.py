@@ -41,7 +41,7 @@ def server(judge: Path, tiny_model: Path) -> Iterator[Server]:
 def test_models_say_what_they_can(server: Server) -> None:
     with server.client() as client:
         found = {one["id"]: one for one in client.get("/v1/models").json()["data"]}
-    assert found["judge"]["abilities"] == ["tasks/sentiment", "explain"]
+    assert found["judge"]["abilities"] == ["tasks/sentiment", "explain", "inspect"]
     assert found["judge"]["task"]["fields"].keys() == {"text"}
     assert {"completions", "embeddings", "rerank"} <= set(found["base"]["abilities"])
 

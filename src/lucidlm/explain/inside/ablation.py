@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,8 +21,13 @@ def without_heads(heads: Sequence[tuple[int, int]]) -> list[tuple[Site, Edit]]:
     return [(Site("heads", layer, unit=head), mean_out) for layer, head in heads]
 
 
-def without_each_head(reading: Reading) -> Tensor:
-    """Return the answer's logits (layers, H, V or labels) with one head taken out at a time, float64."""
+def without_each_head(reading: Reading, of: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """Return the answer's logits (layers, H, V or labels) with one head taken out at a time, float64.
+
+    Parameters
+    ----------
+    of: what is made of logits (B, V or labels), in their place; see `Reading.variants`.
+    """
     config = reading.model.config
 
     def edits(rows: Tensor) -> list[tuple[Site, Edit]]:
@@ -31,7 +36,7 @@ def without_each_head(reading: Reading) -> Tensor:
             for layer in sorted({int(row) // config.num_heads for row in rows})
         ]
 
-    found = reading.variants(config.num_layers * config.num_heads, edits, reading.tokens)
+    found = reading.variants(config.num_layers * config.num_heads, edits, reading.tokens, of)
     return found.unflatten(0, (config.num_layers, config.num_heads))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from lucidlm.explain.inside.ablation import without_each_head
 from lucidlm.explain.inside.reading import Reading
@@ -61,8 +62,11 @@ def attention(reading: Reading, layer: int | None = None, head: int | None = Non
 def divergence(reading: Reading) -> np.ndarray:
     """Return what the answer's distribution loses without each head: the divergence from it (layers, H), in nats."""
     whole = reading.record([])[1].log_softmax(-1)
-    without = without_each_head(reading).log_softmax(-1)
-    return (whole.exp() * (whole - without)).sum(-1).cpu().numpy()
+
+    def lost(logits: Tensor) -> Tensor:
+        return (whole.exp() * (whole - logits.log_softmax(-1))).sum(-1)
+
+    return without_each_head(reading, lost).cpu().numpy()
 
 
 def head_grid(title: str, values: np.ndarray) -> Grid:

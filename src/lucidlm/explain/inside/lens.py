@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lucidlm.core.errors import InputError
 from lucidlm.explain.inside.reading import Reading
-from lucidlm.explain.inside.trace import Site, Trace
+from lucidlm.explain.inside.trace import Site
 from lucidlm.explain.inside.view import Grid, View
 from lucidlm.model.heads import LanguageModel, SequenceClassifier
 
@@ -25,6 +25,7 @@ Translate = Callable[[Tensor, int], Tensor]
 """From the residual stream (…, D) after so many layers to what the last layer's would be."""
 
 
+@torch.no_grad()
 def lens(reading: Reading, translate: Translate | None = None) -> View:
     """Show the likeliest answer of every layer: of language models at every position, of classifiers for each label.
 
@@ -46,16 +47,24 @@ def lens(reading: Reading, translate: Translate | None = None) -> View:
             )
         return _of_classifier(reading)
     found, _ = reading.record(["input", "residual"])
-    logits = lens_logits(reading.model, found, translate)[:, 0]  # (layers + 1, T, V)
-    if not torch.any(logits[-1] != logits[-1, :1, :1]):
+    stream = [found["input", 0][0], *found.stacked("residual")[:, 0]]  # layers + 1, each (T, D)
+    last = len(stream) - 1
+    logits = _logits(reading.model, stream[last])  # (T, V)
+    if not torch.any(logits != logits[:1, :1]):
         what = "gives every token the same chance: it has no head that was trained"
         raise InputError(what, where="the model", fix="Train one, or pass a model that has one.")
-    logprobs = logits.log_softmax(-1)
-    chances, tokens = logprobs.exp().max(-1)
+    final = logits.log_softmax(-1)
+    likeliest, divergences = [], []
+    for index, states in enumerate(stream):  # one after the other: the logits of all of them would take gigabytes
+        translated = states if translate is None or index == last else translate(states, index)
+        logprobs = _logits(reading.model, translated).log_softmax(-1)
+        likeliest.append(logprobs.exp().max(-1))
+        divergences.append((final.exp() * (final - logprobs)).sum(-1))
+    chances, tokens = (torch.stack(parts) for parts in zip(*likeliest, strict=True))  # each (layers + 1, T)
     texts = tuple(tuple(reading.name(int(token)) for token in row) for row in tokens)
-    rows = layer_names(len(logits) - 1)
+    rows = layer_names(last)
     agree = (tokens == tokens[-1]).double().cpu().numpy()  # (layers + 1, T)
-    lost = (logprobs[-1].exp() * (logprobs[-1] - logprobs)).sum(-1).cpu().numpy()  # (layers + 1, T)
+    lost = torch.stack(divergences).cpu().numpy()  # (layers + 1, T)
     shares, spread = agree[:-1].mean(1), lost[:-1].mean(1)
     early = [index for index in range(len(rows)) if agree[index:].mean(1).min() >= 0.5]
     figures = {"agreement_by_layer": shares.tolist(), "divergence_by_layer": spread.tolist()}
@@ -77,14 +86,9 @@ def lens(reading: Reading, translate: Translate | None = None) -> View:
     return View(name.replace(" ", "-"), title, grids, verdict, figures)
 
 
-def lens_logits(model: LanguageModel, found: Trace, translate: Translate | None = None) -> Tensor:
-    """Return what the model's head reads in every layer, float64 (layers + 1, B, T, V), of traced residuals."""
-    stream = torch.stack([found["input", 0], *found.stacked("residual")])  # (layers + 1, B, T, D)
-    layers = len(stream) - 1
-    with torch.no_grad():
-        if translate is not None:
-            stream = torch.stack([*(translate(stream[index], index) for index in range(layers)), stream[-1]])
-        return torch.stack([model.logits(model.model.norm(one)).double() for one in stream])
+def _logits(model: LanguageModel, states: Tensor) -> Tensor:
+    """Return what the model's head reads in states (T, D) of the residual stream, float64 (T, V)."""
+    return model.logits(model.model.norm(states)).double()
 
 
 def layer_names(layers: int) -> tuple[str, ...]:

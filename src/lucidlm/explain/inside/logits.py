@@ -70,7 +70,7 @@ def logit_attribution(reading: Reading, target: str | None = None, foil: str | N
 
     value = float(difference(outputs[0]))
     parts = decompose(reading, found, difference(_table(reading).double().mT))
-    removed = value - difference(without_each_head(reading)).cpu().numpy()
+    removed = value - without_each_head(reading, difference).cpu().numpy()
     agreement = rank_correlation(parts.heads.ravel(), removed.ravel())
     words = "there are too few heads to compare"
     if agreement is not None:

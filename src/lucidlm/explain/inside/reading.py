@@ -24,6 +24,8 @@ from lucidlm.tokenize.tokenizer import Tokenizer
 
 TOKENS_AT_ONCE = 4096
 """Tokens that are read at once where many variants of a text are."""
+ROWS_AT_ONCE = 64
+"""Variants that are read at once: with many tokens in a vocabulary their logits take more memory than all else."""
 
 REST = "⋯"
 """The label of a token that continues the character of the one before."""
@@ -97,18 +99,26 @@ class Reading:
                 logits = self.outputs(tokens)
         return found, logits.double()
 
-    def variants(self, rows: int, edits: Callable[[Tensor], Sequence[tuple[Site, Edit]]], tokens: Tensor) -> Tensor:
+    def variants(
+        self,
+        rows: int,
+        edits: Callable[[Tensor], Sequence[tuple[Site, Edit]]],
+        tokens: Tensor,
+        of: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """Return the logits (rows, V or labels) of `tokens` (T,) with other edits in each row, several read at a time.
 
         Parameters
         ----------
         edits: what is edited in a batch of the rows with these indices (B,).
+        of: what is made of a batch's logits (B, V or labels), so that those of all rows are never held; None: nothing.
         """
-        size = max(1, TOKENS_AT_ONCE // len(tokens))
+        size = max(1, min(TOKENS_AT_ONCE // len(tokens), ROWS_AT_ONCE))
         parts = []
         for start in range(0, rows, size):
             numbers = torch.arange(start, min(start + size, rows), device=tokens.device)
-            parts.append(self.record((), edits(numbers), tokens.expand(len(numbers), -1))[1])
+            logits = self.record((), edits(numbers), tokens.expand(len(numbers), -1))[1]
+            parts.append(logits if of is None else of(logits))
         return torch.cat(parts)
 
     def name(self, index: int) -> str:
@@ -152,6 +162,13 @@ def token_name(tokenizer: Tokenizer, index: int) -> str:
     """Return the text of a token, or its name in the vocabulary where it has no text of its own."""
     text = tokenizer.decode([index], skip_special=False)
     return text if text and "�" not in text else tokenizer.core.id_to_token(index) or f"#{index}"
+
+
+def inspectable(loaded: LoadedModel) -> bool:
+    """Return whether a model is of a kind that `read` takes."""
+    if isinstance(loaded.model, SequenceClassifier):
+        return _is_looked_into(loaded, loaded.model)
+    return isinstance(loaded.model, LanguageModel)
 
 
 def read(loaded: LoadedModel, text: str, *, where: str = "text") -> Reading:

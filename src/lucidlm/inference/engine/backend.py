@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -18,6 +19,7 @@ class Stretch(NamedTuple):
     blocks: the numbers of the blocks that hold the sequence up to the end of `tokens`, in order.
     wanted: for how many of the last of them logits are wanted; none, where more of a prompt follows.
     written: how many of the last of them are no prompt's, but chosen or guessed.
+    steering: how strongly each of the backend's directions is added; none: not at all.
     """
 
     tokens: list[int]
@@ -25,11 +27,30 @@ class Stretch(NamedTuple):
     blocks: list[int]
     wanted: int = 1
     written: int = 0
+    steering: tuple[float, ...] = ()
 
     @property
     def draft(self) -> list[int]:
         """Of the last tokens, those that nobody has chosen yet: logits are wanted for the one before them too."""
         return self.tokens[len(self.tokens) - self.wanted + 1 :] if self.wanted > 1 else []
+
+
+class Direction(NamedTuple):
+    """What a backend adds to the residual stream behind a block, as strongly as each sequence asks for.
+
+    Parameters
+    ----------
+    layer: which block, from 0.
+    vector: (D,) fp32.
+    """
+
+    layer: int
+    vector: Tensor
+
+
+def strengths_of(stretches: Sequence[Stretch], directions: Sequence[Direction]) -> Tensor:
+    """Return how strongly each direction is added in each stretch, (n, directions) fp32."""
+    return torch.tensor([one.steering or (0.0,) * len(directions) for one in stretches], dtype=torch.float32)
 
 
 class Backend(Protocol):

@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-ROOT = 0
-"""The identity of the empty beginning."""
+Identity = int | tuple[float, ...]
+"""What tells a beginning from others. Of the empty one it is how strongly the texts are steered that go on from it: keys and
+values depend on that, so texts that are steered otherwise share none."""
 
-Key = tuple[int, tuple[int, ...]]
+ROOT: Identity = ()
+"""The identity of the empty beginning of texts that are not steered."""
+
+Key = tuple[Identity, tuple[int, ...]]
 """The identity of what stands before a block, and the block's tokens: compared whole, so no two are taken for one."""
 
 
@@ -34,7 +38,7 @@ class BlockPool:
         self._keys: dict[int, Key] = {}
         self._identities: dict[int, int] = {}  # of the beginning that ends with a known block
         self._idle: OrderedDict[int, None] = OrderedDict()  # known and held by nobody, the longest unused first
-        self._next_identity = ROOT + 1
+        self._next_identity = 1
 
     @property
     def available(self) -> int:
@@ -45,9 +49,9 @@ class BlockPool:
         """Return how many blocks so many tokens need."""
         return -(-tokens // self.size)
 
-    def take_known(self, tokens: Sequence[int]) -> tuple[list[int], int]:
-        """Hold the known blocks that `tokens` begin with; return them and the identity of that beginning."""
-        held, identity = [], ROOT
+    def take_known(self, tokens: Sequence[int], root: Identity = ROOT) -> tuple[list[int], Identity]:
+        """Hold the known blocks that `tokens` begin with, behind `root`; return them and the identity of that beginning."""
+        held, identity = [], root
         for start in range(0, len(tokens) - self.size + 1, self.size):
             block = self._known.get((identity, tuple(tokens[start : start + self.size])))
             if block is None:
@@ -69,7 +73,7 @@ class BlockPool:
             blocks.append(block)
         return True
 
-    def remember(self, block: int, identity: int, tokens: Sequence[int]) -> int:
+    def remember(self, block: int, identity: Identity, tokens: Sequence[int]) -> int:
         """Make a full block known, with its tokens and the identity of what stands before; return that of both.
 
         Another block may hold the same already; then that one stays known.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from importlib.util import find_spec
 from typing import Literal
@@ -14,7 +15,7 @@ from lucidlm.core.devices import free_memory
 from lucidlm.core.errors import InputError
 from lucidlm.core.progress import log
 from lucidlm.inference.config import EngineConfig
-from lucidlm.inference.engine.backend import Backend
+from lucidlm.inference.engine.backend import Backend, Direction
 from lucidlm.inference.engine.cuda_backend import CudaBackend, why_not
 from lucidlm.inference.engine.draft_model import DraftModel
 from lucidlm.inference.engine.rounding_loss import nats, read_windows
@@ -36,7 +37,11 @@ CACHE_SHARE = 0.25
 
 
 def open_backend(
-    model: LanguageModel, config: EngineConfig, sequences: int = 1, tokenizer: Tokenizer | None = None
+    model: LanguageModel,
+    config: EngineConfig,
+    sequences: int = 1,
+    tokenizer: Tokenizer | None = None,
+    directions: Sequence[Direction] = (),
 ) -> Backend:
     """Return what runs `model`, which says if it computes with other weights than the model's own.
 
@@ -45,6 +50,7 @@ def open_backend(
     sequences: for how many of them, as long as the model's context, there is to be room, as far as memory allows; there is
         for one.
     tokenizer: of the model; needed where the form of the weights is chosen by a text.
+    directions: what sequences may ask to be steered by; the text that decides about int8 is read without them.
 
     Raises
     ------
@@ -53,14 +59,14 @@ def open_backend(
     """
     device = model.head.device
     if device.type == "cuda" and config.backend == "auto" and config.quantize in ("auto", "none"):
-        return _on_gpu(model, config, sequences)
+        return _on_gpu(model, config, sequences, directions)
     blocks = _blocks(model, sequences)
     installed = find_spec("openvino") is not None
     if config.backend == "torch" or (config.backend == "auto" and (device.type != "cpu" or not installed)):
         if config.quantize in ("int8", "int4"):
             fix = "pip install 'lucidlm[openvino]'" if config.backend == "auto" else "Leave out one of the two."
             raise InputError(f"PyTorch computes with the weights as they are, not in {config.quantize}", fix=fix)
-        return TorchBackend(model, blocks)
+        return TorchBackend(model, blocks, directions)
     if not installed:
         raise InputError("the package openvino is not installed", fix="pip install 'lucidlm[openvino]'")
     if device.type != "cpu":
@@ -70,16 +76,16 @@ def open_backend(
     if config.quantize == "auto" and config.quantize_text is not None and tokenizer is not None:
         windows = read_windows(config.quantize_text, tokenizer, model.config.context_length)
         exact = nats(TorchBackend(model, _blocks(model, 1)), windows)  # its cache is gone before the other's is made
-        rounded = OpenVINOBackend(model, blocks, "int8")
+        rounded = OpenVINOBackend(model, blocks, "int8", directions)
         loss = nats(rounded, windows) / exact - 1
         chosen = loss < MOST_LOSS
         held = "in int8" if chosen else "left as they are"
         log(f"int8 costs {loss:+.2%} bits per byte on {config.quantize_text}, so weights are {held}")
-        return rounded if chosen else OpenVINOBackend(model, blocks, "none")
+        return rounded if chosen else OpenVINOBackend(model, blocks, "none", directions)
     form = _usual(model) if config.quantize == "auto" else config.quantize
     if form != "none":
         log(f"writing with OpenVINO, weights in {form} (--quantize none: as they are)")
-    return OpenVINOBackend(model, blocks, form)
+    return OpenVINOBackend(model, blocks, form, directions)
 
 
 def open_draft_model(model: LanguageModel, tokenizer: Tokenizer, config: EngineConfig) -> DraftModel | None:
@@ -109,7 +115,7 @@ def _usual(model: LanguageModel) -> Literal["none", "int8", "int4"]:
     return "int8" if count_parameters(model.config) >= LARGE else "none"
 
 
-def _on_gpu(model: LanguageModel, config: EngineConfig, sequences: int) -> Backend:
+def _on_gpu(model: LanguageModel, config: EngineConfig, sequences: int, directions: Sequence[Direction]) -> Backend:
     """Return what runs `model` on a GPU: a copy in bf16, if the GPU multiplies that fast and nothing else is asked for."""
     if (
         config.quantize == "auto"
@@ -119,9 +125,9 @@ def _on_gpu(model: LanguageModel, config: EngineConfig, sequences: int) -> Backe
         log("writing with weights in bf16, which this GPU multiplies fast (--quantize none: as they are)")
         model = _copied(model, torch.bfloat16)
     blocks = _blocks(model, sequences)
-    if (reason := why_not(model)) is not None:
+    if (reason := "texts may be steered" if directions else why_not(model)) is not None:
         log(f"PyTorch writes token by token, without kernels of ours: {reason}")
-        return TorchBackend(model, blocks)
+        return TorchBackend(model, blocks, directions)
     return CudaBackend(model, blocks)
 
 

@@ -11,7 +11,7 @@ import torch
 from openvino import Shape
 from torch import Tensor
 
-from lucidlm.inference.engine.backend import Stretch
+from lucidlm.inference.engine.backend import Direction, Stretch, strengths_of
 from lucidlm.inference.engine.openvino_graph import Form, build_graph
 from lucidlm.model.heads import LanguageModel
 
@@ -24,13 +24,16 @@ class OpenVINOBackend:
     blocks: room for so many times 32 tokens.
     form: how weights are held; in int8 and int4 keys and values are in fp16, and products are computed in int8. (OpenVINO's
         8-bit keys depend on what stood in their block before, which a wrong draft would change.)
+    directions: what is added to the states of sequences that ask for it.
     """
 
     block_size = 32  # that of OpenVINO's attention
     has_own_threads = True
 
-    def __init__(self, model: LanguageModel, blocks: int, form: Form = "int8") -> None:
-        self.blocks, exact = blocks, form == "none"
+    def __init__(
+        self, model: LanguageModel, blocks: int, form: Form = "int8", directions: Sequence[Direction] = ()
+    ) -> None:
+        self.blocks, self._directions, exact = blocks, directions, form == "none"
         self._threads = torch.get_num_threads()
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -40,7 +43,7 @@ class OpenVINOBackend:
             "KV_CACHE_PRECISION": "f32" if exact else "f16",
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0 if exact else 32,
         }
-        compiled = openvino.Core().compile_model(build_graph(model, form), "CPU", settings)
+        compiled = openvino.Core().compile_model(build_graph(model, form, directions), "CPU", settings)
         self._request = compiled.create_infer_request()
         self.token_bytes = 0
         for place in compiled.inputs:
@@ -89,6 +92,9 @@ class OpenVINOBackend:
             "block_indices_begins": np.cumsum([0, *(len(one.blocks) for one in stretches)]).astype(np.int32),
             "max_context_len": np.array((starts + counts).max(), dtype=np.int32),
         }
+        if self._directions:
+            strengths = strengths_of(stretches, self._directions)  # (stretches, directions)
+            inputs["strengths"] = strengths.repeat_interleave(torch.from_numpy(counts), 0).numpy()
         for name, value in inputs.items():
             self._request.set_tensor(name, openvino.Tensor(value))
         self._request.infer()
@@ -114,6 +120,7 @@ def _pieces(stretch: Stretch, size: int) -> list[Stretch]:
             stretch.start + first,
             stretch.blocks[: -(-(stretch.start + last) // size)],
             max(0, last - max(first, last_wanted)),
+            steering=stretch.steering,
         )
         for first, last in pairwise(borders)
     ]

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from lucidlm.inference.engine.backend import Stretch
-from lucidlm.inference.engine.blocks import ROOT, BlockPool
+from lucidlm.inference.engine.blocks import ROOT, BlockPool, Identity
 from lucidlm.inference.engine.prompt_lookup import Drafter
 from lucidlm.inference.sequence import SequenceState
 
@@ -25,12 +25,17 @@ class Entry:
     row: SequenceState
     read: int = 0
     blocks: list[int] = field(default_factory=list)
-    identity: int = ROOT
+    identity: Identity = ROOT
     """Of the beginning that its full blocks hold."""
     drafters: list[Drafter] = field(default_factory=list)
     """Who is asked for a draft, one after the other."""
     drafter: Drafter | None = None
     """Who made the last one."""
+
+    @property
+    def root(self) -> Identity:
+        """The identity of its empty beginning."""
+        return self.row.steering
 
     @property
     def length(self) -> int:
@@ -139,7 +144,7 @@ class Scheduler:
             youngest = self.running.pop()
             planned.pop(youngest, None)
             self.pool.release(youngest.blocks)
-            youngest.read, youngest.identity = 0, ROOT
+            youngest.read, youngest.identity = 0, youngest.root
             self.waiting.appendleft(youngest)
             if youngest is entry:
                 return False
@@ -153,7 +158,7 @@ class Scheduler:
         if any(self._is_reading_the_same(other, entry) for other in self.running):
             return None
         # The last token is read in any case: what follows it is not in the cache.
-        entry.blocks, entry.identity = self.pool.take_known(entry.tokens(0, entry.length - 1))
+        entry.blocks, entry.identity = self.pool.take_known(entry.tokens(0, entry.length - 1), entry.root)
         entry.read = len(entry.blocks) * self.pool.size
         if self.pool.blocks_for(entry.length) - len(entry.blocks) > self.pool.available:
             self.pool.release(entry.blocks)
@@ -164,7 +169,7 @@ class Scheduler:
     def _is_reading_the_same(self, other: Entry, entry: Entry) -> bool:
         """Return whether `other` is still reading a prompt that begins as this one, whose blocks will be known soon."""
         size, ours, theirs = self.pool.size, entry.row.prompt, other.row.prompt
-        return other.pending > 1 and len(ours) > size and ours[:size] == theirs[:size]
+        return other.pending > 1 and other.root == entry.root and len(ours) > size and ours[:size] == theirs[:size]
 
 
 def _stretch(entry: Entry, count: int, draft: list[int]) -> Stretch:
@@ -172,4 +177,4 @@ def _stretch(entry: Entry, count: int, draft: list[int]) -> Stretch:
     tokens = entry.tokens(entry.read, entry.read + count) + draft
     wanted = 1 + len(draft) if count == entry.pending else 0
     written = min(len(tokens), max(0, entry.read + len(tokens) - len(entry.row.prompt)))
-    return Stretch(tokens, entry.read, list(entry.blocks), wanted, written)
+    return Stretch(tokens, entry.read, list(entry.blocks), wanted, written, entry.row.steering)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lucidlm.core.matmul import fast_matmul
-from lucidlm.inference.engine.backend import Stretch
+from lucidlm.inference.engine.backend import Direction, Stretch, strengths_of
 from lucidlm.inference.prompt_batch import MANY
-from lucidlm.model.heads import LanguageModel
+from lucidlm.model.heads import LanguageModel, twin
 
 BLOCK = 32
 ALIKE = 0.75
@@ -25,13 +26,15 @@ class TorchBackend:
     Parameters
     ----------
     blocks: room for so many times 32 tokens. On a CPU the system gives memory only once it is written to.
+    directions: what is added to the states of sequences that ask for it. The model stays as it is: a twin of it is run.
     """
 
     block_size = BLOCK
     has_own_threads = False
 
-    def __init__(self, model: LanguageModel, blocks: int) -> None:
-        self.model, self.blocks, shape = model, blocks, model.config
+    def __init__(self, model: LanguageModel, blocks: int, directions: Sequence[Direction] = ()) -> None:
+        self.model, self.blocks, shape = twin(model) if directions else model, blocks, model.config
+        self._steering = _Steering(self.model, directions) if directions else None
         self.token_bytes = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * model.head.element_size()
         self._layers = [_LayerPool(blocks) for _ in range(model.config.num_layers)]
 
@@ -50,8 +53,34 @@ class TorchBackend:
         places = _places(stretches).to(device)
         tokens = torch.tensor([one.tokens + [0] * (longest - len(one.tokens)) for one in stretches], device=device)
         caches = [_LayerView(pool, places) for pool in self._layers]
+        if self._steering is not None:
+            self._steering.aim(stretches)
         with fast_matmul(device) if tokens.numel() >= MANY else nullcontext():
             return self.model.model(tokens, positions=places.positions, mask=places.mask, caches=caches)
+
+
+class _Steering:
+    """Adds directions to what blocks of a model write to the residual stream, to each row of a pass as strongly as its
+    stretch asks for.
+
+    One is added after the other, number by number: a sum that no other row, and no size of a pass, changes.
+    """
+
+    def __init__(self, model: LanguageModel, directions: Sequence[Direction]) -> None:
+        self._directions = [Direction(one.layer, one.vector.to(model.head.device)) for one in directions]
+        self._strengths = torch.zeros(0, len(directions))
+        for place, one in enumerate(self._directions):
+            projection = model.get_submodule(f"model.layers.{one.layer}.mlp.down_proj")
+            projection.register_forward_hook(partial(self._add, place))
+
+    def aim(self, stretches: Sequence[Stretch]) -> None:
+        """Let the next pass be of these stretches, a row each."""
+        strengths = strengths_of(stretches, self._directions)  # (n, directions)
+        self._strengths = strengths.to(self._directions[0].vector.device)
+
+    def _add(self, place: int, _: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        added = self._strengths[:, place, None, None] * self._directions[place].vector  # (n, 1, D)
+        return output + added.to(output.dtype)
 
 
 def _passes(stretches: Sequence[Stretch]) -> Iterator[list[int]]:

@@ -110,12 +110,14 @@ def reply_rows(
     Raises
     ------
     InputError: the prompt does not fit, or the constraint is none.
+    ApiError: there is no vector of a name to steer by.
     """
     assert model.writer is not None
     assert model.template is not None
     sampling = asked.sampling(model.writer.defaults, length or model.writer.context, logprobs)
     end = model.template.end
-    return model.writer.rows([ids] * asked.n, sampling, constraint, () if end is None else (end,))
+    ends = () if end is None else (end,)
+    return model.writer.rows([ids] * asked.n, sampling, constraint, ends, asked.steer)
 
 
 class _Reply:

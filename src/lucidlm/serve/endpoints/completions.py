@@ -70,7 +70,7 @@ async def completions(asked: CompletionRequest, request: Request) -> Response:
     texts = [one if isinstance(one, str) else model.tokenizer.decode(one) for one in asked.prompts]
     await model.admit(texts, "prompt")
     prompts = [prompt for prompt in asked.prompts for _ in range(asked.n)]
-    rows = await to_thread(model.writer.rows, prompts, sampling, asked.constraint())
+    rows = await to_thread(model.writer.rows, prompts, sampling, asked.constraint(), steering=asked.steer)
     read = sum(len(row.prompt) for row in rows[:: asked.n])
     answer = _Completion(model, rows, read, logprobs=asked.logprobs is not None)
     written = state.watched(request, model, rows, read)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-from dataclasses import replace
-from threading import Event
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -16,11 +13,9 @@ from lucidlm.core.errors import InputError
 from lucidlm.explain.attribution.methods import Method
 from lucidlm.explain.explanation import explain as explain_text
 from lucidlm.explain.generation import explain_generation
-from lucidlm.explain.inside.trace import backbone_of
 from lucidlm.explain.pieces import Unit
-from lucidlm.model.heads import SequenceClassifier
+from lucidlm.serve.endpoints.apart import as_field_error, look_into
 from lucidlm.serve.errors import ApiError
-from lucidlm.serve.events import unless_gone
 from lucidlm.serve.fields import Body, Text
 from lucidlm.serve.models import ServedModel
 from lucidlm.serve.state import note_of, state_of
@@ -58,18 +53,12 @@ class ExplainRequest(Body):
 @router.post("/v1/explain")
 async def explain(asked: ExplainRequest, request: Request) -> Response:
     """Explain a prediction: what each piece of a text adds to it, and whether that can be trusted."""
-    state = state_of(request)
-    model = state.models.able(asked.model, "explain")
+    model = state_of(request).models.able(asked.model, "explain")
     _refuse_what_does_not_go_together(asked, model)
     note_of(request).update(model=model.name, texts=1)
     if model.writer is not None:
         await model.admit([asked.text], "text")
-    left = Event()
-    try:
-        answer = model.call(lambda: _found(_apart(model.loaded, left), asked), explains=True)
-        found = await unless_gone(request, answer, state.config.timeout)
-    finally:
-        left.set()
+    found = await look_into(request, model, lambda loaded: _found(loaded, asked))
     if model.writer is not None and asked.target is None:
         await model.admit([found["continuation" if asked.length is not None else "target"]], None)
     return JSONResponse({"object": "explanation", "model": model.name, **found})
@@ -104,30 +93,4 @@ def _found(loaded: LoadedModel, asked: ExplainRequest) -> dict[str, Any]:
         contrast = {"context": asked.context, "rather_than": asked.rather_than}
         return explain_text(loaded, asked.text, asked.target, **contrast, **chosen).as_dict()
     except InputError as error:
-        param = (error.where or "").lstrip("-").replace("-", "_").lower()
-        if param not in ExplainRequest.model_fields:
-            raise
-        advice = f" {error.fix}" if error.fix else ""
-        raise ApiError(f"{param}: {error.what}.{advice}", param=param) from error
-
-
-class _NobodyWaits(Exception):
-    """The answer is not wanted any more."""
-
-
-def _apart(loaded: LoadedModel, left: Event) -> LoadedModel:
-    """Return a model of its own with the same weights, which reads nothing more once `left` is set.
-
-    Explaining puts hooks on a model; these must not be met by what the served one is writing or answering meanwhile.
-    """
-    shared: list[Any] = [*loaded.model.parameters(), *loaded.model.buffers()]
-    if isinstance(loaded.model, SequenceClassifier):
-        shared.append(loaded.model.wide)
-    model = deepcopy(loaded.model, {id(part): part for part in shared})
-
-    def go_on(*_: Any) -> None:
-        if left.is_set():
-            raise _NobodyWaits
-
-    backbone_of(model).register_forward_pre_hook(go_on)
-    return replace(loaded, model=model)
+        raise as_field_error(error, ExplainRequest.model_fields) from error

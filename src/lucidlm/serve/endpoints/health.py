@@ -50,12 +50,16 @@ async def model(name: str, request: Request) -> dict[str, Any]:
 
 
 def _described(model: ServedModel) -> dict[str, Any]:
+    config = model.loaded.model.config
     return {
         "id": model.name,
         "object": "model",
         "created": model.created,
         "owned_by": "lucidlm",
         "abilities": model.abilities,
-        "context_length": model.loaded.model.config.context_length,
+        "steering": {} if model.writer is None else model.writer.steering,
+        "context_length": config.context_length,
+        "layers": config.num_layers,
+        "heads": config.num_heads,
         "task": None if model.task is None else {"name": model.task[0], "fields": model.task[1].fields},
     }

@@ -21,7 +21,7 @@ from lucidlm.serve.endpoints.chat import reply_rows
 from lucidlm.serve.endpoints.chat_fields import MOST_MESSAGES, ChatMessage, Part, chat_prompt
 from lucidlm.serve.errors import FILTERED
 from lucidlm.serve.events import event, sent, unless_gone
-from lucidlm.serve.fields import Body, SamplingBody, Strict, Text
+from lucidlm.serve.fields import STEERING, Body, SamplingBody, Steering, Strict, Text
 from lucidlm.serve.models import ServedModel
 from lucidlm.serve.state import state_of
 from lucidlm.serve.writing import Written
@@ -52,6 +52,7 @@ class ResponsesRequest(Body):
     temperature: float | None = Field(default=None, ge=0, le=100)
     top_p: float | None = Field(default=None, gt=0, le=1)
     text: TextOptions | None = Field(default=None, description="What the reply has to be.")
+    steer: Steering | None = Field(default=None, description=STEERING)
     stream: bool = False
     store: Literal[False] | None = Field(default=None, description="Nothing is kept.")
     metadata: dict[str, Text] | None = Field(default=None, description="Given back as it is.")
@@ -74,7 +75,7 @@ class ResponsesRequest(Body):
     @property
     def sampling_body(self) -> SamplingBody:
         """How to write."""
-        return SamplingBody(temperature=self.temperature, top_p=self.top_p)
+        return SamplingBody(temperature=self.temperature, top_p=self.top_p, steer=self.steer)
 
 
 @router.post("/v1/responses")

@@ -3,20 +3,21 @@
 import { announce, make, perFrame } from "./dom.js";
 import { samplingSettings } from "./sampling.js";
 import { word } from "./words.js";
-import { sendsOnEnter, writing } from "./writing.js";
+import { cutMark, sendsOnEnter, writing } from "./writing.js";
 
 const talks = new Map(); // by model
 
-function turn(role, content) {
+function turn(role, content, reason = null) {
   const said = make("div", { className: "said" }, content);
-  const element = make("li", { className: `turn ${role}` }, make("h3", {}, word(role === "user" ? "you" : "assistant")), said);
+  const who = make("h3", {}, word(role === "user" ? "you" : "assistant"));
+  const element = make("li", { className: `turn ${role}` }, who, said, cutMark(reason));
   return { element, said };
 }
 
 export function chatPanel(model) {
   if (!talks.has(model.id)) talks.set(model.id, []);
   const talk = talks.get(model.id);
-  const settings = samplingSettings("chat", { many: false });
+  const settings = samplingSettings("chat", { many: false, steering: model.steering });
   const system = make("textarea", { id: "system", rows: 2, value: sessionStorage.getItem("lucidlm-system") ?? "" });
   system.addEventListener("change", () => sessionStorage.setItem("lucidlm-system", system.value));
   const list = make("ol", { className: "talk", "aria-label": word("chat") });
@@ -24,7 +25,7 @@ export function chatPanel(model) {
   const empty = make("p", { className: "empty" }, word("noTalk"));
 
   const show = () => {
-    list.replaceChildren(...talk.map((one) => turn(one.role, one.content).element));
+    list.replaceChildren(...talk.map((one) => turn(one.role, one.content, one.reason).element));
     empty.hidden = talk.length > 0;
   };
 
@@ -38,8 +39,8 @@ export function chatPanel(model) {
     list.append(reply.element);
     reply.element.scrollIntoView({ block: "end" });
     const told = system.value.trim() ? [{ role: "system", content: system.value.trim() }] : [];
-    const body = { model: model.id, messages: [...told, ...talk], ...settings.read() };
-    let said = "";
+    const body = { model: model.id, messages: [...told, ...talk.map(({ role, content }) => ({ role, content }))], ...settings.read() };
+    let [said, reason] = ["", null];
     const paint = perFrame(() => {
       reply.said.textContent = said;
       // Stay at the end, unless the reader has scrolled up.
@@ -48,15 +49,18 @@ export function chatPanel(model) {
     });
     const whole = await work.write("/v1/chat/completions", body, (event) => {
       said += event.choices[0].delta.content ?? "";
+      reason = event.choices[0].finish_reason;
       paint();
     });
-    if (said) talk.push({ role: "assistant", content: said });
+    const cut = cutMark(reason);
+    if (cut) reply.element.append(cut);
+    if (said) talk.push({ role: "assistant", content: said, reason });
     else {
       talk.pop(); // so that it can be asked once more
       message.value = content;
       show();
     }
-    if (whole) announce(word("answered", said));
+    if (whole) announce(word("answered", `${said} ${cut?.textContent ?? ""}`.trim()));
   };
   const work = writing("send", send);
   sendsOnEnter(message, send);

@@ -4,13 +4,13 @@ import { announce, make } from "./dom.js";
 import { samplingSettings } from "./sampling.js";
 import { tokenView } from "./tokens.js";
 import { word } from "./words.js";
-import { writing } from "./writing.js";
+import { cutMark, writing } from "./writing.js";
 
 const TOP = 5;
 let lastPrompt = "";
 
 export function completionPanel(model) {
-  const settings = samplingSettings("completion", { many: true, usual: { max_tokens: 100 } });
+  const settings = samplingSettings("completion", { many: true, usual: { max_tokens: 100 }, steering: model.steering });
   const prompt = make("textarea", { id: "prompt", rows: 4, value: lastPrompt, placeholder: word("promptHint") });
   const likely = make("input", { id: "likely", type: "checkbox", checked: true });
   const texts = make("ol", { className: "texts", "aria-label": word("result") });
@@ -22,7 +22,8 @@ export function completionPanel(model) {
       const said = make("span", { className: "said" });
       const tokens = likely.checked ? tokenView() : null;
       const before = make("span", { className: "before" }, lastPrompt);
-      return { element: make("li", {}, before, tokens ? tokens.element : said), said, tokens, text: "" };
+      const element = make("li", {}, before, tokens ? tokens.element : said);
+      return { element, said, tokens, text: "" };
     });
     texts.replaceChildren(...shown.map((one) => one.element));
     const body = { model: model.id, prompt: lastPrompt, ...asked, ...(likely.checked ? { logprobs: TOP } : {}) };
@@ -35,8 +36,11 @@ export function completionPanel(model) {
           one.tokens.add(token, choice.logprobs.token_logprobs[place], choice.logprobs.top_logprobs[place]),
         );
       else one.said.textContent = one.text;
+      one.cut = cutMark(choice.finish_reason);
+      if (one.cut) one.element.append(one.cut);
     });
-    if (whole) announce(word("answered", shown.map((one) => one.text).join("\n")));
+    const told = (one) => `${one.text} ${one.cut?.textContent ?? ""}`.trim();
+    if (whole) announce(word("answered", shown.map(told).join("\n")));
   };
   const work = writing("write", start);
   prompt.addEventListener("keydown", (event) => {

@@ -18,6 +18,12 @@ export function draw(tag, attributes = {}, ...children) {
   return element;
 }
 
+// A number with so many digits behind the point, and a sign where it is not 0 then.
+export function signed(value, digits, plus = "+") {
+  const size = Math.abs(value).toFixed(digits);
+  return Number(size) === 0 ? size : `${value < 0 ? "−" : plus}${size}`;
+}
+
 // Returns a function that has `paint` called with the next frame, however often it is called before: what comes faster
 // than a screen is drawn would keep the page too busy to be clicked.
 export function perFrame(paint) {

@@ -7,6 +7,7 @@ import { chatPanel } from "./chat.js";
 import { completionPanel } from "./completion.js";
 import { taskPanel } from "./tasks.js";
 import { searchPanel } from "./search.js";
+import { inspectPanel } from "./inspect.js";
 import { runsPanel } from "./runs.js";
 
 const main = document.getElementById("main");
@@ -30,6 +31,8 @@ function offered(hasRuns) {
     });
   if (able("rerank").length)
     found.push({ id: "search", title: () => word("search"), models: able("rerank"), panel: searchPanel });
+  if (able("inspect").length)
+    found.push({ id: "inspect", title: () => word("inspect"), models: able("inspect"), panel: inspectPanel });
   if (hasRuns) found.push({ id: "runs", title: () => word("runs"), models: [], panel: runsPanel });
   return found;
 }

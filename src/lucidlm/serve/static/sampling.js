@@ -1,7 +1,7 @@
 // The settings of sampling, which chat and completion share, and remember.
 
 import { given } from "./api.js";
-import { make } from "./dom.js";
+import { make, signed } from "./dom.js";
 import { word } from "./words.js";
 
 const FIELDS = {
@@ -27,8 +27,11 @@ const FORMS = {
   forbidden: (text) => ({ forbidden_phrases: text.split("\n").filter(Boolean) }),
 };
 
-// Returns the settings as an element, and what reads them as fields of a request.
-export function samplingSettings(name, { many, usual = {} }) {
+const FARTHEST = 8; // strengths that a slider reaches, unless the server is set to a stronger one
+
+// Returns the settings as an element, and what reads them as fields of a request. `steering` are the strengths of the
+// server's vectors, by name.
+export function samplingSettings(name, { many, usual = {}, steering = {} }) {
   const kept = { ...usual, ...JSON.parse(sessionStorage.getItem(`lucidlm-${name}`) ?? "{}") };
   const inputs = {};
   const keep = () => {
@@ -55,19 +58,46 @@ export function samplingSettings(name, { many, usual = {} }) {
     labelled("formText", make("textarea", { rows: 3, spellcheck: false })),
   ];
   inputs.form.value = kept.form ?? "free";
+  const sliders = Object.entries(steering).map(([vector, strength]) => {
+    const end = Math.max(FARTHEST, Math.ceil(Math.abs(strength)));
+    const input = make("input", { type: "range", min: -end, max: end, step: 0.1, id: `${name}-steer-${vector}` });
+    input.value = strength;
+    const set = input.value; // rounded to a step of the slider
+    input.value = kept[`steer-${vector}`] ?? set;
+    inputs[`steer-${vector}`] = input;
+    const shown = make("output", { htmlFor: input.id, className: "number" });
+    const show = () => (shown.textContent = signed(Number(input.value), 1));
+    input.addEventListener("input", show);
+    input.addEventListener("change", keep);
+    show();
+    const label = make("label", { htmlFor: input.id }, vector);
+    const element = make("div", { className: "slider" }, label, shown, input);
+    // What is as the server is set is left out.
+    return { element, strength: () => (input.value === set ? [] : [[vector, Number(input.value)]]) };
+  });
+  const steered = make(
+    "fieldset",
+    { className: "steering" },
+    make("legend", {}, word("steering")),
+    ...sliders.map((slider) => slider.element),
+    make("small", {}, word("steeringHint")),
+  );
   const element = make(
     "details",
     { className: "settings", open: matchMedia("(min-width: 62rem)").matches },
     make("summary", {}, word("settings")),
     make("p", { className: "hint" }, word("settingsHint")),
     make("div", { className: "fields" }, ...numbers, labelled("stopAt", make("textarea", { rows: 2 })), ...held),
+    sliders.length ? steered : null,
   );
   const read = () => {
     const fields = {};
     for (const field of Object.keys(FIELDS)) if (inputs[field]?.value) fields[field] = Number(inputs[field].value);
     const stop = inputs.stopAt.value.split("\n").filter(Boolean);
     const form = FORMS[inputs.form.value];
-    return given({ ...fields, stop: stop.length ? stop : null, ...(form ? form(inputs.formText.value) : {}) });
+    const strengths = sliders.flatMap((slider) => slider.strength());
+    const steer = strengths.length ? Object.fromEntries(strengths) : null;
+    return given({ ...fields, stop: stop.length ? stop : null, steer, ...(form ? form(inputs.formText.value) : {}) });
   };
   return { element, read };
 }

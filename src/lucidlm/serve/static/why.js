@@ -1,18 +1,12 @@
 // Why: the words that an answer rests on, and whether that can be trusted.
 
 import { given, post } from "./api.js";
-import { announce, make } from "./dom.js";
+import { announce, make, signed } from "./dom.js";
 import { pieceView } from "./pieces.js";
 import { word } from "./words.js";
 
 const MOST = 3; // words that are named
 const FAINT = 0.1; // below this share of the largest a word is not underlined
-
-// A number with so many digits behind the point, and a sign where it is not 0 then.
-function signed(value, digits, plus = "+") {
-  const size = Math.abs(value).toFixed(digits);
-  return Number(size) === 0 ? size : `${value < 0 ? "−" : plus}${size}`;
-}
 
 // Returns a button that asks why, beside it what to compare with, and below the answer.
 // `asked` are the fields of the endpoint; `others` the labels to compare with, or null where words are.

@@ -47,6 +47,12 @@ export function writing(label, start) {
   return { button, status, write, busy: () => controller !== null, close: () => controller?.abort() };
 }
 
+// Returns a line that says where a text was cut short, for what the server calls its end; null if it came to one by itself.
+export function cutMark(reason) {
+  if (reason !== "length" && reason !== "content_filter") return null;
+  return make("p", { className: "cut" }, word(`cut_${reason}`));
+}
+
 // Lets Enter send a form, where it does not choose a word in an input method, as for Chinese.
 export function sendsOnEnter(textarea, send) {
   textarea.addEventListener("keydown", (event) => {
