@@ -62,6 +62,7 @@ function because(found) {
   return [
     make("h2", {}, title),
     ...texts.filter(Boolean),
+    ...(found.part ? [make("p", {}, word("whyPart", ...found.part.map((place) => place.toLocaleString())))] : []),
     make("p", {}, most(found)),
     make("p", { className: "check-line" }, check(found.faithfulness)),
     make("p", { className: "hint" }, hint),

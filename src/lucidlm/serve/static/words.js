@@ -88,6 +88,10 @@ const WORDS = {
   otherAnswer: ["other words of the passage", "段落里的其他词语"],
   noAnswerAtAll: ["no answer", "没有答案"],
   looking: ["Looking for what it rests on…", "正在查找依据……"],
+  whyPart: [
+    "The passage is too long to be read at once: shown is where the answer is found, characters {0} to {1}.",
+    "这段文字太长，一次读不完：这里是找到答案的部分，第 {0} 至 {1} 个字符。",
+  ],
   whyMost: ["What speaks for it most: {0}.", "最支持它的：{0}。"],
   whyNothing: ["No word speaks for it.", "没有词支持它。"],
   listed: [", ", "，"],
