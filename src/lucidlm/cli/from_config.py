@@ -118,8 +118,10 @@ def _plain(annotation: Any) -> tuple[Any, str | None]:
 
 
 def _typed(annotation: Any) -> Any:
-    """Return the type that the command line reads: texts and pairs may be repeated, numbers stand in one text."""
+    """Return the type that the command line reads: texts, names and pairs may be repeated, numbers stand in one text."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is None or origin is Literal:
         return annotation
+    if get_origin(inner[0]) is Literal:
+        return list[inner[0]]
     return list[str] if origin is dict or inner[0] is str else str

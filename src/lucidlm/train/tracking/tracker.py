@@ -1,0 +1,60 @@
+"""Trackers: other software that shows what a run measures, beside metrics.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from lucidlm.core.errors import InputError
+from lucidlm.train.config import TrackerName
+
+RunEnd = Literal["finished", "stopped", "failed"]
+"""How a run ends; one that was stopped, by a signal, goes on with --resume."""
+
+
+class Tracker(Protocol):
+    """A run as other software shows it, which is open from the first step to the end."""
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Take what was measured at a step; it must not keep the run waiting."""
+        ...
+
+    def end(self, state: RunEnd) -> None:
+        """Take over all that has been written, and close."""
+        ...
+
+
+def require_trackers(names: Sequence[TrackerName]) -> None:
+    """Check that the packages of trackers are installed.
+
+    Raises
+    ------
+    InputError: one is not.
+    """
+    for name in names:
+        if find_spec(name) is None:
+            raise InputError(
+                f"the package {name} is not installed",
+                where=f"--track {name}",
+                fix="Install it: pip install 'lucidlm[track]'.",
+            )
+
+
+def open_tracker(name: TrackerName, directory: Path, settings: Mapping[str, Any], resume_at: int | None) -> Tracker:
+    """Open a tracker for the run in `directory`.
+
+    Parameters
+    ----------
+    settings: the run's, by their paths.
+    resume_at: the step after which a run goes on, whose later steps are measured again; None: it begins.
+    """
+    # Slow to import, and not everybody has them.
+    if name == "tensorboard":
+        from lucidlm.train.tracking.tensorboard import TensorBoard
+
+        return TensorBoard(directory, settings, resume_at)
+    from lucidlm.train.tracking.mlflow import MLflow
+
+    return MLflow(directory, settings, resume_at)
