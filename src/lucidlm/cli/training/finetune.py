@@ -107,7 +107,10 @@ def finetune(
     directory = required(out, "--out")
     if goes_on(directory, resume):
         settings = _named(settings, text_field, label_field)
-        finish(run(resumed(FinetuneConfig, directory / CONFIG, settings), directory, resume=True, webhook=webhook), directory)
+        finish(
+            run(resumed(FinetuneConfig, directory / CONFIG, settings), directory, resume=True, webhook=webhook),
+            directory,
+        )
         return
     finish(run(configured(config, settings, text_field, label_field), directory, webhook=webhook), directory)
 

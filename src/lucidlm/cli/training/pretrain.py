@@ -61,7 +61,9 @@ def configurations() -> Sequence[type[PretrainConfig]]:
     return (PretrainConfig,)
 
 
-def pretrain(out: Out = None, config: Config = None, resume: Resume = False, webhook: Webhook = None, *, settings: dict[str, Any]) -> None:
+def pretrain(
+    out: Out = None, config: Config = None, resume: Resume = False, webhook: Webhook = None, *, settings: dict[str, Any]
+) -> None:
     """Pretrain a language model on prepared data.
 
     Examples:
@@ -83,7 +85,10 @@ def pretrain(out: Out = None, config: Config = None, resume: Resume = False, web
     directory = required(out, "--out")
     if goes_on(directory, resume):
         settings = _weighed(settings)
-        finish(run(resumed(PretrainConfig, directory / CONFIG, settings), directory, resume=True, webhook=webhook), directory)
+        finish(
+            run(resumed(PretrainConfig, directory / CONFIG, settings), directory, resume=True, webhook=webhook),
+            directory,
+        )
         return
     finish(run(configured(config, settings), directory, webhook=webhook), directory)
 

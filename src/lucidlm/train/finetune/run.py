@@ -112,9 +112,7 @@ def step_shape(run: OpenRun) -> StepShape:
     return StepShape(rows, length, max(map(len, steps)) > 1, counted=1.0 if writes else 0.0)
 
 
-def finetune(
-    config: FinetuneConfig, out: str | Path, *, resume: bool = False, webhook: str | None = None
-) -> Outcome:
+def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False, webhook: str | None = None) -> Outcome:
     """Fine-tune a model for a task and leave a model directory in `out`, beside `config.yaml` and `metrics.jsonl`.
 
     Started by torchrun, each process is one rank of the run. `webhook` is an address that is told how it ends.

@@ -168,9 +168,7 @@ def mask_tokens(
     return seen, torch.where(chosen, tokens, IGNORE_INDEX)
 
 
-def pretrain(
-    config: PretrainConfig, out: str | Path, *, resume: bool = False, webhook: str | None = None
-) -> Outcome:
+def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False, webhook: str | None = None) -> Outcome:
     """Pretrain a model on prepared data and leave a model directory in `out`.
 
     `out` also gets `config.yaml` (the resolved run), `metrics.jsonl` and `checkpoints/`. A run that was stopped, by a

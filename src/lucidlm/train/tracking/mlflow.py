@@ -1,5 +1,8 @@
 """MLflow: a run on the tracking server that MLflow's own environment variables name."""
 
+# The package is an extra, which type checkers need not have.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import sys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal, Protocol
 from lucidlm.core.errors import InputError
 from lucidlm.train.config import TrackerName
 
+SERVER = "MLFLOW_TRACKING_URI"
 RunEnd = Literal["finished", "stopped", "failed"]
 """How a run ends; one that was stopped, by a signal, goes on with --resume."""
 
@@ -27,11 +29,11 @@ class Tracker(Protocol):
 
 
 def require_trackers(names: Sequence[TrackerName]) -> None:
-    """Check that the packages of trackers are installed.
+    """Check that trackers can be opened.
 
     Raises
     ------
-    InputError: one is not.
+    InputError: a package is not installed, or nothing says where MLflow's server is.
     """
     for name in names:
         if find_spec(name) is None:
@@ -40,6 +42,11 @@ def require_trackers(names: Sequence[TrackerName]) -> None:
                 where=f"--track {name}",
                 fix="Install it: pip install 'lucidlm[track]'.",
             )
+    # Without a server MLflow takes a database, for which its client alone has no package.
+    if "mlflow" in names and not os.environ.get(SERVER) and find_spec("sqlalchemy") is None:
+        raise InputError(
+            "says where MLflow's server is, and is not set", where=SERVER, fix="Set it: to http://localhost:5000, say."
+        )
 
 
 def open_tracker(name: TrackerName, directory: Path, settings: Mapping[str, Any], resume_at: int | None) -> Tracker:

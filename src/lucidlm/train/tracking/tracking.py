@@ -83,10 +83,11 @@ class Tracking:
         if error is not None:
             self._state = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
         self._each(lambda tracker: tracker.end(self._state))
-        if speaks_for_all() if error is not None else first_rank():
+        speaks = first_rank() if error is None else speaks_for_all()
+        if speaks:
             if self._trains and self._state != "finished":
                 with _Spared(ENDED):
-                    write_json(self._directory / ENDED, {"state": self._state})
+                    write_json(self._directory / ENDED, {"state": self._state, "error": str(error) if error else None})
             if self._webhook is not None:
                 post(self._webhook, self._report(error))
 
@@ -120,7 +121,9 @@ class Tracking:
 def _in_words(found: Mapping[str, Any]) -> str:
     """Return a report as a sentence, which Slack and its like show."""
     place = "" if found["step"] is None else f" at step {found['step']:,}"
-    parts = [f"{name.replace('_', ' ')} {found[name]:.4f}" for name in ("loss", "validation_loss") if found[name] is not None]
+    parts = [
+        f"{name.replace('_', ' ')} {found[name]:.4f}" for name in ("loss", "validation_loss") if found[name] is not None
+    ]
     parts += [f"{found['seconds']:,.0f} s", *([found["error"]] if "error" in found else [])]
     return f"lucidlm: {found['run']} {found['state']}{place}: {', '.join(parts)}"
 
