@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
@@ -21,6 +21,8 @@ EARLY = 0.05
 ROWS, LABEL = 12, 9
 """Height of the curve, and width of what is written beside it, in characters."""
 STYLES = {"running": "green", "silent": "yellow", "finished": "cyan", "stopped": "yellow", "failed": "red"}
+IN_LINE = {"rate": "{value}", "time": "{value}", "left": "{value} left"}
+"""How a fact is said in a line, where not by its name and value."""
 TELLING = ("step", "tokens", "seconds")
 """What a line of an evaluation has beside its figures."""
 
@@ -33,7 +35,7 @@ def draw(folder: FollowedFolder, console: Console) -> RenderableType:
         return Text(waiting(folder))
     latest = max(folder.runs, key=lambda run: run.changed)
     picture = _panel(latest, console)
-    return picture if folder.single else Group(_table(folder.runs), picture)
+    return picture if folder.single else Group(_table(folder.runs, console.options.ascii_only), picture)
 
 
 def waiting(folder: FollowedFolder) -> str:
@@ -44,13 +46,14 @@ def waiting(folder: FollowedFolder) -> str:
 
 def line(run: FollowedRun) -> str:
     """Return a run in one line."""
-    parts = [part for name, part in _facts(run) if name != "last evaluation"]
+    parts = [IN_LINE.get(name, "{name} {value}").format(name=name, value=value) for name, value in _facts(run).items()]
     return shown(f"{run.name}: " + ", ".join([*parts, *_figures(run.evaluation), _standing(run)]))
 
 
-def shown(text: str) -> str:
-    """Return a text without what would steer the terminal."""
-    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
+def shown(text: str, plain: bool = False) -> str:
+    """Return a text without what would steer the terminal; where that is to be `plain`, in ASCII."""
+    safe = "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
+    return safe.encode("ascii", "replace").decode() if plain else safe
 
 
 def draw_curve(training: Points, validation: Points, width: int, height: int, *, plain: bool = False) -> list[str]:
@@ -97,8 +100,11 @@ def draw_curve(training: Points, validation: Points, width: int, height: int, *,
 def _panel(run: FollowedRun, console: Console) -> Panel:
     plain = console.options.ascii_only
     facts = Table.grid(padding=(0, 2))
-    for name, value in _facts(run):
+    for name, value in _facts(run).items():
         facts.add_row(Text(name, style="dim"), Text(value))
+    if run.evaluation:
+        held_out = f"at step {run.evaluation['step']:,.0f}: {', '.join(_figures(run.evaluation))}"
+        facts.add_row(Text("last evaluation", style="dim"), Text(held_out))
     parts: list[RenderableType] = [facts]
     if run.training.points or run.validation.points:
         width = max(10, console.width - LABEL - 6)
@@ -109,47 +115,46 @@ def _panel(run: FollowedRun, console: Console) -> Panel:
         parts += [Text(), picture, Text(f"{'':{LABEL + 2}}loss in training, {mark} on held-out text", style="dim")]
     for sample in run.samples:
         text = " ".join(str(sample.get("text", "")).split())
-        parts.append(Text(shown(f"“{text}”"), style="italic", overflow="ellipsis", no_wrap=True))
+        parts.append(Text(shown(text, plain), style="italic", overflow="crop", no_wrap=True))
     if run.damaged:
         parts.append(Text(f"{run.damaged:,} damaged lines of metrics.jsonl are left out", style="yellow"))
     if run.state == "failed" and run.error:
-        parts.append(Text(shown(run.error), style="red"))
-    title = Text.assemble(shown(run.name), " · ", (_standing(run), STYLES[run.state]))
+        parts.append(Text(shown(run.error, plain), style="red"))
+    title = Text.assemble(f"{shown(run.name, plain)}: ", (_standing(run), STYLES[run.state]))
     return Panel(Group(*parts), title=title, title_align="left")
 
 
-def _table(runs: Sequence[FollowedRun]) -> Table:
+def _table(runs: Sequence[FollowedRun], plain: bool) -> Table:
     names = ("run", "state", "step", "loss", "validation loss", "left")
     table = Table(*names, expand=True)
     for run in runs:
-        facts = dict(_facts(run))
+        facts = _facts(run)
         validation = run.evaluation.get("validation_loss")
-        cells = [facts.get("step", "–"), facts.get("loss", "–")]
-        cells += ["–" if validation is None else f"{validation:.4f}", facts.get("left", "–")]
-        table.add_row(Text(shown(run.name)), Text(_standing(run), STYLES[run.state]), *map(Text, cells))
+        cells = [facts.get("step", "-"), facts.get("loss", "-")]
+        cells += ["-" if validation is None else f"{validation:.4f}", facts.get("left", "-")]
+        table.add_row(Text(shown(run.name, plain)), Text(_standing(run), STYLES[run.state]), *map(Text, cells))
     return table
 
 
-def _facts(run: FollowedRun) -> Iterator[tuple[str, str]]:
-    """Yield what is known of a run, in words."""
-    last, duration = run.last, Language().duration
+def _facts(run: FollowedRun) -> dict[str, str]:
+    """Return what is known of a run, by what it is called."""
+    last, duration, found = run.last, Language().duration, dict[str, str]()
     if "step" in last:
         of = "" if run.total is None else f" of {run.total:,} ({last['progress']:.0%})"
-        yield "step", f"step {last['step']:,.0f}{of}"
+        found["step"] = f"{last['step']:,.0f}{of}"
     if "train_loss" in last:
-        yield "loss", f"loss {last['train_loss']:.4f}"
-    if run.evaluation:
-        yield "last evaluation", f"at step {run.evaluation['step']:,.0f}: {', '.join(_figures(run.evaluation))}"
+        found["loss"] = f"{last['train_loss']:.4f}"
     if "tokens_per_second" in last:
-        yield "rate", f"{last['tokens_per_second']:,.0f} tokens/s"
+        found["rate"] = f"{last['tokens_per_second']:,.0f} tokens/s"
     if "learning_rate" in last:
-        yield "learning rate", f"learning rate {last['learning_rate']:.2g}"
+        found["learning rate"] = f"{last['learning_rate']:.2g}"
     if "memory" in last:
-        yield "memory", f"{size(last['memory'])} of memory"
+        found["memory"] = size(last["memory"])
     if "wall_seconds" in last:
-        yield "time", duration(last["wall_seconds"])
+        found["time"] = duration(last["wall_seconds"])
     if run.left is not None and not run.ended:
-        yield "left", f"{duration(run.left)} left"
+        found["left"] = duration(run.left)
+    return found
 
 
 def _figures(evaluation: dict[str, float]) -> list[str]:

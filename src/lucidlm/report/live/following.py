@@ -104,13 +104,13 @@ class FollowedRun:
     def _take(self, row: dict[str, Any] | None) -> None:
         figures = {name: value for name, value in (row or {}).items() if _is_number(value)}
         step = figures.get("step")
-        if step is None:
+        if row is None or step is None:
             self.damaged += 1
             return
+        if "train_loss" not in row:
+            self.evaluation = figures
         if "train_loss" in figures:
             self.training.add(step, figures["train_loss"])
-        else:
-            self.evaluation = figures
         if "validation_loss" in figures:
             self.validation.add(step, figures["validation_loss"])
         self.last |= figures

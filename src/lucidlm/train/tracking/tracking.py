@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -82,14 +85,14 @@ class Tracking:
     ) -> None:
         if error is not None:
             self._state = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
-        self._each(lambda tracker: tracker.end(self._state))
         speaks = first_rank() if error is None else speaks_for_all()
-        if speaks:
-            if self._trains and self._state != "finished":
+        with nullcontext() if error is None else _undisturbed():
+            if speaks and self._trains and self._state != "finished":
                 with _Spared(ENDED):
                     write_json(self._directory / ENDED, {"state": self._state, "error": str(error) if error else None})
-            if self._webhook is not None:
+            if speaks and self._webhook is not None:
                 post(self._webhook, self._report(error))
+            self._each(lambda tracker: tracker.end(self._state))
 
     def _each(self, call: Callable[[Tracker], None]) -> None:
         for name, tracker in list(self._trackers.items()):
@@ -101,17 +104,15 @@ class Tracking:
 
     def _report(self, error: BaseException | None) -> dict[str, Any]:
         """Return what the webhook is told; texts of the data are no part of it."""
-        known = latest_figures(self._directory / METRICS) if self._trains else {}
-        known |= self._evaluation
-        figures = {name: value for name, value in known.items() if isinstance(value, int) or _finite(value)}
-        seconds = time.monotonic() - self._start
+        known = {**latest_figures(self._directory / METRICS), **self._evaluation} if self._trains else {}
+        figures = {name: value for name, value in known.items() if math.isfinite(value)}
         found: dict[str, Any] = {
             "run": self._directory.resolve().name,
             "state": self._state,
             "step": figures.get("step"),
             "loss": figures.get("train_loss"),
             "validation_loss": figures.get("validation_loss"),
-            "seconds": round(seconds, 1),
+            "seconds": round(time.monotonic() - self._start, 1),
         }
         if self._state == "failed" and error is not None:
             found["error"] = _said(error)
@@ -121,10 +122,10 @@ class Tracking:
 def _in_words(found: Mapping[str, Any]) -> str:
     """Return a report as a sentence, which Slack and its like show."""
     place = "" if found["step"] is None else f" at step {found['step']:,}"
-    parts = [
-        f"{name.replace('_', ' ')} {found[name]:.4f}" for name in ("loss", "validation_loss") if found[name] is not None
-    ]
-    parts += [f"{found['seconds']:,.0f} s", *([found["error"]] if "error" in found else [])]
+    losses = [name for name in ("loss", "validation_loss") if found[name] is not None]
+    parts = [*(f"{name.replace('_', ' ')} {found[name]:.4f}" for name in losses), f"{found['seconds']:,.0f} s"]
+    if "error" in found:
+        parts.append(found["error"])
     return f"lucidlm: {found['run']} {found['state']}{place}: {', '.join(parts)}"
 
 
@@ -135,8 +136,17 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}; the run's own output says more"
 
 
-def _finite(value: Any) -> bool:
-    return isinstance(value, float) and math.isfinite(value)
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let SIGTERM pass: torchrun sends it to the others as soon as one of several ranks has failed."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
 
 
 class _Spared:
