@@ -80,7 +80,7 @@ def trained(directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["ftp://a.b/c", "file:///etc/passwd", "a.b/c", "https://", "http://[::1", "http://a/ b"]
+    "address", ["ftp://a.b/c", "file:///etc/passwd", "a.b/c", "https:///c", "http://[::1", "http://a/ b"]
 )
 def test_what_is_no_address_is_refused_and_not_shown(address: str) -> None:
     with pytest.raises(InputError, match="--webhook: is no address of the web") as caught:
