@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from tests.conftest import tiny_pretraining
+from tests.webhook_listener import TOKEN, Listener, listening
 
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.train.metrics_log import MetricsLog
@@ -22,50 +20,13 @@ from lucidlm.train.tracking import webhook
 from lucidlm.train.tracking.tracking import ENDED, Tracking
 from lucidlm.train.tracking.webhook import VARIABLE, post, read_webhook
 
-TOKEN = "T0KEN-nobody-may-see"
-
-
-class Listener:
-    """A server that keeps what is posted to it, and answers with `codes`, one after the other, the last one again."""
-
-    def __init__(self) -> None:
-        self.codes, self.asked, self.received = [200], 0, list[dict[str, Any]]()
-        listener = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                assert self.headers["Content-Type"] == "application/json"
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                code = listener.codes[min(listener.asked, len(listener.codes) - 1)]
-                listener.asked += 1
-                if code == 200:
-                    listener.received.append(json.loads(body))
-                self.send_response(code)
-                if code in (301, 302, 307):
-                    self.send_header("Location", f"{listener.url}/elsewhere")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            do_GET = do_POST
-
-            def log_message(self, format: str, *args: Any) -> None: ...
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.secret = SecretStr(f"{self.url}/services/{TOKEN}")
-
 
 @pytest.fixture
 def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
     monkeypatch.setattr(webhook, "sleep", lambda seconds: None)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    found = Listener()
-    thread = threading.Thread(target=found.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield found
-    found.server.shutdown()
-    thread.join()
-    found.server.server_close()
+    with listening() as found:
+        yield found
 
 
 def trained(directory: Path) -> None:

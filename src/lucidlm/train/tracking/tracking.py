@@ -85,8 +85,8 @@ class Tracking:
     ) -> None:
         if error is not None:
             self._state = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
-        speaks = first_rank() if error is None else speaks_for_all()
         with nullcontext() if error is None else _undisturbed():
+            speaks = first_rank() if error is None else speaks_for_all()
             if speaks and self._trains and self._state != "finished":
                 with _Spared(ENDED):
                     write_json(self._directory / ENDED, {"state": self._state, "error": str(error) if error else None})
