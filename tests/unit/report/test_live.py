@@ -113,7 +113,7 @@ def test_a_log_that_is_away_for_a_moment_is_awaited(run: Path) -> None:
     found = followed(run)
     (run / "metrics.jsonl").rename(run / "elsewhere")
     found.read()
-    assert found.last["step"] == 25
+    assert (found.last["step"], found.state) == (25, "running")
     write(run, step_row(1))
     found.read()
     assert (found.last["step"], len(found.training.points)) == (1, 1)

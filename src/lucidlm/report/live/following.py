@@ -67,13 +67,12 @@ class FollowedRun:
                 self._begin()
                 self._file = found.st_ino
             lines, self._read = read_lines(path, self._read)
-        except OSError:  # not there yet, or just being written anew
-            lines = []
+        except OSError:  # not there yet, or about to be written anew
+            return
         for line in lines:
             self._take(parse_row(line))
         self.state, self.changed = run_state(self.path), last_change(self.path)
-        if (samples := run_file(self.path, SAMPLES)) is not None:
-            self.samples = [row for line in read_lines(samples)[0][-LATEST_SAMPLES:] if (row := parse_row(line))]
+        self.samples = _latest_samples(self.path)
 
     @property
     def ended(self) -> bool:
@@ -148,6 +147,14 @@ class FollowedFolder:
     def ended(self) -> bool:
         """Whether nothing more will come: a run has ended; in a folder another one may always begin."""
         return self.single and all(run.ended for run in self.runs)
+
+
+def _latest_samples(run: Path) -> list[dict[str, Any]]:
+    try:
+        lines = [] if (path := run_file(run, SAMPLES)) is None else read_lines(path)[0]
+    except OSError:  # it has just gone
+        return []
+    return [row for line in lines[-LATEST_SAMPLES:] if (row := parse_row(line)) is not None]
 
 
 def _mean(points: list[tuple[float, float]]) -> tuple[float, float]:

@@ -35,10 +35,13 @@ class Tracking:
 
     Of several ranks the first one tells; of a failure the first one to fail. What goes wrong with the telling is said once,
     and never stops the run.
+
+    Raises
+    ------
+    InputError: a tracker cannot be opened, see `require_trackers`.
     """
 
     def __init__(self, directory: Path, trackers: Sequence[TrackerName], webhook: SecretStr | None) -> None:
-        """Raise an InputError if the package of a tracker is not installed."""
         require_trackers(trackers)
         self._directory, self._webhook = directory, webhook
         self._names = tuple(dict.fromkeys(trackers)) if first_rank() else ()
