@@ -170,7 +170,7 @@ def test_a_folder_of_runs(tmp_path: Path, run: Path) -> None:
     assert not folder.ended
     shown = picture(tmp_path)
     assert "recipe/tuned" in shown
-    assert "validation loss" in shown
+    assert "1.5000" in shown
 
 
 def test_what_is_no_directory_here(tmp_path: Path, run: Path) -> None:

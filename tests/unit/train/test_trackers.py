@@ -16,7 +16,7 @@ from tests.conftest import tiny_pretraining
 from lucidlm.core.config import Config
 from lucidlm.core.errors import InputError
 from lucidlm.train.pretrain.run import pretrain
-from lucidlm.train.tracking import tracker
+from lucidlm.train.tracking import opening
 from lucidlm.train.tracking import tracking as module
 from lucidlm.train.tracking.tracking import Tracking
 
@@ -164,7 +164,7 @@ def test_a_whole_run_is_told(tmp_path: Path, tiny_data: Path, recorders: Recorde
 def test_a_missing_package_is_named_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(tracker, "find_spec", lambda name: None)
+    monkeypatch.setattr(opening, "find_spec", lambda name: None)
     config = tiny_pretraining(tmp_path / "no data", loop={"track": (name,)})
     with pytest.raises(InputError, match=rf"--track {name}: the package {name} is not installed\. .*lucidlm\[track\]"):
         pretrain(config, tmp_path / "model")
@@ -172,12 +172,12 @@ def test_a_missing_package_is_named_before_anything_is_read(
 
 
 def test_mlflow_needs_to_know_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracker, "find_spec", lambda name: None if name == "sqlalchemy" else ModuleSpec(name, None))
+    monkeypatch.setattr(opening, "find_spec", lambda name: None if name == "sqlalchemy" else ModuleSpec(name, None))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(InputError, match="MLFLOW_TRACKING_URI: says where MLflow's server is, and is not set"):
-        tracker.require_trackers(("mlflow",))
+        opening.require_trackers(("mlflow",))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
-    tracker.require_trackers(("mlflow",))
+    opening.require_trackers(("mlflow",))
 
 
 # ---------------------------------------------------------------------- the calls that are made
@@ -234,7 +234,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
 
 def test_mlflow_gets_params_metrics_and_an_end(tmp_path: Path, fakes: list[Any]) -> None:
-    first = tracker.open_tracker("mlflow", tmp_path, {"depth": 2, "note": None, "long": "x" * 7000}, None)
+    first = opening.open_tracker("mlflow", tmp_path, {"depth": 2, "note": None, "long": "x" * 7000}, None)
     first.write(1, {"train_loss": 2.0})
     first.write(2, {"train_loss": 1.5})
     first.end("stopped")
@@ -250,13 +250,13 @@ def test_mlflow_gets_params_metrics_and_an_end(tmp_path: Path, fakes: list[Any])
         ("end", "KILLED"),
     ]
     fakes.clear()
-    again = tracker.open_tracker("mlflow", tmp_path, {"depth": 2}, 2)
+    again = opening.open_tracker("mlflow", tmp_path, {"depth": 2}, 2)
     again.end("finished")
     assert fakes == [("start", "abc", None, False), ("end", "FINISHED")]
 
 
 def test_what_mlflow_does_not_take_comes_up(tmp_path: Path, fakes: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = tracker.open_tracker("mlflow", tmp_path, {}, None)
+    opened = opening.open_tracker("mlflow", tmp_path, {}, None)
 
     def refuse(*_: Any, **__: Any) -> None:
         raise ConnectionError("gone")
@@ -269,10 +269,10 @@ def test_what_mlflow_does_not_take_comes_up(tmp_path: Path, fakes: list[Any], mo
 
 
 def test_tensorboard_gets_hyperparameters_and_scalars(tmp_path: Path, fakes: list[Any]) -> None:
-    opened = tracker.open_tracker("tensorboard", tmp_path, {"depth": 2, "note": None, "betas": [0.9, 0.95]}, None)
+    opened = opening.open_tracker("tensorboard", tmp_path, {"depth": 2, "note": None, "betas": [0.9, 0.95]}, None)
     opened.write(1, {"train_loss": 2.0})
     opened.end("finished")
-    tracker.open_tracker("tensorboard", tmp_path, {"depth": 2}, 7).end("finished")
+    opening.open_tracker("tensorboard", tmp_path, {"depth": 2}, 7).end("finished")
     assert fakes == [
         ("open", "tensorboard", None),
         ("summary", {"depth": 2, "betas": "[0.9, 0.95]"}),

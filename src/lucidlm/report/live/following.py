@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ class FollowedFolder:
 
     def __init__(self, path: Path) -> None:
         """Raise an InputError if `path` cannot be a directory of this machine."""
-        if "://" in str(path) or path.is_file():
+        if re.match(r"[\w+-]{2,}:/", str(path)) or path.is_file():  # an address, whose double slash paths do not keep
             raise InputError(
                 "is no local directory",
                 where=path,

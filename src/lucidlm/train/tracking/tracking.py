@@ -23,7 +23,8 @@ from lucidlm.distributed.failure import speaks_for_all
 from lucidlm.distributed.ranks import first_rank
 from lucidlm.train.config import TrackerName
 from lucidlm.train.metrics_log import METRICS, latest_figures
-from lucidlm.train.tracking.tracker import RunEnd, Tracker, open_tracker, require_trackers
+from lucidlm.train.tracking.opening import open_tracker, require_trackers
+from lucidlm.train.tracking.tracker import RunEnd, Tracker
 from lucidlm.train.tracking.webhook import post
 
 ENDED = "ended.json"
