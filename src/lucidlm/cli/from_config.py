@@ -25,7 +25,7 @@ FLAGS = {
     "loop.schedule.name": "schedule",
     "near": "near_duplicates",
 }
-METAVARS = {"fields": "NAME=FIELD", "model": "<path>", "tokenizer_from": "<path>"}
+METAVARS = {"fields": "NAME=FIELD", "loop.track": "<tracker>", "model": "<path>", "tokenizer_from": "<path>"}
 
 
 def add_command(
@@ -122,6 +122,4 @@ def _typed(annotation: Any) -> Any:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is None or origin is Literal:
         return annotation
-    if get_origin(inner[0]) is Literal:
-        return list[inner[0]]
-    return list[str] if origin is dict or inner[0] is str else str
+    return list[str] if origin is dict or inner[0] is str or get_origin(inner[0]) is Literal else str

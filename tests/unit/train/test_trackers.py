@@ -20,7 +20,7 @@ from lucidlm.train.tracking import opening
 from lucidlm.train.tracking import tracking as module
 from lucidlm.train.tracking.tracking import Tracking
 
-OURS = ("lucidlm.train.tracking.mlflow", "lucidlm.train.tracking.tensorboard")
+OURS = ("lucidlm.train.tracking.mlflow_tracker", "lucidlm.train.tracking.tensorboard_tracker")
 
 
 class Inner(Config):

@@ -46,9 +46,9 @@ def open_tracker(name: TrackerName, directory: Path, settings: Mapping[str, Any]
     """
     # Slow to import, and not everybody has them.
     if name == "tensorboard":
-        from lucidlm.train.tracking.tensorboard import TensorBoard
+        from lucidlm.train.tracking.tensorboard_tracker import TensorBoard
 
         return TensorBoard(directory, settings, resume_at)
-    from lucidlm.train.tracking.mlflow import MLflow
+    from lucidlm.train.tracking.mlflow_tracker import MLflow
 
     return MLflow(directory, settings, resume_at)
