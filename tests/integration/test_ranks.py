@@ -9,13 +9,15 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tests.conftest import tiny_pretraining
+from tests.webhook_listener import Listener, listening
 from torch import Tensor
 
 from lucidlm.checkpoint.load import load_model
@@ -35,6 +37,7 @@ class Launch:
     root: Path
     code: int
     errors: str
+    told: list[dict[str, Any]] = field(default_factory=list)
 
     def rows(self, run: str, figure: str) -> Tensor:
         lines = (self.root / run / "metrics.jsonl").read_text().splitlines()
@@ -111,10 +114,21 @@ def commands(configurations: Path, root: Path) -> list[list[object]]:
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory, configurations: Path) -> Launch:
+def listener() -> Iterator[Listener]:
+    """A webhook that the runs of several ranks are told to call."""
+    with listening() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, configurations: Path, listener: Listener) -> Launch:
     """Two ranks, of which one is killed in the sharded run."""
     root = tmp_path_factory.mktemp("two")
-    return launch(root, 2, commands(configurations, root), restarts=1, KILL=f"sharded:1:{KILLED_AT}")
+    environment = {"KILL": f"sharded:1:{KILLED_AT}", "no_proxy": "127.0.0.1"}
+    address = listener.secret.get_secret_value()
+    launched = launch(root, 2, commands(configurations, root), restarts=1, LUCIDLM_WEBHOOK=address, **environment)
+    launched.told = listener.received[:]
+    return launched
 
 
 def halfway(of: Launch, root: Path) -> list[object]:
@@ -176,6 +190,18 @@ def test_a_killed_rank_stops_all_and_the_run_goes_on_from_its_checkpoint(two: La
     assert two.errors.count("lucidlm: ") == 1
     assert "exitcode: -9) local_rank: 1" in two.errors
     assert f"resuming at step {CHECKPOINT} from {two.root}/sharded/checkpoints" in two.errors
+
+
+def test_one_rank_calls_the_webhook_and_tells_of_another_that_was_killed(two: Launch) -> None:
+    told = [(one["run"], one["state"], one["step"]) for one in two.told]
+    killed = ("sharded", "failed", KILLED_AT - 1)
+    assert told == [
+        ("replicated", "finished", STEPS),
+        killed,
+        ("sharded", "finished", STEPS),
+        ("tuned", "finished", STEPS),
+    ]
+    assert two.told[1]["error"].startswith("rank 0 of 2 has lost another rank, which was killed or cannot be reached")
 
 
 def test_a_mistake_is_told_once(four: Launch) -> None:

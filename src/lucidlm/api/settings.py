@@ -5,7 +5,7 @@ The types here are for editors and type checkers; what is passed is checked by t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -43,6 +43,7 @@ class LoopSettings(TypedDict, total=False):
     checkpoint_minutes: float
     checkpoint_steps: int | None
     keep: int
+    track: Sequence[Literal["tensorboard", "mlflow"]]
     parallel: Literal["auto", "ddp", "fsdp"]
     seed: int
     device: str

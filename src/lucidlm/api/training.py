@@ -86,6 +86,7 @@ def pretrain(
     out: Source,
     config: Source | None = None,
     resume: bool = False,
+    webhook: str | None = None,
     **settings: Unpack[PretrainSettings],
 ) -> TrainedModel:
     """Pretrain a language model on prepared data: `lucidlm pretrain`.
@@ -99,6 +100,8 @@ def pretrain(
     out: the directory to write, and what `resume` goes on with.
     config: a configuration (YAML) to replay; what is given as well wins.
     resume: go on from the last checkpoint in `out`.
+    webhook: an address that is told when the run ends or fails; None: the one in LUCIDLM_WEBHOOK, if any. It is kept
+        nowhere.
     settings: the flags of the command, and the other fields of `PretrainConfig` and its loop. Without `minutes` and
         `max_steps` it takes ten minutes.
 
@@ -113,7 +116,7 @@ def pretrain(
         chosen = resumed(PretrainConfig, directory / CONFIG, _pretraining(data, settings))
     else:
         chosen = pretraining_config(data, config, settings)
-    return _finished(pretraining.pretrain(chosen, directory, resume=resume), directory)
+    return _finished(pretraining.pretrain(chosen, directory, resume=resume, webhook=webhook), directory)
 
 
 def finetune(
@@ -124,6 +127,7 @@ def finetune(
     out: Source,
     config: Source | None = None,
     resume: bool = False,
+    webhook: str | None = None,
     **settings: Unpack[FinetuneSettings],
 ) -> TrainedModel:
     """Fine-tune a pretrained model for a task: `lucidlm finetune`.
@@ -138,6 +142,8 @@ def finetune(
     out: the directory to write, and what `resume` goes on with.
     config: a configuration (YAML) to replay; what is given as well wins.
     resume: go on from the last checkpoint in `out`.
+    webhook: an address that is told when the run ends or fails; None: the one in LUCIDLM_WEBHOOK, if any. It is kept
+        nowhere.
     settings: the flags of the command, and the other fields of `FinetuneConfig` and its loop.
 
     Raises
@@ -152,7 +158,7 @@ def finetune(
         chosen = resumed(FinetuneConfig, directory / CONFIG, asked)
     else:
         chosen = finetuning_config(task, model, data, config, settings)
-    return _finished(finetuning.finetune(chosen, directory, resume=resume), directory)
+    return _finished(finetuning.finetune(chosen, directory, resume=resume, webhook=webhook), directory)
 
 
 def label_curve(

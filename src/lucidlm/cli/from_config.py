@@ -25,7 +25,7 @@ FLAGS = {
     "loop.schedule.name": "schedule",
     "near": "near_duplicates",
 }
-METAVARS = {"fields": "NAME=FIELD", "model": "<path>", "tokenizer_from": "<path>"}
+METAVARS = {"fields": "NAME=FIELD", "loop.track": "<tracker>", "model": "<path>", "tokenizer_from": "<path>"}
 
 
 def add_command(
@@ -118,8 +118,8 @@ def _plain(annotation: Any) -> tuple[Any, str | None]:
 
 
 def _typed(annotation: Any) -> Any:
-    """Return the type that the command line reads: texts and pairs may be repeated, numbers stand in one text."""
+    """Return the type that the command line reads: texts, names and pairs may be repeated, numbers stand in one text."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is None or origin is Literal:
         return annotation
-    return list[str] if origin is dict or inner[0] is str else str
+    return list[str] if origin is dict or inner[0] is str or get_origin(inner[0]) is Literal else str

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from lucidlm.cli.judging import compare, evaluate, explain, inspect_, report, results, tasks
-from lucidlm.cli.training import data, demo, finetune, label_curve, plan, pretrain, recipe
+from lucidlm.cli.training import data, demo, finetune, label_curve, plan, pretrain, recipe, watch
 from lucidlm.cli.using import chat, export, generate, import_, quantize, search, serve, steer, watermark
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.memory import keep_freed_memory
@@ -31,6 +31,7 @@ for command in (
     pretrain,
     finetune,
     label_curve,
+    watch,
     evaluate,
     compare,
     generate,

@@ -12,6 +12,12 @@ from lucidlm.core.errors import InputError
 Out = Annotated[Path | None, typer.Option(help="Directory to write; it must be new or empty.", show_default=False)]
 Config = Annotated[Path | None, typer.Option(help="Replay a saved configuration (YAML); flags given as well win.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")]
+Webhook = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="Post a message there when the run ends or fails; LUCIDLM_WEBHOOK keeps it out of ps."
+    ),
+]
 TextField = Annotated[str | None, typer.Option(help="Short for --field text=….")]
 LabelField = Annotated[str | None, typer.Option(help="Short for --field label=….")]
 Seed = Annotated[int | None, typer.Option(help="What all randomness is drawn from.")]

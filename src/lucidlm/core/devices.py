@@ -144,6 +144,11 @@ def tokens_at_once(device: torch.device, bytes_per_token: int, enough: int) -> i
     return max(FEWEST_TOKENS, min(most, free_memory(device) // 4 // max(1, bytes_per_token)))
 
 
+def held_memory(device: torch.device) -> int:
+    """Return the bytes that this process holds now; on a GPU those of its memory that PyTorch's tensors took at most."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+
+
 def free_memory(device: torch.device) -> int:
     """Return how many bytes are free on `device`: on a GPU its own, elsewhere the system's."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available

@@ -7,7 +7,7 @@ one has it; of those equally deep none has it, and a table of names says what th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -72,6 +72,15 @@ def require_known(names: Iterable[str], known: Collection[str]) -> None:
             near = get_close_matches(name, known, n=1, cutoff=0.5)
             fix = f"Did you mean {near[0]}?" if near else f"Known are {', '.join(sorted(known))}."
             raise InputError("there is no such setting", where=name, fix=fix)
+
+
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested settings by their paths, ("loop.seed", 1) for {"loop": {"seed": 1}}."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from flattened(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def resolve(kind: type[C], file: str | Path | None, paths: Mapping[str, Any]) -> C:

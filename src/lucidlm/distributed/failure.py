@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 
 import torch
 from torch import distributed
@@ -66,11 +67,15 @@ def _lost(ranks: Ranks, text: str) -> LucidError:
     )
 
 
+@cache
 def speaks_for_all() -> bool:
     """Return whether this process is the one of several ranks that says why they stop: the first one to fail.
 
-    They count in the store by which torchrun lets them find each other. Where it cannot be reached, each speaks.
+    They count in the store by which torchrun lets them find each other. Where it cannot be reached, each speaks. Asked
+    again, a process hears the same.
     """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return True
     try:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = TCPStore(host, port, is_master=False, timeout=PATIENCE, wait_for_workers=False)

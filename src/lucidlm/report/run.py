@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lucidlm.core.amounts import count, size
+from lucidlm.core.flat import flattened
 from lucidlm.data.corpus.cards import DataCard
 from lucidlm.model.flops import count_parameters
 from lucidlm.report.energy import estimate_energy
@@ -314,7 +315,8 @@ def _origin(run: Run, language: Language) -> Iterator[Block]:
     facts += unknown_fact(Unknown(**provenance.get("unknown", {})), language)
     yield Facts(f"{t('Provenance')} · {run.name}", facts)
     if run.config:
-        yield Facts(f"{t('Configuration')} · {run.name}", list(_flat(run.config)), folded=True)
+        settings = [(name, _plain(value)) for name, value in flattened(run.config)]
+        yield Facts(f"{t('Configuration')} · {run.name}", settings, folded=True)
 
 
 def _machines(runs: Sequence[Run]) -> list[Mapping[str, Any]]:
@@ -325,14 +327,6 @@ def _machines(runs: Sequence[Run]) -> list[Mapping[str, Any]]:
         if machine and machine not in found:
             found.append(machine)
     return found
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, _plain(value)
 
 
 def _plain(value: Any) -> str:

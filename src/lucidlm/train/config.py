@@ -11,6 +11,7 @@ from lucidlm.core.settings import Parallel, Seed
 
 Compile = Literal["auto", "on", "off"]
 OptimizerName = Literal["muon", "adamw"]
+TrackerName = Literal["tensorboard", "mlflow"]
 Force = Annotated[bool, Field(description="Start even if memory is too short by the plan.")]
 
 MUON_RATIO = 10 / 3
@@ -87,5 +88,8 @@ class LoopConfig(Config):
         default=None, ge=1, description="Save the state every so many steps, not every 5 minutes."
     )
     keep: int = Field(default=2, ge=1, description="How many checkpoints to keep.")
+    track: tuple[TrackerName, ...] = Field(
+        default=(), description="Show the run's figures in tensorboard or mlflow too; may be given twice."
+    )
     parallel: Parallel = "auto"
     seed: Seed = 0

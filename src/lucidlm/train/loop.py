@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Generic
 import torch
 from torch import Tensor, nn
 
-from lucidlm.core.devices import Compute
+from lucidlm.core.devices import Compute, held_memory
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.core.progress import ProgressBar, log
@@ -41,6 +41,7 @@ from lucidlm.train.step import Batch, Objective, accumulate_gradients, clip_grad
 
 if TYPE_CHECKING:
     from lucidlm.train.sharded_checkpoints import ShardedCheckpoints
+    from lucidlm.train.tracking.tracking import Tracking
 
 
 @dataclass
@@ -79,7 +80,8 @@ class Outcome:
 class Loop(Generic[Batch]):
     """Trains `model` on `objective` and leaves `metrics.jsonl` and `checkpoints/` in `directory`.
 
-    `layer_decay` is what `build_optimizer` makes of it; `ranks` is which of several processes this is.
+    `layer_decay` is what `build_optimizer` makes of it; `ranks` is which of several processes this is; `tracking` is told
+    what is written to the log.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Loop(Generic[Batch]):
         *,
         layer_decay: float = 1.0,
         ranks: Ranks = ALONE,
+        tracking: Tracking | None = None,
     ) -> None:
         if config.max_steps is None and config.minutes is None:
             raise InputError("neither max_steps nor minutes is given: the run would never end", fix="Pass one of them.")
@@ -103,7 +106,7 @@ class Loop(Generic[Batch]):
         self.trained = model if self.spread is None else self.spread.model
         self.optimizer = build_optimizer(self.trained, config.optimizer, layer_decay=layer_decay)
         self.state = LoopState()
-        self.directory = directory
+        self.directory, self.tracking = directory, tracking
         self._shards: ShardedCheckpoints | None = None
         if self.spread is not None and self.spread.in_shards:
             from lucidlm.train.sharded_checkpoints import ShardedCheckpoints  # slow to import
@@ -126,6 +129,8 @@ class Loop(Generic[Batch]):
         if self.spread is not None:
             self.spread.spare = min(next(iter(self.objective.batches(0))), key=self.objective.tokens)
         self._log = MetricsLog(self.directory, self.state.step if resume else None) if self.ranks.first else None
+        if self.tracking is not None:
+            self.tracking.begin(self.state.step if resume else None)
         evaluation: dict[str, float] = {}
         stopped_by: int | None = None
         task = ProgressBar("training", self.config.max_steps, "steps", done=self.state.step)
@@ -193,6 +198,9 @@ class Loop(Generic[Batch]):
             learning_rate=factor * config.optimizer.learning_rate,
             tokens_per_second=round(tokens / seconds, 1),
             grad_norm=norm,
+            wall_seconds=round(state.wall, 3),
+            progress=self._progress(),
+            memory=held_memory(self.compute.device),
         )
         if config.minutes is not None:
             task.total = max(state.step, round(state.step / max(self._progress(), 1e-9)))
@@ -271,6 +279,8 @@ class Loop(Generic[Batch]):
         """Write a line of `metrics.jsonl`."""
         if self._log is not None:
             self._log.write(**values)
+            if self.tracking is not None:
+                self.tracking.write(values)
 
     def _save(self) -> None:
         self.state.wall = self._wall()

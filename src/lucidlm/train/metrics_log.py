@@ -1,4 +1,4 @@
-"""metrics.jsonl: what a run measures as it goes, one JSON object a line."""
+"""metrics.jsonl: what a run measures as it goes, one JSON object a line; written here, and read while it grows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 from lucidlm.core.io import disk_errors, write_text
 
 METRICS = "metrics.jsonl"
+TAIL = 65536
+"""Bytes in which the last evaluation is looked for."""
 
 
 class MetricsLog:
@@ -18,9 +20,10 @@ class MetricsLog:
         """Open the log; when a run resumes at a step, what was logged past it is about to be measured again and goes."""
         self.path = directory / METRICS
         if resume_at is not None and self.path.exists():
-            write_text(
-                self.path, "".join(line for line in _whole_lines(self.path) if json.loads(line)["step"] <= resume_at)
-            )
+            lines, _ = read_lines(self.path)
+            rows = [(line, parse_row(line)) for line in lines]
+            kept = [line for line, row in rows if row is not None and row.get("step", 0) <= resume_at]
+            write_text(self.path, b"".join(kept).decode())
         with disk_errors(self.path):
             directory.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
@@ -35,6 +38,34 @@ class MetricsLog:
         self._file.close()
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """Return the lines of `path` but for a last one that a crash cut short."""
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+def read_lines(path: Path, start: int = 0) -> tuple[list[bytes], int]:
+    """Return the lines of a file from byte `start` on, and the byte at which the next one begins.
+
+    A last line that is being written, or that a crash cut short, is left for the next time.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        text = file.read()
+    whole = text[: text.rfind(b"\n") + 1]
+    return whole.splitlines(keepends=True), start + len(whole)
+
+
+def parse_row(line: bytes) -> dict[str, Any] | None:
+    """Return what a line says, or None if it is damaged."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def latest_figures(path: Path) -> dict[str, Any]:
+    """Return the last value of each figure near the end of a log; none where it cannot be read."""
+    figures: dict[str, Any] = {}
+    try:
+        lines, _ = read_lines(path, max(0, path.stat().st_size - TAIL))
+    except OSError:
+        return {}
+    for line in lines:
+        figures |= parse_row(line) or {}
+    return figures

@@ -24,13 +24,27 @@ class Outer(Config):
     either: int | Literal["auto"] = Field(default="auto", description="A number, or auto.")
     on: bool = Field(default=False, description="Whether.")
     stop: tuple[str, ...] = Field(default=(), description="Where to end.")
+    names: tuple[Literal["a", "b"], ...] = Field(default=(), description="Some of them.")
     sizes: tuple[int, ...] = Field(default=(1, 2), description="Sizes.")
     fields: dict[str, str] = Field(default={}, description="Names.")
     choice: Annotated[Literal["x", "y"], Field(description="One of two.")] | None = None
     inner: Inner = Inner(name="b")
 
 
-SHOWN = ("what", "steps", "own", "either", "on", "stop", "sizes", "fields", "choice", "inner.rate", "inner.name")
+SHOWN = (
+    "what",
+    "steps",
+    "own",
+    "either",
+    "on",
+    "stop",
+    "names",
+    "sizes",
+    "fields",
+    "choice",
+    "inner.rate",
+    "inner.name",
+)
 found: dict[str, Any] = {}
 
 
@@ -49,7 +63,23 @@ def app() -> typer.Typer:
 
 
 def test_settings_that_are_given_come_by_their_paths(app: typer.Typer) -> None:
-    flags = ["--steps", "0", "--own", "mine", "--either", "7", "--on", "--stop", "p", "--stop", "q", "--sizes", "8,9"]
+    flags = [
+        "--steps",
+        "0",
+        "--own",
+        "mine",
+        "--either",
+        "7",
+        "--on",
+        "--stop",
+        "p",
+        "--stop",
+        "q",
+        "--names",
+        "b",
+        "--sizes",
+        "8,9",
+    ]
     more = ["--field", "a=b", "--choice", "y", "--rate", "0.5", "--name", "a"]
     assert CliRunner().invoke(app, ["do", "it", *flags, *more]).exit_code == 0
     assert found["own"] == "mine"
@@ -60,6 +90,7 @@ def test_settings_that_are_given_come_by_their_paths(app: typer.Typer) -> None:
         "either": "7",
         "on": True,
         "stop": ["p", "q"],
+        "names": ["b"],
         "sizes": "8,9",
         "fields": ["a=b"],
         "choice": "y",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lucidlm.cli.from_config import add_command
-from lucidlm.cli.options import Config, LabelField, Out, Resume, TextField
+from lucidlm.cli.options import Config, LabelField, Out, Resume, TextField, Webhook
 
 if TYPE_CHECKING:
     from lucidlm.core.config import Config as Configuration
@@ -49,6 +49,8 @@ SHOWN = (
     "loop.optimizer.name",
     "loop.optimizer.learning_rate",
     "resume",
+    "loop.track",
+    "webhook",
     "loop.parallel",
     "encoding",
     "html",
@@ -58,7 +60,7 @@ SHOWN = (
     "force",
     "loop.seed",
 )
-PLANNED = tuple(name for name in SHOWN if name not in ("resume", "force"))
+PLANNED = tuple(name for name in SHOWN if name not in ("resume", "force", "loop.track", "webhook"))
 """What a plan of it takes too."""
 
 
@@ -79,6 +81,7 @@ def finetune(
     text_field: TextField = None,
     label_field: LabelField = None,
     resume: Resume = False,
+    webhook: Webhook = None,
     *,
     settings: dict[str, Any],
 ) -> None:
@@ -104,9 +107,12 @@ def finetune(
     directory = required(out, "--out")
     if goes_on(directory, resume):
         settings = _named(settings, text_field, label_field)
-        finish(run(resumed(FinetuneConfig, directory / CONFIG, settings), directory, resume=True), directory)
+        finish(
+            run(resumed(FinetuneConfig, directory / CONFIG, settings), directory, resume=True, webhook=webhook),
+            directory,
+        )
         return
-    finish(run(configured(config, settings, text_field, label_field), directory), directory)
+    finish(run(configured(config, settings, text_field, label_field), directory, webhook=webhook), directory)
 
 
 def configured(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lucidlm.cli.from_config import add_command
-from lucidlm.cli.options import Config, Out, Resume
+from lucidlm.cli.options import Config, Out, Resume, Webhook
 from lucidlm.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ SHOWN = (
     "loop.schedule.name",
     "loop.patience",
     "loop.checkpoint_steps",
+    "loop.track",
+    "webhook",
     "compile",
     "loop.parallel",
     "device",
@@ -44,7 +46,7 @@ SHOWN = (
     "force",
     "loop.seed",
 )
-PLANNED = tuple(name for name in SHOWN if name not in ("resume", "force"))
+PLANNED = tuple(name for name in SHOWN if name not in ("resume", "force", "loop.track", "webhook"))
 """What a plan of it takes too."""
 
 
@@ -59,7 +61,9 @@ def configurations() -> Sequence[type[PretrainConfig]]:
     return (PretrainConfig,)
 
 
-def pretrain(out: Out = None, config: Config = None, resume: Resume = False, *, settings: dict[str, Any]) -> None:
+def pretrain(
+    out: Out = None, config: Config = None, resume: Resume = False, webhook: Webhook = None, *, settings: dict[str, Any]
+) -> None:
     """Pretrain a language model on prepared data.
 
     Examples:
@@ -81,9 +85,12 @@ def pretrain(out: Out = None, config: Config = None, resume: Resume = False, *, 
     directory = required(out, "--out")
     if goes_on(directory, resume):
         settings = _weighed(settings)
-        finish(run(resumed(PretrainConfig, directory / CONFIG, settings), directory, resume=True), directory)
+        finish(
+            run(resumed(PretrainConfig, directory / CONFIG, settings), directory, resume=True, webhook=webhook),
+            directory,
+        )
         return
-    finish(run(configured(config, settings), directory), directory)
+    finish(run(configured(config, settings), directory, webhook=webhook), directory)
 
 
 def configured(config: Path | None, settings: dict[str, Any]) -> PretrainConfig:

@@ -46,6 +46,8 @@ from lucidlm.train.finetune.text_objective import SequenceObjective
 from lucidlm.train.finetune.tuning import apply_tuning, finish_tuning, tune_backbone
 from lucidlm.train.loop import Loop, Outcome, describe_outcome
 from lucidlm.train.memory import StepShape, require_memory
+from lucidlm.train.tracking.tracking import Tracking
+from lucidlm.train.tracking.webhook import read_webhook
 
 OBJECTIVES: dict[type[Task[Any, Any]], type[TaskObjective[Any, Any, Any]]] = {
     PairClassification: PairObjective,  # before what it is a kind of
@@ -110,22 +112,26 @@ def step_shape(run: OpenRun) -> StepShape:
     return StepShape(rows, length, max(map(len, steps)) > 1, counted=1.0 if writes else 0.0)
 
 
-def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False) -> Outcome:
+def finetune(config: FinetuneConfig, out: str | Path, *, resume: bool = False, webhook: str | None = None) -> Outcome:
     """Fine-tune a model for a task and leave a model directory in `out`, beside `config.yaml` and `metrics.jsonl`.
 
-    Started by torchrun, each process is one rank of the run.
+    Started by torchrun, each process is one rank of the run. `webhook` is an address that is told how it ends.
 
     Raises
     ------
-    InputError: model or data cannot be used; `out` holds something else; memory is too short.
+    InputError: model or data cannot be used; `out` holds something else; memory is too short; a tracker is not
+        installed.
     LucidError: the loss is not finite, the disk is full.
     """
-    ranks = join(config.device)
-    with explained(ranks):
-        return _finetune(config, Path(out), resume, ranks)
+    with Tracking(Path(out), config.loop.track, read_webhook(webhook)) as tracking:
+        ranks = join(config.device)
+        with explained(ranks):
+            outcome = _finetune(config, Path(out), resume, ranks, tracking)
+        tracking.finish(outcome.state.step, outcome.evaluation, outcome.stopped_by)
+        return outcome
 
 
-def _finetune(config: FinetuneConfig, out: Path, resume: bool, ranks: Ranks) -> Outcome:
+def _finetune(config: FinetuneConfig, out: Path, resume: bool, ranks: Ranks, tracking: Tracking) -> Outcome:
     ranks.require_one_view(resume, out)
     if not resume and ranks.first:
         start_in(out)
@@ -150,7 +156,16 @@ def _finetune(config: FinetuneConfig, out: Path, resume: bool, ranks: Ranks) -> 
     if unknown.characters:
         log(f"{unknown}: the model cannot tell them apart")
     settings = config.loop.changed(max_steps=steps)
-    loop = Loop(objective.model, objective, settings, compute, out, layer_decay=config.layer_decay, ranks=ranks)
+    loop = Loop(
+        objective.model,
+        objective,
+        settings,
+        compute,
+        out,
+        layer_decay=config.layer_decay,
+        ranks=ranks,
+        tracking=tracking.of(config),
+    )
     outcome = loop.run(resume=resume)
     if outcome.stopped_by is None:
         with torch.inference_mode(), fast_matmul(compute.device):

@@ -36,6 +36,8 @@ from lucidlm.train.loop import Loop, Outcome, describe_outcome
 from lucidlm.train.memory import StepShape, require_memory
 from lucidlm.train.pretrain.config import PretrainConfig
 from lucidlm.train.pretrain.sizing import choose_depth, model_of_depth
+from lucidlm.train.tracking.tracking import Tracking
+from lucidlm.train.tracking.webhook import read_webhook
 
 
 @dataclass
@@ -166,24 +168,28 @@ def mask_tokens(
     return seen, torch.where(chosen, tokens, IGNORE_INDEX)
 
 
-def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False) -> Outcome:
+def pretrain(config: PretrainConfig, out: str | Path, *, resume: bool = False, webhook: str | None = None) -> Outcome:
     """Pretrain a model on prepared data and leave a model directory in `out`.
 
     `out` also gets `config.yaml` (the resolved run), `metrics.jsonl` and `checkpoints/`. A run that was stopped, by a
-    signal or a crash, goes on with `resume`. Started by torchrun, each process is one rank of the run.
+    signal or a crash, goes on with `resume`. Started by torchrun, each process is one rank of the run. `webhook` is an
+    address that is told how it ends.
 
     Raises
     ------
     InputError: the data cannot be read or do not fit together, `out` holds something else, the shape is impossible,
-        or memory is too short for it.
+        memory is too short for it, or a tracker is not installed.
     LucidError: the loss is not finite, the disk is full.
     """
-    ranks = join(config.device)
-    with explained(ranks):
-        return _pretrain(config, Path(out), resume, ranks)
+    with Tracking(Path(out), config.loop.track, read_webhook(webhook)) as tracking:
+        ranks = join(config.device)
+        with explained(ranks):
+            outcome = _pretrain(config, Path(out), resume, ranks, tracking)
+        tracking.finish(outcome.state.step, outcome.evaluation, outcome.stopped_by)
+        return outcome
 
 
-def _pretrain(config: PretrainConfig, out: Path, resume: bool, ranks: Ranks) -> Outcome:
+def _pretrain(config: PretrainConfig, out: Path, resume: bool, ranks: Ranks, tracking: Tracking) -> Outcome:
     ranks.require_one_view(resume, out)
     if not resume and ranks.first:
         start_in(out)
@@ -202,7 +208,7 @@ def _pretrain(config: PretrainConfig, out: Path, resume: bool, ranks: Ranks) -> 
         f"MFLOP a token to train; {compute.device.type}, {compute.reason}"
     )
     model = make_model(config, compute)
-    loop = Loop(model, objective, config.loop, compute, out, ranks=ranks)
+    loop = Loop(model, objective, config.loop, compute, out, ranks=ranks, tracking=tracking.of(config))
     if not resume and ranks.first:
         config.save(out / CONFIG)
     outcome = loop.run(resume=resume)
