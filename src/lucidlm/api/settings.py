@@ -43,6 +43,8 @@ class LoopSettings(TypedDict, total=False):
     checkpoint_minutes: float
     checkpoint_steps: int | None
     keep: int
+    on_spike: Literal["warn", "roll-back"]
+    roll_backs: int
     parallel: Literal["auto", "ddp", "fsdp"]
     seed: int
     device: str

@@ -93,7 +93,8 @@ def _described(name: str, path: Path) -> dict[str, Any]:
     done = not measured or _file(path, RECORD) is not None
     last: dict[str, Any] = {}
     for line in _whole_lines(path, METRICS, TAIL):
-        last |= _parsed(line) or {}
+        row = _parsed(line) or {}
+        last |= {} if "event" in row else row
     status = "done" if done else "running" if time.time() - changed < LIVE else "stopped"
     return {
         "name": name,

@@ -11,6 +11,7 @@ from lucidlm.core.settings import Parallel, Seed
 
 Compile = Literal["auto", "on", "off"]
 OptimizerName = Literal["muon", "adamw"]
+OnSpike = Literal["warn", "roll-back"]
 Force = Annotated[bool, Field(description="Start even if memory is too short by the plan.")]
 
 MUON_RATIO = 10 / 3
@@ -69,6 +70,12 @@ class LoopConfig(Config):
     """How long to train and what to do on the way.
 
     The run ends with `max_steps` or `minutes` (wall time), whichever comes first; at least one of them is needed.
+
+    Parameters
+    ----------
+    on_spike: what a loss that stands far above its past, or is not finite, leads to (see `lucidlm.train.spikes`). "warn"
+        says so and goes on, or stops where the loss is not finite; "roll-back" goes back to a checkpoint before it and on
+        from there with the batches after it, as PaLM did (Chowdhery et al. 2022, arXiv:2204.02311, section 5.1).
     """
 
     max_steps: int | None = Field(default=None, ge=1, description="Stop after so many steps.")
@@ -87,5 +94,9 @@ class LoopConfig(Config):
         default=None, ge=1, description="Save the state every so many steps, not every 5 minutes."
     )
     keep: int = Field(default=2, ge=1, description="How many checkpoints to keep.")
+    on_spike: OnSpike = Field(
+        default="warn", description="A loss spike: warn, or roll-back to a checkpoint and past the batches since."
+    )
+    roll_backs: int = Field(default=5, ge=1, description="How often a run may go back; then it only warns.")
     parallel: Parallel = "auto"
     seed: Seed = 0

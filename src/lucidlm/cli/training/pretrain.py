@@ -37,6 +37,7 @@ SHOWN = (
     "loop.schedule.name",
     "loop.patience",
     "loop.checkpoint_steps",
+    "loop.on_spike",
     "compile",
     "loop.parallel",
     "device",
