@@ -14,6 +14,8 @@ import numpy as np
 
 POINTS = 400
 """Longer lines are thinned to about this many points."""
+EDGE = 0.98
+"""How high a dot may lie that is not to be cut by the upper edge of its plot."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def draw(
             )
         )
     for name, xs, ys in dots:
-        where = zip(along(xs.clip(x_low, x_high)), up(ys.clip(y_low, y_high)), strict=True)
+        where = zip(along(xs.clip(x_low, x_high)), up(ys.clip(y_low, y_high)).clip(0, EDGE), strict=True)
         points = "".join(f"M{_point(a, u)}h0" for a, u in where)
         curves.append(PlottedCurve(name, "", "", points, short(ys[0]), short(ys[-1])))
     steps = log_ticks(x_low, x_high) if log_x else even_ticks(x_low, x_high)

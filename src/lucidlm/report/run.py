@@ -273,8 +273,8 @@ def _spikes(run: Run, language: Language) -> Table:
     for row in run.events:
         done = t("went on")
         if row["event"] == ROLL_BACK:
-            first, last = row["skipped"]
-            done = t("back to step {step}, batches {first} to {last} skipped", step=row["to"], first=first, last=last)
+            to, first, last = (f"{number:,}" for number in (row["to"], *row["skipped"]))
+            done = t("back to step {step}, batches {first} to {last} skipped", step=to, first=first, last=last)
         loss = _cell(row["loss"], "{:.4f}".format) if "loss" in row else Cell(t("not finite"), math.inf)
         rows.append([_cell(row.get("at", row["step"]), count), loss, Cell(done)])
     return Table(f"{t('Loss spikes')} · {run.name}", [t("step"), t("loss"), t("what was done")], rows)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Generic
 import torch
 from torch import Tensor, nn
 
+from lucidlm.core.config import CONFIG
 from lucidlm.core.devices import Compute
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.matmul import fast_matmul
@@ -370,10 +371,10 @@ class Loop(Generic[Batch]):
     def _halt(self, what: str) -> None:
         kept = list_checkpoints(self.checkpoints)
         last = f"the last good state is {kept[-1]}" if kept else "no checkpoint had been due yet"
-        skip = "" if self.config.on_spike == "roll-back" else ", or start with --on-spike roll-back, which skips such"
-        raise LucidError(
-            f"{what}; the weights were not updated, {last}", fix=f"Lower the learning rate or look at that batch{skip}."
-        )
+        fix = "Lower the learning rate or look at that batch"
+        if kept and self.config.on_spike == "warn":
+            fix += f", or set loop.on_spike to roll-back in {CONFIG} and resume: that skips it"
+        raise LucidError(f"{what}; the weights were not updated, {last}", fix=f"{fix}.")
 
 
 def describe_outcome(outcome: Outcome) -> dict[str, Any]:

@@ -26,8 +26,10 @@ SHAPE = ModelConfig(vocab_size=16, embedding_dim=16, num_heads=2, ff_dim=32, num
 
 
 class Counting:
-    """Learn to count: each token is the one before it and one more, but two less in the `bad` batches, whose loss is `factor`
-    times as large. `passed` are batches that are left out of the data."""
+    """Learn to count: each token is the one before it and one more, but two less in the `bad` batches.
+
+    The loss of those is `factor` times as large; `passed` are batches that are left out of the data.
+    """
 
     monitor = "validation_loss"
     higher_is_better = False
@@ -143,6 +145,15 @@ def test_what_is_not_finite_sends_back_too(tmp_path: Path, cpu: Compute, factor:
     (event,) = events(tmp_path / "back")
     assert "loss" not in event
     assert event["skipped"] == [10, 27]
+
+
+def test_a_run_that_halted_may_be_set_to_go_back(tmp_path: Path, cpu: Compute) -> None:
+    """What the message says that one may do."""
+    with pytest.raises(LucidError, match=r"set loop.on_spike to roll-back in config.yaml and resume"):
+        run(Counting(bad={27}, factor=float("nan")), tmp_path / "halted", cpu, on_spike="warn")
+    _, found = run(Counting(bad={27}, factor=float("nan")), tmp_path / "halted", cpu, resume=True)
+    _, weights = run(Counting(passed=range(10, 28)), tmp_path / "clean", cpu)
+    assert same(found, weights)
 
 
 def test_one_spike_after_another(tmp_path: Path, cpu: Compute) -> None:
