@@ -14,7 +14,6 @@ alone writes what is written once.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
@@ -48,14 +47,12 @@ from lucidlm.train.metrics_log import ROLL_BACK, SPIKE, MetricsLog
 from lucidlm.train.optim import build_optimizer
 from lucidlm.train.schedule import rate
 from lucidlm.train.signals import StopRequest
+from lucidlm.train.spikes import is_sound
 from lucidlm.train.step import Batch, Objective, accumulate_gradients, clip_gradients, read_figures
-from lucidlm.train.update_ratio import UpdateRatio
+from lucidlm.train.update_ratio import UpdateRatio, is_due
 
 if TYPE_CHECKING:
     from lucidlm.train.sharded_checkpoints import ShardedCheckpoints
-
-RATIOS = 100
-"""How often over a run it is measured how far a step moves the weights."""
 
 
 @dataclass
@@ -183,7 +180,7 @@ class Loop(Generic[Batch]):
         done, ahead = self._progress(), self._progress(steps_ahead=1)
         factor = rate(config.schedule, (done + ahead) / 2)
         self.optimizer.set_scale(factor)
-        before = self._ratio.before() if int(RATIOS * done) < int(RATIOS * ahead) else None
+        before = self._ratio.before() if is_due(done, ahead) else None
         self.optimizer.step()
         ratios = {} if before is None else self._ratio.after(before)
         self.optimizer.zero_grad()
@@ -216,20 +213,19 @@ class Loop(Generic[Batch]):
         ------
         LucidError: it did not, and what is not finite must not reach the weights.
         """
-        state, finite = self.state, math.isfinite(loss) and math.isfinite(norm)
-        what = f"the loss ({loss}) or its gradient's norm ({norm}) is not finite"
-        if finite:
-            what = f"the loss jumped from {state.spikes.losses[-2]:.4f} to {loss:.4f}"
-        what += f" at step {state.step}, batch {self.objective.describe(state.step + state.skipped)}"
+        state = self.state
+        batch = self.objective.describe(state.step + state.skipped)
+        what = f"{state.spikes.describe(loss, norm)} at step {state.step}, batch {batch}"
         to, why_not = self._way_back()
         if to is not None:
             log(what)
             self._roll_back(to, loss, norm)
-        elif finite:
-            log(what + why_not)
-            self._write(step=state.step + 1, event=SPIKE, loss=loss, grad_norm=norm)
-        else:
+        elif not is_sound(loss, norm):
             self._halt(what + why_not)
+        else:
+            log(what + why_not)
+            if self._log is not None:
+                self._log.write(step=state.step + 1, event=SPIKE, loss=loss, grad_norm=norm)
         return to is not None
 
     def _way_back(self) -> tuple[Path | None, str]:
@@ -250,14 +246,14 @@ class Loop(Generic[Batch]):
         self.optimizer.zero_grad()
         self._restore(to)
         state, last = self.state, left.step + left.skipped
-        figures = {"loss": loss, "grad_norm": norm} if math.isfinite(loss + norm) else {}  # JSON has no others
+        figures = {"loss": loss, "grad_norm": norm} if is_sound(loss, norm) else {}  # JSON has no others
         gone = {"at": left.step + 1, **figures, "to": state.step, "skipped": [state.step + state.skipped, last]}
         state.skipped, state.roll_backs = last + 1 - state.step, [*left.roll_backs, gone]
         state.training, state.wall = left.training, self._wall()
         if self._log is not None:
             forget_after(to)
             self._log.rewind(state.step, len(left.roll_backs))
-        self._write(step=state.step, event=ROLL_BACK, **gone)
+            self._log.write(step=state.step, event=ROLL_BACK, **gone)
         log(f"back to {to}, and on without batches {gone['skipped'][0]:,} to {last:,}")
 
     def _progress(self, steps_ahead: int = 0) -> float:

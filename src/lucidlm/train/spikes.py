@@ -50,9 +50,20 @@ class SpikeDetector:
 
         One that is not finite always is a spike, and is not remembered. Of a spike that lasts only the first step counts.
         """
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        if not is_sound(loss, norm):
             return True
         limit = self.limit
         before, self.high = self.high, loss > limit
         self.losses = [*self.losses[1 - WINDOW :], min(loss, limit)]
         return self.high and not before
+
+    def describe(self, loss: float, norm: float) -> str:
+        """Say how the spike that has just begun departs from what was before it."""
+        if is_sound(loss, norm):
+            return f"the loss jumped from {self.losses[-2]:.4f} to {loss:.4f}"
+        return f"the loss ({loss}) or its gradient's norm ({norm}) is not finite"
+
+
+def is_sound(loss: float, norm: float) -> bool:
+    """Return whether both are finite: else no step may be made by them."""
+    return math.isfinite(loss) and math.isfinite(norm)

@@ -22,6 +22,8 @@ Part = Literal["embeddings", "attention", "mlp", "head", "adapters"]
 ENTRIES = 2**16
 """Entries of a matrix that are looked at, evenly spaced, so that no copy of the model is needed: their ratio is that of all
 of them to about half a percent."""
+TIMES = 100
+"""How often it is measured over a run."""
 
 
 class UpdateRatio:
@@ -57,6 +59,11 @@ class UpdateRatio:
         whole = [sum(column) for column in zip(*self.ranks.gather(*read), strict=True)]
         found = zip(self._parts, whole[::2], whole[1::2], strict=True)
         return {part: math.sqrt(moved / weight) for part, moved, weight in found if weight > 0}
+
+
+def is_due(done: float, ahead: float) -> bool:
+    """Return whether it is measured in the step that brings a run from the share `done` to the share `ahead`."""
+    return int(TIMES * done + 1e-9) < int(TIMES * ahead + 1e-9)  # 0.29 * 100 is less than 29
 
 
 def part_of(name: str) -> Part:

@@ -88,3 +88,10 @@ def test_it_goes_on_from_where_it_was_saved() -> None:
     first = SpikeDetector()
     assert begun(losses[:510], first) == [500]
     assert begun(losses[510:], SpikeDetector(**asdict(first))) == []
+
+
+def test_it_says_what_happened() -> None:
+    detector = SpikeDetector([3.0] * LEAST)
+    assert detector.begins(9.25, 1.0)
+    assert detector.describe(9.25, 1.0) == "the loss jumped from 3.0000 to 9.2500"
+    assert detector.describe(9.25, math.inf) == "the loss (9.25) or its gradient's norm (inf) is not finite"

@@ -9,7 +9,7 @@ from torch import nn
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
 from lucidlm.train import update_ratio
-from lucidlm.train.update_ratio import UpdateRatio, part_of
+from lucidlm.train.update_ratio import TIMES, UpdateRatio, is_due, part_of
 
 SHAPE = ModelConfig(vocab_size=16, embedding_dim=8, num_heads=2, ff_dim=16, num_layers=2)
 
@@ -73,3 +73,8 @@ def test_some_entries_of_a_large_matrix_stand_for_all(monkeypatch: pytest.Monkey
 )
 def test_parts_are_told_by_names(name: str, part: str) -> None:
     assert part_of(name) == part
+
+
+@pytest.mark.parametrize(("steps", "measured"), [(20, 20), (100, TIMES), (1000, TIMES), (777, TIMES)])
+def test_it_is_measured_so_often_over_a_run(steps: int, measured: int) -> None:
+    assert sum(is_due(step / steps, (step + 1) / steps) for step in range(steps)) == measured
