@@ -2,7 +2,8 @@
 
 `python tests/ranks_worker.py COMMAND … then COMMAND …`, by itself or under torchrun, leaves `gradients.pt` in each --out;
 a command that did is not run again. With `KILL=NAME:RANK:STEP` in the environment a rank kills itself in the run whose --out
-has that name, unless torchrun has restarted it.
+has that name, unless torchrun has restarted it. With `SPIKE=STEP` the gradient of that step is not finite in runs that may
+roll back.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def keep(model: nn.Module, largest: float) -> Tensor:
         kept.append(torch.cat([one.flatten().double() for one in whole]))
     if os.environ.get("KILL") == f"{out().name}:{RANK}:{len(kept)}" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os.kill(os.getpid(), signal.SIGKILL)
-    return clip_gradients(model, largest)
+    norm = clip_gradients(model, largest)
+    spikes = "roll-back" in sys.argv and os.environ.get("SPIKE") == str(len(kept))
+    return norm * torch.nan if spikes else norm
 
 
 def out() -> Path:

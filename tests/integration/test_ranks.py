@@ -24,7 +24,7 @@ from lucidlm.checkpoint.load import load_model
 from lucidlm.train.config import LoopConfig, OptimizerConfig
 from lucidlm.train.finetune.config import TextClassificationConfig
 
-STEPS, CHECKPOINT, KILLED_AT = 20, 10, 15
+STEPS, CHECKPOINT, KILLED_AT, SPIKE_AT = 20, 10, 15, 15
 WORKER = Path(__file__).resolve().parents[1] / "ranks_worker.py"
 RUNS = ("replicated", "sharded", "tuned")
 """AdamW with the model whole on each rank; Muon with the model in shards; a classifier, whose last batches are short."""
@@ -131,6 +131,22 @@ def two(tmp_path_factory: pytest.TempPathFactory, configurations: Path, listener
     return launched
 
 
+def going_back(configurations: Path, root: Path) -> list[list[object]]:
+    """Return commands of runs that a spike sends back to their checkpoint."""
+    return [
+        [
+            "pretrain",
+            "--config",
+            configurations / f"{run}.yaml",
+            "--on-spike",
+            "roll-back",
+            "--out",
+            root / f"back-{run}",
+        ]
+        for run in ("replicated", "sharded")
+    ]
+
+
 def halfway(of: Launch, root: Path) -> list[object]:
     """Copy the sharded run as it was at its checkpoint; return the command that goes on from there."""
     shutil.copytree(of.root / "sharded", root / "resumed")
@@ -142,7 +158,8 @@ def halfway(of: Launch, root: Path) -> list[object]:
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory, configurations: Path, two: Launch) -> Launch:
     root = tmp_path_factory.mktemp("one")
-    return launch(root, 1, [*commands(configurations, root), halfway(two, root)])
+    runs = [*commands(configurations, root), *going_back(configurations, root), halfway(two, root)]
+    return launch(root, 1, runs, SPIKE=str(SPIKE_AT))
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +167,8 @@ def four(tmp_path_factory: pytest.TempPathFactory, configurations: Path, two: La
     """Four ranks; the last command is a mistake."""
     root = tmp_path_factory.mktemp("four")
     wrong = ["pretrain", "--config", configurations / "sharded.yaml", "--batch-size", 6, "--out", root / "wrong"]
-    return launch(root, 4, [*commands(configurations, root), halfway(two, root), wrong])
+    runs = [*commands(configurations, root), *going_back(configurations, root), halfway(two, root), wrong]
+    return launch(root, 4, runs, SPIKE=str(SPIKE_AT))
 
 
 def furthest(found: Tensor, wanted: Tensor) -> float:
@@ -182,6 +200,20 @@ def test_a_run_goes_on_with_another_number_of_ranks(request: pytest.FixtureReque
     assert several.rows("resumed", "train_loss")[:, 0].tolist() == list(range(1, STEPS + 1))
     assert several.rows("resumed", "train_loss")[:, 1].tolist() == pytest.approx(wanted[:, 1].tolist(), rel=1e-6)
     assert furthest(several.gradients("resumed"), several.gradients("sharded")[CHECKPOINT:]) < 1e-6
+
+
+@pytest.mark.parametrize("run", ["back-replicated", "back-sharded"])
+def test_ranks_go_back_together_from_a_spike(one: Launch, four: Launch, run: str) -> None:
+    for launched in (one, four):
+        lines = (launched.root / run / "metrics.jsonl").read_text().splitlines()
+        (event,) = [row for row in map(json.loads, lines) if "event" in row]
+        assert (event["at"], event["to"], event["skipped"]) == (SPIKE_AT, CHECKPOINT, [CHECKPOINT, SPIKE_AT - 1])
+    wanted = one.rows(run, "train_loss")
+    assert wanted[:, 0].tolist() == list(range(1, STEPS + 1))
+    assert four.rows(run, "train_loss")[:, 1].tolist() == pytest.approx(wanted[:, 1].tolist(), rel=1e-6)
+    ratios = one.rows(run, "update_ratio_attention")
+    assert len(ratios) == STEPS
+    assert four.rows(run, "update_ratio_attention")[:, 1].tolist() == pytest.approx(ratios[:, 1].tolist(), rel=1e-3)
 
 
 def test_a_killed_rank_stops_all_and_the_run_goes_on_from_its_checkpoint(two: Launch) -> None:

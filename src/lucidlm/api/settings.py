@@ -44,6 +44,8 @@ class LoopSettings(TypedDict, total=False):
     checkpoint_steps: int | None
     keep: int
     track: Sequence[Literal["tensorboard", "mlflow"]]
+    on_spike: Literal["warn", "roll-back"]
+    roll_backs: int
     parallel: Literal["auto", "ddp", "fsdp"]
     seed: int
     device: str

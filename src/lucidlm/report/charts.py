@@ -7,13 +7,15 @@ and labels are HTML beside it, so they stay sharp and legible on a phone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 POINTS = 400
 """Longer lines are thinned to about this many points."""
+EDGE = 0.98
+"""How high a dot may lie that is not to be cut by the upper edge of its plot."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,12 @@ Intervals = tuple[Sequence[float], Sequence[float]]
 
 
 def draw(
-    lines: Sequence[Line], *, log: bool = False, log_x: bool = False, intervals: Sequence[Intervals | None] = ()
+    lines: Sequence[Line],
+    *,
+    log: bool = False,
+    log_x: bool = False,
+    intervals: Sequence[Intervals | None] = (),
+    scattered: Collection[int] = (),
 ) -> Plot:
     """Return the geometry of lines on shared axes.
 
@@ -64,12 +71,18 @@ def draw(
     ----------
     log, log_x: logarithmic y and x axes; values that are not positive are left out.
     intervals: of each line's values, in the order of the lines; empty: no line has any.
+    scattered: which lines are dots that nothing joins. The axes are those of the others; a dot beyond them, an infinite one
+        too, lies at the edge.
     """
-    kept, whiskers = [], []
-    for (name, x, y, smooth, marks), ends in zip(lines, intervals or [None] * len(lines), strict=True):
+    kept, whiskers, dots = [], [], []
+    for number, ((name, x, y, smooth, marks), ends) in enumerate(
+        zip(lines, intervals or [None] * len(lines), strict=True)
+    ):
         xs, ys = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
         sound = np.isfinite(xs) & np.isfinite(ys) & ((ys > 0) if log else True) & ((xs > 0) if log_x else True)
-        if sound.any():
+        if number in scattered and len(xs):
+            dots.append((name, xs, ys))
+        elif sound.any():
             xs, ys = xs[sound], ys[sound]
             whiskers.append(None if ends is None else np.asarray(ends, dtype=float)[:, sound])
             kept.append((name, xs, ys, running_mean(ys, 1 + len(ys) // 40) if smooth else ys, smooth, marks))
@@ -103,6 +116,10 @@ def draw(
                 last=short(mean[-1]),
             )
         )
+    for name, xs, ys in dots:
+        where = zip(along(xs.clip(x_low, x_high)), up(ys.clip(y_low, y_high)).clip(0, EDGE), strict=True)
+        points = "".join(f"M{_point(a, u)}h0" for a, u in where)
+        curves.append(PlottedCurve(name, "", "", points, short(ys[0]), short(ys[-1])))
     steps = log_ticks(x_low, x_high) if log_x else even_ticks(x_low, x_high)
     x_ticks = [Tick(float(along(np.array(tick))), short(tick)) for tick in steps]
     ticks = log_ticks(y_low, y_high) if log else even_ticks(y_low, y_high)

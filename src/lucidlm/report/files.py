@@ -35,7 +35,8 @@ class Run:
 
     Parameters
     ----------
-    steps, evaluations: the lines of metrics.jsonl for training steps and for evaluations during training.
+    steps, evaluations, events: the lines of metrics.jsonl for training steps, for evaluations during training, and for
+        loss spikes and the roll-backs that they led to.
     config: the run's configuration file.
     record: lucidlm.json; empty until the run is complete.
     cards: data cards of the training data by SHA-256, if they are still there and unchanged.
@@ -47,6 +48,7 @@ class Run:
     directory: Path
     steps: list[MetricsRow]
     evaluations: list[MetricsRow]
+    events: list[MetricsRow]
     config: MetricsRow
     record: MetricsRow
     cards: dict[str, DataCard]
@@ -115,7 +117,8 @@ def read_run(directory: str | Path) -> Run:
     return Run(
         directory=directory,
         steps=[row for row in rows if "train_loss" in row],
-        evaluations=[row for row in rows if "train_loss" not in row],
+        evaluations=[row for row in rows if "train_loss" not in row and "event" not in row],
+        events=[row for row in rows if "event" in row],
         config=read_yaml(directory / CONFIG) if (directory / CONFIG).exists() else {},
         record=record,
         cards=_read_cards(record.get("provenance", {}).get("data")),

@@ -54,6 +54,7 @@ class Series:
     smooth: draw the running mean, and the values faintly behind it; for noisy values such as the training loss.
     marks: draw a dot at each value; for values measured now and then.
     intervals: the lower and upper ends of the values' intervals, drawn as faint bars.
+    scattered: the values are of events, which no line joins; see `draw`.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Series:
     smooth: bool = False
     marks: bool = False
     intervals: Intervals | None = None
+    scattered: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,13 @@ class LineChart:
     def plot(self) -> Plot:
         """Return the geometry for the template."""
         lines = [(line.name, line.x, line.y, line.smooth, line.marks) for line in self.series]
-        return draw(lines, log=self.log, log_x=self.log_x, intervals=[line.intervals for line in self.series])
+        return draw(
+            lines,
+            log=self.log,
+            log_x=self.log_x,
+            intervals=[line.intervals for line in self.series],
+            scattered=[number for number, line in enumerate(self.series) if line.scattered],
+        )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +32,11 @@ from lucidlm.report.page import (
     Table,
 )
 from lucidlm.tokenize.unknown import Unknown
+from lucidlm.train.metrics_log import ROLL_BACK, SPIKE
 from lucidlm.version import __version__
+
+RATIO = "update_ratio_"
+"""How the figures of `lucidlm.train.update_ratio` begin, each followed by a part of the model."""
 
 
 def report_run(
@@ -81,6 +86,7 @@ def build_page(runs: Sequence[Run], language: Language, title: str | None = None
             stage = t("Pretraining") if kind == "language" else t("Fine-tuning")
             lead = t("Faint: each step. Bold: running mean. Dots: measured on held-out text.")
             blocks += [Heading(f"{t('How it learned')} · {stage}", lead), *charts]
+            blocks += [_spikes(run, language) for run in groups[kind] if run.events]
     cards = {digest: card for run in runs for digest, card in run.cards.items()}
     if cards:
         blocks.append(Heading(t("What it learned from")))
@@ -226,20 +232,63 @@ def _charts(runs: Sequence[Run], language: Language) -> Iterator[LineChart]:
     training = series("train_loss", t("training"), smooth=True)
     validation = series("validation_loss", t("validation"), logged="evaluations", marks=True)
     losses = (
-        [("Loss", training + validation)] if alone else [("Training loss", training), ("Validation loss", validation)]
+        [("Loss", [*training, *validation, *_marks(runs[0], language)])]
+        if alone
+        else [("Training loss", training), ("Validation loss", validation)]
     )
     for title, lines, unit in (
         *((title, lines, "nats") for title, lines in losses),
         ("Bits per byte of held-out text", series("bits_per_byte", logged="evaluations", marks=True), "bits"),
         ("Learning rate", series("learning_rate"), ""),
-        ("Gradient norm", series("grad_norm", smooth=True), "norm"),
+        ("Gradient norm", [*series("grad_norm", t("before clipping"), smooth=True), *_clip(runs, language)], "norm"),
         ("Throughput", series("tokens_per_second", smooth=True), "tokens per second"),
     ):
         if lines:
             yield LineChart(t(title), lines, t("step"), t(unit) if unit else "")
+    parts = list(dict.fromkeys(key for run in runs for row in run.steps for key in row if key.startswith(RATIO)))
+    for shown in [parts] if alone else [[part] for part in parts]:
+        if lines := [line for part in shown for line in series(part, t(part.removeprefix(RATIO)))]:
+            title = t("Update to weight") + ("" if alone else f" · {t(shown[0].removeprefix(RATIO))}")
+            steps = [step for line in lines for step in line.x]
+            usual = Series(t("rule of thumb"), [min(steps), max(steps)], [1e-3, 1e-3])
+            caption = t("How far a step moves the weights: the norm of the update over that of the weights.")
+            yield LineChart(title, [*lines, usual], t("step"), "", log=True, caption=caption)
     for name in dict.fromkeys(name for run in runs for name in run.validated):
         lines = series(f"validation_{name}", logged="evaluations", marks=True)
         yield LineChart(f"{t('Validation')} · {language.name(name)}", lines, t("step"), "")
+
+
+def _marks(run: Run, language: Language) -> Iterator[Series]:
+    """Yield the spikes of a run's loss as dots: those that it went through, and those that it went back from."""
+    t = language.text
+    for event, name, place in ((SPIKE, "spike", "step"), (ROLL_BACK, "went back from here", "at")):
+        if rows := [row for row in run.events if row["event"] == event]:
+            y = [row.get("loss", math.inf) for row in rows]
+            yield Series(t(name), [row[place] for row in rows], y, scattered=True)
+
+
+def _spikes(run: Run, language: Language) -> Table:
+    """Return the spikes of a run, and what was done about each."""
+    t = language.text
+    rows = []
+    for row in run.events:
+        done = t("went on")
+        if row["event"] == ROLL_BACK:
+            to, first, last = (f"{number:,}" for number in (row["to"], *row["skipped"]))
+            done = t("back to step {step}, batches {first} to {last} skipped", step=to, first=first, last=last)
+        loss = _cell(row["loss"], "{:.4f}".format) if "loss" in row else Cell(t("not finite"), math.inf)
+        rows.append([_cell(row.get("at", row["step"]), count), loss, Cell(done)])
+    return Table(f"{t('Loss spikes')} · {run.name}", [t("step"), t("loss"), t("what was done")], rows)
+
+
+def _clip(runs: Sequence[Run], language: Language) -> Iterator[Series]:
+    """Yield the norm that gradients are clipped to as a line, where the runs have one and it was reached."""
+    clips = {run.config.get("loop", {}).get("clip") for run in runs}
+    rows = [row for run in runs for row in run.steps if row.get("grad_norm") is not None]
+    clip = clips.pop() if len(clips) == 1 else None
+    if clip is not None and any(row["grad_norm"] > clip for row in rows):
+        steps = [row["step"] for row in rows]
+        yield Series(language.text("clipped to"), [min(steps), max(steps)], [clip, clip])
 
 
 def _data_card(card: DataCard, language: Language) -> Iterator[Block]:

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,15 +33,58 @@ from lucidlm.core.io import (
     write_manifest,
 )
 from lucidlm.distributed.ranks import restarted
+from lucidlm.train.spikes import SpikeDetector
 
 if TYPE_CHECKING:
     from lucidlm.distributed.shard_files import Template
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
+MARGIN = 100
+"""Steps before a spike at which the weights are taken to be sound; PaLM's was about this (Chowdhery et al. 2022)."""
+
+
+@dataclass
+class LoopState:
+    """Where a run is."""
+
+    step: int = 0
+    tokens: int = 0
+    wall: float = 0.0
+    """Seconds since the run began, all included."""
+    training: float = 0.0
+    """Seconds of that spent on training steps."""
+    start_up: float = 0.0
+    """Seconds the first step took, compilation included; the schedule's clock starts after it."""
+    evaluated: int = 0
+    best: float | None = None
+    """The best figure of any evaluation."""
+    best_loss: float = 0.0
+    """The validation loss beside it, which tells equal figures apart; 0 where none is measured."""
+    best_step: int = 0
+    """Where the weights are from that are kept."""
+    stale: int = 0
+    """Evaluations since the best one."""
+    skipped: int = 0
+    """Batches that were passed over, which is how far the next one's number is ahead of the step's."""
+    roll_backs: list[dict[str, Any]] = field(default_factory=list)
+    """From which spikes the run went back, and what it skipped; see `Loop._roll_back`."""
+    spikes: SpikeDetector = field(default_factory=SpikeDetector)
+
+    @classmethod
+    def of(cls, saved: dict[str, Any]) -> LoopState:
+        """Return the state of which `asdict` made what a checkpoint has."""
+        return cls(**{**saved, "spikes": SpikeDetector(**saved.get("spikes", {}))})
+
 
 def save_checkpoint(
-    root: Path, step: int, weights: dict[str, Tensor], optimizer: dict[str, Any], state: dict[str, Any], keep: int
+    root: Path,
+    step: int,
+    weights: dict[str, Tensor],
+    optimizer: dict[str, Any],
+    state: dict[str, Any],
+    keep: int,
+    every: int | None = None,
 ) -> Path:
     """Write `root/step-NNNNNN` and remove all but the newest `keep` checkpoints.
 
@@ -48,6 +92,7 @@ def save_checkpoint(
     ----------
     weights: the model's state dict. optimizer: a nested state dict of tensors and plain values.
     state: plain values of the training loop.
+    every: see `complete`.
 
     Raises
     ------
@@ -63,7 +108,7 @@ def save_checkpoint(
                 with atomic_path(partial / name) as path:
                     save_file({key: value.detach().cpu().contiguous() for key, value in content.items()}, path)
             write_json(partial / STATE, {**state, "step": step, "optimizer": plain})
-        complete(partial, final, keep)
+        complete(partial, final, keep, every)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return final
@@ -88,14 +133,23 @@ def begin(partial: Path, tensors: Sequence[Tensor]) -> None:
         partial.mkdir(parents=True)
 
 
-def complete(partial: Path, final: Path, keep: int) -> None:
-    """List the files of a checkpoint in its manifest, put it in its place, and remove all but the newest `keep`."""
+def complete(partial: Path, final: Path, keep: int, every: int | None = None) -> None:
+    """List the files of a checkpoint in its manifest, put it in its place, and remove all but the newest `keep`.
+
+    Parameters
+    ----------
+    every: the steps between checkpoints, where that is set: one in between, which a signal asked for, then takes no other's
+        place and goes with the next one, so that an interruption does not decide what there is to go back to.
+    """
     with disk_errors(final):
         write_manifest(partial, sorted(path.name for path in partial.iterdir()), step=_step(final))
         shutil.rmtree(final, ignore_errors=True)
         os.replace(partial, final)
-    for old in list_checkpoints(final.parent)[:-keep]:
-        shutil.rmtree(old)
+    *older, newest = list_checkpoints(final.parent)
+    kept = [*_regular([*older, newest], every)[-keep:], newest]
+    for path in older:
+        if path not in kept:
+            shutil.rmtree(path)
 
 
 def list_checkpoints(root: Path) -> list[Path]:
@@ -104,6 +158,26 @@ def list_checkpoints(root: Path) -> list[Path]:
         path.parent for path in root.glob("step-*/manifest.json") if re.fullmatch(r"step-\d+", path.parent.name)
     ]
     return sorted(complete, key=_step)
+
+
+def way_back(root: Path, step: int, every: int | None = None) -> Path | None:
+    """Return the checkpoint to go back to from what went wrong at `step`, or None if there is none.
+
+    It is the newest one that is old enough to be sound (`MARGIN`), or else the oldest; `every`: see `complete`.
+    """
+    found = _regular(list_checkpoints(root), every)
+    return next((path for path in reversed(found) if _step(path) <= step - MARGIN), found[0] if found else None)
+
+
+def forget_after(checkpoint: Path) -> None:
+    """Remove the checkpoints that are newer than this one: the run goes another way from here."""
+    for path in list_checkpoints(checkpoint.parent):
+        if _step(path) > _step(checkpoint):
+            shutil.rmtree(path)
+
+
+def _regular(checkpoints: list[Path], every: int | None) -> list[Path]:
+    return [path for path in checkpoints if every is None or _step(path) % every == 0]
 
 
 def _step(checkpoint: Path) -> int:

@@ -12,6 +12,7 @@ from lucidlm.core.settings import Parallel, Seed
 Compile = Literal["auto", "on", "off"]
 OptimizerName = Literal["muon", "adamw"]
 TrackerName = Literal["tensorboard", "mlflow"]
+OnSpike = Literal["warn", "roll-back"]
 Force = Annotated[bool, Field(description="Start even if memory is too short by the plan.")]
 
 MUON_RATIO = 10 / 3
@@ -70,6 +71,12 @@ class LoopConfig(Config):
     """How long to train and what to do on the way.
 
     The run ends with `max_steps` or `minutes` (wall time), whichever comes first; at least one of them is needed.
+
+    Parameters
+    ----------
+    on_spike: what a loss that stands far above its past, or is not finite, leads to (see `lucidlm.train.spikes`). "warn"
+        says so and goes on, or stops where the loss is not finite; "roll-back" goes back to a checkpoint before it and on
+        from there with the batches after it, as PaLM did (Chowdhery et al. 2022, arXiv:2204.02311, section 5.1).
     """
 
     max_steps: int | None = Field(default=None, ge=1, description="Stop after so many steps.")
@@ -91,5 +98,9 @@ class LoopConfig(Config):
     track: tuple[TrackerName, ...] = Field(
         default=(), description="Show the run's figures in tensorboard or mlflow too; may be given twice."
     )
+    on_spike: OnSpike = Field(
+        default="warn", description="A loss spike: warn, or roll-back to a checkpoint and past the batches since."
+    )
+    roll_backs: int = Field(default=5, ge=1, description="How often a run may go back; then it only warns.")
     parallel: Parallel = "auto"
     seed: Seed = 0

@@ -115,7 +115,7 @@ class Muon(torch.optim.Optimizer):
         updates = _orthogonal(ahead, parameters, group["steps"])
         step = -group["lr"] * 0.2 * math.sqrt(max(parameters[0].shape))
         for parameter, update in zip(parameters, updates, strict=True):
-            own = _own(parameter)
+            own = own_part(parameter)
             own.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.to(own.dtype), alpha=step)
 
     def _look_ahead(self, parameter: Tensor, momentum: float) -> Tensor:
@@ -127,7 +127,7 @@ class Muon(torch.optim.Optimizer):
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        gradient, mean = _own(parameter.grad), _own(state["momentum"])
+        gradient, mean = own_part(parameter.grad), own_part(state["momentum"])
         return gradient.lerp(mean.lerp_(gradient, 1 - momentum), momentum)
 
 
@@ -135,7 +135,7 @@ def _is_sharded(tensor: Any) -> TypeGuard[DTensor]:
     return hasattr(tensor, "to_local")  # only a DTensor has; to import it takes a second
 
 
-def _own(tensor: Tensor) -> Tensor:
+def own_part(tensor: Tensor) -> Tensor:
     """Return a tensor, or of a sharded one the part that this rank has."""
     return tensor.to_local() if _is_sharded(tensor) else tensor
 

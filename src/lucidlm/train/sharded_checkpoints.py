@@ -22,8 +22,8 @@ from lucidlm.train.optim import Optimizers
 class ShardedCheckpoints:
     """Writes one checkpoint at a time below `root`; while it is written, training goes on."""
 
-    def __init__(self, root: Path, ranks: Ranks, keep: int) -> None:
-        self.root, self.ranks, self.keep = root, ranks, keep
+    def __init__(self, root: Path, ranks: Ranks, keep: int, every: int | None = None) -> None:
+        self.root, self.ranks, self.keep, self.every = root, ranks, keep, every
         group = distributed.new_group(backend="gloo")
         assert isinstance(group, distributed.ProcessGroup)
         self._group = group
@@ -68,7 +68,7 @@ class ShardedCheckpoints:
             line = " ".join(str(error).split())
             raise LucidError(f"the checkpoint could not be written ({line[:300]})", where=final) from error
         if self.ranks.first:  # its part ends when those of all have
-            complete(partial, final, self.keep)
+            complete(partial, final, self.keep, self.every)
             log(f"checkpoint {final}")
 
     def template(self, model: nn.Module, optimizer: Optimizers) -> Template:

@@ -248,6 +248,51 @@ def test_a_missing_piece_is_left_out(tmp_path: Path, piece: str) -> None:
     Checker(render([run], tmp_path / "report.html"))
 
 
+def test_spikes_are_marked_and_what_was_done_is_told(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "config.yaml").write_text("data: {prepared: 1.0}\nloop: {max_steps: 60, clip: 0.5}\n")
+    back = {"step": 30, "event": "roll-back", "at": 44, "to": 30, "skipped": [30, 43]}
+    with (run / "metrics.jsonl").open("a") as file:
+        for row in ({"step": 50, "event": "spike", "loss": 9.5, "grad_norm": 3.0}, back):
+            file.write(json.dumps(row) + "\n")
+        for step in (61, 62):
+            parts = {"update_ratio_attention": 2e-3, "update_ratio_mlp": 1e-3}
+            file.write(json.dumps({"step": step, "train_loss": 3.0, "grad_norm": 0.4, **parts}) + "\n")
+    words = Checker(render([run], tmp_path / "report.html")).words
+    for word in (
+        "Loss spikes · run",
+        "9.5000",
+        "went on",
+        "not finite",
+        "back to step 30, batches 30 to 43 skipped",
+        "went back from here",
+        "clipped to",
+        "Update to weight",
+        "attention",
+        "rule of thumb",
+    ):
+        assert word in words
+    words = Checker(render([run, write_run(tmp_path / "other")], tmp_path / "report.html")).words
+    for word in ("Update to weight · attention", "Update to weight · mlp", "Loss spikes · run"):
+        assert word in words
+    words = Checker(render([run], tmp_path / "report.html", Language("zh"))).words
+    for word in ("损失尖峰", "回到第 30 步，跳过第 30 至 43 批", "更新与权重之比", "注意力", "裁剪到"):
+        assert word in words
+
+
+def test_events_are_dots_at_the_edge_where_they_leave_the_plot() -> None:
+    line, events = (
+        ("loss", [0.0, 100.0], [1.0, 3.0], False, False),
+        ("spike", [50.0, 75.0], [2.0, math.inf], False, False),
+    )
+    plot = draw([line, events], scattered=[1])
+    assert (plot.curves[1].line, plot.curves[1].faint) == ("", "")
+    assert plot.y_ticks == draw([line]).y_ticks
+    assert re.fullmatch(r"M500\.0 \d+\.\dh0M750\.0 20\.0h0", plot.curves[1].dots)
+    assert draw([events], scattered=[0]).curves == []
+    assert len(draw([line, ("none", [], [], False, False)], scattered=[1]).curves) == 1
+
+
 def test_what_is_damaged_is_named_and_the_last_report_stays(tmp_path: Path) -> None:
     run, out = write_run(tmp_path / "run"), tmp_path / "report.html"
     out.write_text("the last report")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.train import checkpoints as checkpoint
-from lucidlm.train.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
+from lucidlm.train.checkpoints import forget_after, list_checkpoints, load_checkpoint, save_checkpoint, way_back
 
 WEIGHTS = {"a": torch.randn(3, 4), "b": torch.tensor([1e-45, float("inf"), -0.0])}
 OPTIMIZER: dict[str, Any] = {
@@ -220,3 +220,31 @@ def test_a_snapshot_is_a_copy() -> None:
     with torch.no_grad():
         layer.weight += 1
     assert torch.equal(kept["weight"], before)
+
+
+# ---------------------------------------------------------------------- where a run may go back to
+
+
+@pytest.mark.parametrize(("step", "to"), [(540, 400), (500, 400), (499, 300), (410, 300), (399, 300), (10_000, 500)])
+def test_the_way_back_is_to_a_checkpoint_that_is_old_enough_or_the_oldest(tmp_path: Path, step: int, to: int) -> None:
+    for saved in (300, 400, 500):
+        save(tmp_path, saved, keep=3)
+    assert way_back(tmp_path, step) == tmp_path / f"step-{to:06d}"
+    assert way_back(tmp_path / "nothing", step) is None
+
+
+def test_a_checkpoint_in_between_counts_only_as_the_newest(tmp_path: Path) -> None:
+    def saved(step: int) -> list[str]:
+        save_checkpoint(tmp_path, step, WEIGHTS, {}, {}, 2, 100)
+        return [path.name for path in list_checkpoints(tmp_path)]
+
+    assert saved(37) == ["step-000037"]
+    assert way_back(tmp_path, 60, 100) is None
+    assert saved(100) == ["step-000100"]
+    assert saved(200) == ["step-000100", "step-000200"]
+    assert saved(210) == ["step-000100", "step-000200", "step-000210"]
+    assert saved(220) == ["step-000100", "step-000200", "step-000220"]
+    assert way_back(tmp_path, 350, 100) == tmp_path / "step-000200"
+    assert saved(300) == ["step-000200", "step-000300"]
+    forget_after(tmp_path / "step-000200")
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000200"]

@@ -48,6 +48,7 @@ SHOWN = (
     "monitor",
     "loop.optimizer.name",
     "loop.optimizer.learning_rate",
+    "loop.on_spike",
     "resume",
     "loop.track",
     "webhook",

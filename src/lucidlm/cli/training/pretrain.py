@@ -39,6 +39,7 @@ SHOWN = (
     "loop.checkpoint_steps",
     "loop.track",
     "webhook",
+    "loop.on_spike",
     "compile",
     "loop.parallel",
     "device",

@@ -107,6 +107,8 @@ class FollowedRun:
         if row is None or step is None:
             self.damaged += 1
             return
+        if "event" in row:
+            return
         if "train_loss" not in row:
             self.evaluation = figures
         if "train_loss" in figures:
