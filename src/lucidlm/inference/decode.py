@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from lucidlm.inference.config import EngineConfig, SamplingConfig
 from lucidlm.inference.engine.engine import MOST_RUNNING, Engine
 from lucidlm.inference.engine.opening import open_backend, open_draft_model
+from lucidlm.inference.engine.scheduler import most_blocks
 from lucidlm.inference.engine.torch_backend import BLOCK, TorchBackend
 from lucidlm.inference.guard import Guard
 from lucidlm.inference.logits_processor import MakeProcessors
@@ -128,7 +129,7 @@ def _engine_for(
     model: LanguageModel, tokenizer: Tokenizer, rows: Sequence[SequenceState], guard: Guard | None
 ) -> Engine:
     """Return an engine with as much room as these sequences can need at a time."""
-    needed = sorted(-(-(len(row.prompt) + row.limit) // BLOCK) for row in rows)
+    needed = sorted(most_blocks(row, BLOCK) for row in rows)
     backend = TorchBackend(model, sum(needed[-MOST_RUNNING:]))
     return Engine(backend, Sampler(model.config.vocab_size, tokenizer), guard=guard)
 

@@ -43,11 +43,13 @@ class OpenVINOBackend:
         compiled = openvino.Core().compile_model(build_graph(model, form), "CPU", settings)
         self._request = compiled.create_infer_request()
         self.token_bytes = 0
+        self._held: list[openvino.Tensor] = []
         for place in compiled.inputs:
             if place.any_name.startswith(("key_cache.", "value_cache.")):
                 shape = [size.get_length() for size in list(place.partial_shape)[1:]]
                 held = openvino.Tensor(place.element_type, Shape([blocks + 1, *shape]))
                 self._request.set_tensor(place, held)
+                self._held.append(held)
                 self.token_bytes += held.byte_size // (blocks + 1) // self.block_size
 
     def read(self, stretches: Sequence[Stretch]) -> Tensor:
@@ -67,6 +69,12 @@ class OpenVINOBackend:
             return self._run(first)
         logits = torch.cat((self._run(first), self._run(later)))
         return logits[[row if call is first else rows[id(first)] + row for call, row in order]]
+
+    def copy(self, blocks: Sequence[tuple[int, int]]) -> None:
+        """See `Backend.copy`."""
+        sources, targets = map(list, zip(*blocks, strict=True))
+        for held in self._held:
+            held.data[targets] = held.data[sources]
 
     def _run(self, stretches: Sequence[Stretch]) -> Tensor:
         if len(stretches) < self._threads and all(len(one.tokens) == 1 for one in stretches):
