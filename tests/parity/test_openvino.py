@@ -119,6 +119,8 @@ def test_a_writer_writes_the_same_and_reads_nothing_twice(tokenizer: Tokenizer) 
     prompts = ["the quick brown fox", "你好", "the quick brown fox"]
     for config in (SamplingConfig(temperature=0, length=40), SamplingConfig(temperature=1.0, min_p=0.0, length=40)):
         assert writer.generate(prompts, config) == generate(model, tokenizer, prompts, config)
+    beams = SamplingConfig(num_beams=4, length=40)
+    assert writer.generate(prompts, beams) == generate(model, tokenizer, prompts, beams)
     greedy = SamplingConfig(temperature=0, length=30)
     left_early = writer.stream(prompts[0], greedy)
     assert next(left_early)

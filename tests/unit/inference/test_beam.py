@@ -276,7 +276,11 @@ def test_a_contradiction_is_told(model: LanguageModel, tokenizer: Tokenizer) -> 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"most_running": 3}, "more than the 3"), ({"most_tokens": 2}, "more than the 2"), ({"blocks": 7}, "cache of")],
+    [
+        ({"most_running": 3}, "more than the 3"),
+        ({"most_tokens": 2}, "more than the 2"),
+        ({"blocks": 7}, "a cache of 256 tokens, this one has 224"),
+    ],
 )
 def test_beams_that_never_have_room_are_refused(
     model: LanguageModel, tokenizer: Tokenizer, settings: dict[str, int], message: str

@@ -117,7 +117,7 @@ class Engine:
             self._backend.copy(copies)
         logits = self._backend.read([stretch for _, stretches in plan for stretch in stretches])
         accepted = dict.fromkeys((entry for entry, _ in plan), 0)  # how much of what was drafted the model chooses too
-        places = accumulate((sum(one.wanted for one in stretches) for _, stretches in plan), initial=0)
+        places = accumulate((len(stretches) * stretches[0].wanted for _, stretches in plan), initial=0)
         answered = [
             (entry, stretches[0], place)
             for (entry, stretches), place in zip(plan, places, strict=False)

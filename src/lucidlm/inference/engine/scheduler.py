@@ -101,13 +101,15 @@ class Scheduler:
 
     def refusal(self, row: SequenceState) -> InputError | None:
         """Return why the beams of a sequence never have room; None: they have."""
-        beams, needed = row.config.num_beams, most_blocks(row, self.pool.size)
-        most = min(self.most_running, self.most_tokens)
-        if beams > 1 and beams > most:
+        beams, size = row.config.num_beams, self.pool.size
+        if beams == 1:
+            return None
+        if beams > (most := min(self.most_running, self.most_tokens)):
             return InputError(f"{beams} beams are more than the {most} that are read at a time", fix="Ask for fewer.")
-        if beams > 1 and needed > self.pool.count:
-            room = self.pool.count * self.pool.size
-            what = f"{beams} beams may need a cache of {needed * self.pool.size:,} tokens, there is one of {room:,}"
+        if (needed := most_blocks(row, size)) > self.pool.count:
+            what = (
+                f"{beams} beams may fill a cache of {needed * size:,} tokens, this one has {self.pool.count * size:,}"
+            )
             return InputError(what, fix="Ask for fewer beams, or for a shorter text.")
         return None
 
@@ -119,7 +121,8 @@ class Scheduler:
         """Return what is read next, a stretch for each branch; nothing if there is nothing to read. The blocks for it are
         taken, and `copies` says which of them have to be filled first."""
         planned: dict[Entry, _Planned] = {}
-        room, waiting, few = self.most_tokens, len(self.waiting), self._width <= FEW
+        room, waiting = self.most_tokens, len(self.waiting)
+        few = len(self.running) <= FEW and self._width <= FEW
         for entry in sorted(self.running, key=lambda one: one.pending > 1):
             count = self._chunk(entry, room)
             if not count or entry not in self.running:
