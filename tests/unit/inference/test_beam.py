@@ -15,6 +15,7 @@ from lucidlm.control.min_length import MinLength
 from lucidlm.core.errors import InputError
 from lucidlm.inference.beam import Beam, BeamSearch, beam_search
 from lucidlm.inference.decode import generate, stream
+from lucidlm.inference.end_of_text import ends_of
 from lucidlm.inference.engine.blocks import BlockPool
 from lucidlm.inference.engine.engine import Engine
 from lucidlm.inference.engine.loop import EngineLoop, News
@@ -69,6 +70,12 @@ def by_themselves(model: LanguageModel, tokenizer: Tokenizer, rows: Sequence[Seq
         suppressed=suppressed_tokens(model.config.vocab_size, tokenizer, ends),
         beams=rows[0].config.num_beams,
     )
+
+
+def endless(tokenizer: Tokenizer, config: SamplingConfig, length: int) -> SamplingConfig:
+    """Return settings by which all texts have `length` tokens."""
+    ends = sorted(ends_of(tokenizer, (), tokenizer.vocab_size))
+    return config.changed(length=length, logit_bias=tuple((end, -100.0) for end in ends))
 
 
 def agree(rows: Sequence[SequenceState], found: Sequence[Beam]) -> None:
@@ -156,9 +163,8 @@ def test_company_changes_nothing(model: LanguageModel, tokenizer: Tokenizer, set
 
 
 def test_beams_that_give_way_begin_again(model: LanguageModel, tokenizer: Tokenizer) -> None:
-    [older] = rows_of(model, tokenizer, [LONG], FREE.changed(length=150))
-    endless = tuple((end, -100.0) for end in sorted(older.ends))
-    config = BEAMS.changed(length=100, logit_bias=endless)
+    [older] = rows_of(model, tokenizer, [LONG], endless(tokenizer, FREE, length=150))
+    config = endless(tokenizer, BEAMS, length=70)
     searched = rows_of(model, tokenizer, [LONG, "x"], config)
     engine = engine_of(model, tokenizer, blocks=18)
     gave_way = 0
@@ -169,6 +175,7 @@ def test_beams_that_give_way_begin_again(model: LanguageModel, tokenizer: Tokeni
         engine.step()
         gave_way += engine.waiting > before
     assert gave_way
+    assert len(older.tokens) == 150
     expected = generate(model, tokenizer, [LONG, "x"], config)
     assert [row.tokens for row in searched] == [one.tokens for one in expected]
     assert engine.used_blocks == 0
@@ -191,7 +198,7 @@ def test_beams_share_what_they_have_in_common(model: LanguageModel, tokenizer: T
 def test_cancelling_at_any_step_frees_all_beams(model: LanguageModel, tokenizer: Tokenizer) -> None:
     for steps in range(0, 40, 3):
         engine = engine_of(model, tokenizer, most_tokens=40)
-        [row] = rows_of(model, tokenizer, [LONG], BEAMS.changed(length=60))
+        [row] = rows_of(model, tokenizer, [LONG], endless(tokenizer, BEAMS, length=60))
         engine.add(row)
         for _ in range(steps):
             engine.step()
