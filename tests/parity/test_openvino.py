@@ -128,6 +128,17 @@ def test_a_writer_writes_the_same_and_reads_nothing_twice(tokenizer: Tokenizer) 
     assert "".join(writer.stream(prompts[0], greedy)) == generate(model, tokenizer, prompts[:1], greedy)[0].text
 
 
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+def test_weights_that_nobody_else_needs_are_let_go(tokenizer: Tokenizer, quantize: Any) -> None:
+    config, greedy = EngineConfig(backend="openvino", quantize=quantize), SamplingConfig(temperature=0, length=20)
+    kept, released, on_torch = make(), make(), make()
+    expected = Writer(kept, tokenizer, config).generate(["the quick"], greedy)
+    assert Writer(released, tokenizer, config, release_weights=True).generate(["the quick"], greedy) == expected
+    assert {part.device.type for part in kept.parameters()} == {"cpu"}
+    assert {part.device.type for part in released.parameters()} == {"meta"}
+    assert Writer(on_torch, tokenizer, EngineConfig(backend="torch"), release_weights=True).generate(["x"], greedy)
+
+
 def test_company_changes_no_text(tokenizer: Tokenizer) -> None:
     model, config = make(), SamplingConfig(temperature=0, length=50)
     backend = open_backend(model, EngineConfig(backend="openvino", quantize="int8"), sequences=8)

@@ -33,8 +33,16 @@ class Writer:
         tokenizer: Tokenizer,
         config: EngineConfig | None = None,
         guard: Guard | None = None,
+        *,
+        release_weights: bool = False,
     ) -> None:
-        """Make it ready; `config` says what computes, `guard` what texts have to pass. It is not asked about prompts.
+        """Make it ready.
+
+        Parameters
+        ----------
+        config: what computes.
+        guard: what texts have to pass. It is not asked about prompts.
+        release_weights: see `open_backend`.
 
         Raises
         ------
@@ -42,12 +50,10 @@ class Writer:
         """
         self.model, self.tokenizer = model, tokenizer
         config = config or EngineConfig()
-        self._engine = Engine(
-            open_backend(model, config, 16, tokenizer),
-            Sampler(model.config.vocab_size, tokenizer),
-            draft_model=open_draft_model(model, tokenizer, config),
-            guard=guard,
-        )
+        draft_model = open_draft_model(model, tokenizer, config)
+        backend = open_backend(model, config, 16, tokenizer, release_weights=release_weights)
+        sampler = Sampler(model.config.vocab_size, tokenizer)
+        self._engine = Engine(backend, sampler, draft_model=draft_model, guard=guard)
 
     def generate(
         self,

@@ -80,7 +80,8 @@ def generate(
         raise InputError("beam search makes no drafts", where="--draft", fix="Leave it out, or --num-beams.")
     held = constraint_config(settings)
     shifted = ShiftConfig(**{name: settings.pop(name) for name in SHIFT if name in settings})
-    writer, guard = open_writer(model, settings, shifted.steer)
+    guided = shifted.negative_prompt is not None or shifted.amateur is not None
+    writer, guard = open_writer(model, settings, shifted.steer, release_weights=not guided)
     processors = processors_of(writer.model, writer.tokenizer, held, shifted)
     texts = [text_given(prompt, "PROMPTS") for prompt in prompts or ()] or ["".join(input_lines()).rstrip("\n")]
     sampling = SamplingConfig(**settings)

@@ -36,7 +36,12 @@ CACHE_SHARE = 0.25
 
 
 def open_backend(
-    model: LanguageModel, config: EngineConfig, sequences: int = 1, tokenizer: Tokenizer | None = None
+    model: LanguageModel,
+    config: EngineConfig,
+    sequences: int = 1,
+    tokenizer: Tokenizer | None = None,
+    *,
+    release_weights: bool = False,
 ) -> Backend:
     """Return what runs `model`, which says if it computes with other weights than the model's own.
 
@@ -45,6 +50,8 @@ def open_backend(
     sequences: for how many of them, as long as the model's context, there is to be room, as far as memory allows; there is
         for one.
     tokenizer: of the model; needed where the form of the weights is chosen by a text.
+    release_weights: nothing else needs the model, so its weights are let go where OpenVINO has its own: as large as in fp32,
+        they would be most of the memory that is taken.
 
     Raises
     ------
@@ -75,11 +82,11 @@ def open_backend(
         chosen = loss < MOST_LOSS
         held = "in int8" if chosen else "left as they are"
         log(f"int8 costs {loss:+.2%} bits per byte on {config.quantize_text}, so weights are {held}")
-        return rounded if chosen else OpenVINOBackend(model, blocks, "none")
+        return rounded if chosen else OpenVINOBackend(model, blocks, "none", release_weights=release_weights)
     form = _usual(model) if config.quantize == "auto" else config.quantize
     if form != "none":
         log(f"writing with OpenVINO, weights in {form} (--quantize none: as they are)")
-    return OpenVINOBackend(model, blocks, form)
+    return OpenVINOBackend(model, blocks, form, release_weights=release_weights)
 
 
 def open_draft_model(model: LanguageModel, tokenizer: Tokenizer, config: EngineConfig) -> DraftModel | None:
@@ -98,7 +105,8 @@ def open_draft_model(model: LanguageModel, tokenizer: Tokenizer, config: EngineC
             where=config.draft,
             fix="Draft with a smaller model that was trained with the same tokenizer.",
         )
-    backend = open_backend(small, config.changed(draft=None, quantize_text=None), FEW, tokenizer)
+    alone = config.changed(draft=None, quantize_text=None)
+    backend = open_backend(small, alone, FEW, tokenizer, release_weights=True)
     return DraftModel(backend, small.config.context_length)
 
 

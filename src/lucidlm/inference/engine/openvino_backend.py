@@ -24,12 +24,15 @@ class OpenVINOBackend:
     blocks: room for so many times 32 tokens.
     form: how weights are held; in int8 and int4 keys and values are in fp16, and products are computed in int8. (OpenVINO's
         8-bit keys depend on what stood in their block before, which a wrong draft would change.)
+    release_weights: let go of the model's own, which nothing else needs, before those of the graph are packed.
     """
 
     block_size = 32  # that of OpenVINO's attention
     has_own_threads = True
 
-    def __init__(self, model: LanguageModel, blocks: int, form: Form = "int8") -> None:
+    def __init__(
+        self, model: LanguageModel, blocks: int, form: Form = "int8", *, release_weights: bool = False
+    ) -> None:
         self.blocks, exact = blocks, form == "none"
         self._threads = torch.get_num_threads()
         settings = {
@@ -40,7 +43,10 @@ class OpenVINOBackend:
             "KV_CACHE_PRECISION": "f32" if exact else "f16",
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0 if exact else 32,
         }
-        compiled = openvino.Core().compile_model(build_graph(model, form), "CPU", settings)
+        graph = build_graph(model, form)
+        if release_weights:
+            model.to("meta")
+        compiled = openvino.Core().compile_model(graph, "CPU", settings)
         self._request = compiled.create_infer_request()
         self.token_bytes = 0
         self._held: list[openvino.Tensor] = []
