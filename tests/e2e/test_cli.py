@@ -133,6 +133,18 @@ def test_generate_answers_every_prompt(run: Run, tiny_model: Path) -> None:
     assert "\nthe plot" in output
 
 
+def test_generate_searches_with_beams(run: Run, tiny_model: Path) -> None:
+    arguments = ("generate", tiny_model, "film", "--length", 8, "--device", "cpu")
+    code, output, errors = run(*arguments, "--num-beams", 3, "--length-penalty", 1)
+    assert (code, errors) == (0, "")
+    config = SamplingConfig(length=8, num_beams=3, length_penalty=1)
+    assert output == f"film{generate(*load_model(tiny_model).causal_lm(), ['film'], config)[0].text}\n"
+    for wrong, named in [(("--temperature", 0.8), "temperature"), (("--draft", tiny_model), "--draft")]:
+        code, _, errors = run(*arguments, "--num-beams", 3, *wrong)
+        assert code == 2
+        assert named in errors
+
+
 def test_control_tokens_may_be_typed_where_that_is_asked_for(run: Run, tiny_model: Path) -> None:
     arguments = ("generate", tiny_model, "<|im_start|>film", "--length", 8, "--temperature", 0, "--device", "cpu")
     (code, typed, errors), (_, said, _) = run(*arguments, "--special"), run(*arguments)

@@ -119,11 +119,24 @@ def test_a_writer_writes_the_same_and_reads_nothing_twice(tokenizer: Tokenizer) 
     prompts = ["the quick brown fox", "你好", "the quick brown fox"]
     for config in (SamplingConfig(temperature=0, length=40), SamplingConfig(temperature=1.0, min_p=0.0, length=40)):
         assert writer.generate(prompts, config) == generate(model, tokenizer, prompts, config)
+    beams = SamplingConfig(num_beams=4, length=40)
+    assert writer.generate(prompts, beams) == generate(model, tokenizer, prompts, beams)
     greedy = SamplingConfig(temperature=0, length=30)
     left_early = writer.stream(prompts[0], greedy)
     assert next(left_early)
     left_early.close()
     assert "".join(writer.stream(prompts[0], greedy)) == generate(model, tokenizer, prompts[:1], greedy)[0].text
+
+
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+def test_weights_that_nobody_else_needs_are_let_go(tokenizer: Tokenizer, quantize: Any) -> None:
+    config, greedy = EngineConfig(backend="openvino", quantize=quantize), SamplingConfig(temperature=0, length=20)
+    kept, released, on_torch = make(), make(), make()
+    expected = Writer(kept, tokenizer, config).generate(["the quick"], greedy)
+    assert Writer(released, tokenizer, config, release_weights=True).generate(["the quick"], greedy) == expected
+    assert {part.device.type for part in kept.parameters()} == {"cpu"}
+    assert {part.device.type for part in released.parameters()} == {"meta"}
+    assert Writer(on_torch, tokenizer, EngineConfig(backend="torch"), release_weights=True).generate(["x"], greedy)
 
 
 def test_company_changes_no_text(tokenizer: Tokenizer) -> None:

@@ -13,6 +13,7 @@ from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.save import save_model
 from lucidlm.inference.decode import generate
 from lucidlm.inference.sampler import SamplingConfig, min_p, repetition_penalty, top_k, top_p
+from lucidlm.inference.sequence import start_rows
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel, Model, SequenceClassifier, SpanExtractor, TokenClassifier
 from lucidlm.tokenize.tokenizer import Tokenizer
@@ -290,6 +291,37 @@ def test_greedy_texts_are_the_same(tmp_path: Path, tokenizer: Tokenizer) -> None
             assert ours.tokens == found[: len(ours.tokens)]
             assert all(token == tokenizer.pad_id for token in found[len(ours.tokens) :])
             assert ours.reason == "eos" or len(ours.tokens) == 20
+
+
+def test_beams_are_theirs(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """As long as no text ends, where the two stop by other rules, and with scores that no length divides."""
+    model = loud(LanguageModel(ModelConfig(**{**SIZE, "vocab_size": tokenizer.vocab_size})))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(save(model, tmp_path, tokenizer))
+    never = [tokenizer.pad_id, tokenizer.mask_id]
+    for prompt, penalty in [("The quick", 1.0), ("Who's afraid?", 1.3), ("世", 1.0)]:
+        ids = tokenizer.encode_prompt(prompt)
+        [row] = start_rows(model.config, tokenizer, [ids], SamplingConfig(), model.generation.ends)
+        output = theirs.generate(
+            input_ids=torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids)).long(),
+            max_new_tokens=20,
+            do_sample=False,
+            num_beams=5,
+            length_penalty=0.0,
+            repetition_penalty=penalty,
+            suppress_tokens=[*never, *row.ends],
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        biases = tuple((end, -1e9) for end in sorted(row.ends))
+        config = SamplingConfig(
+            num_beams=5, length=20, length_penalty=0, repetition_penalty=penalty, logit_bias=biases, logprobs=0
+        )
+        [ours] = generate(model, tokenizer, [ids], config)
+        assert ours.tokens == output.sequences[0, len(ids) :].tolist()
+        if penalty == 1:
+            score = sum(one.logprob for one in ours.likelihoods)
+            assert score == pytest.approx(float(output.sequences_scores[0]), abs=1e-3)
 
 
 def test_filters_are_theirs() -> None:

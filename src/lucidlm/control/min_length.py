@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from copy import copy
 
 from torch import Tensor
 
@@ -22,3 +23,6 @@ class MinLength(LogitsProcessor):
 
     def push(self, token: int) -> None:
         self._left -= 1
+
+    def fork(self) -> MinLength:
+        return copy(self)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -52,6 +53,9 @@ class _Watermark(LogitsProcessor):
 
     def push(self, token: int) -> None:
         self._before = token
+
+    def fork(self) -> _Watermark:
+        return copy(self)
 
 
 @dataclass(frozen=True)

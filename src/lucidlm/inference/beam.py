@@ -2,28 +2,107 @@
 
 Beams are compared by log-probability over a power of their length, ((5 + n) / 6) ** 0.6, as Wu et al. (2016,
 arXiv:1609.08144, section 7) do, since a sum of logarithms favours short texts. One beam is greedy search.
+
+The search itself knows no model. `SequenceBeams` lets the engine search for one of its sequences; `beam_search` writes for
+tasks, whose prompts may be read both ways, which blocks of cache that are filled in chunks and shared cannot be.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lucidlm.core.errors import InputError, LucidError
+from lucidlm.inference.config import LENGTH_PENALTY
 from lucidlm.inference.prompt_batch import PromptBatch
+from lucidlm.inference.sampler import Sampler, likelihood
+from lucidlm.inference.sequence import Likelihood, SequenceState
 from lucidlm.model.heads import LanguageModel
-
-ALPHA = 0.6
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The ids that were found, without the one that ends them, and the log-probability of all, the end's included."""
+class Beam:
+    """A text, or the beginning of one.
+
+    Parameters
+    ----------
+    tokens: its ids, without the one that ends it.
+    log_probability: of all, the end's included.
+    end: the token that ends it; None: it goes on, or its length ends it.
+    parent: the place, among the beams before, of the one that it goes on from.
+    """
 
     tokens: list[int]
     log_probability: float
+    end: int | None = None
+    parent: int = 0
+
+
+class BeamSearch:
+    """The beams of one prompt: the likeliest beginnings, and the best text that has ended.
+
+    No text is empty: an end at once is what beams of models that know little find likeliest of all (Stahlberg and
+    Byrne 2019, arXiv:1908.10090).
+
+    Parameters
+    ----------
+    limit: the most tokens of a text, 1 or more.
+    width: how many beginnings are kept at a time.
+    ends: the tokens that end a text.
+    alpha: the power of the length that scores are divided by, 0 or more.
+    """
+
+    def __init__(self, limit: int, width: int, ends: Collection[int], alpha: float = LENGTH_PENALTY) -> None:
+        self.beams = [Beam([], 0.0)]
+        """Empty once the search is over."""
+        self.best: Beam | None = None
+        self._limit, self._width, self._ends, self._alpha = limit, width, frozenset(ends), alpha
+        self._score, self._ended = -math.inf, 0
+
+    @property
+    def enough(self) -> int:
+        """How many of the likeliest tokens behind a beam matter: one for each end at most, so of these enough go on."""
+        return (1 + len(self._ends)) * self._width
+
+    def step(self, log_probabilities: Sequence[Sequence[float]], tokens: Sequence[Sequence[int]]) -> None:
+        """Extend the beams by a token each, given the likeliest `tokens` behind each of them."""
+        length = len(self.beams[0].tokens) + 1
+        candidates = sorted(
+            (
+                (beam.log_probability + value, parent, token)
+                for parent, beam in enumerate(self.beams)
+                for value, token in zip(log_probabilities[parent], tokens[parent], strict=True)
+                if value > -math.inf and (length > 1 or token not in self._ends)
+            ),
+            key=lambda one: -one[0],
+        )
+        for score, parent, token in candidates[: self._width]:  # ends beyond those do not count
+            if token in self._ends:
+                self._ended += 1
+                self._note(Beam(self.beams[parent].tokens, score, token, parent), length)
+        going = [one for one in candidates if one[2] not in self._ends][: self._width]
+        beams = [Beam([*self.beams[parent].tokens, token], score, None, parent) for score, parent, token in going]
+        if length >= self._limit and not self._ended and beams:
+            self._note(beams[0], length)
+        over = (
+            length >= self._limit
+            or self._ended >= self._width
+            or not beams
+            or self._score >= beams[0].log_probability / self._norm(self._limit)  # none can still become better
+        )
+        self.beams = [] if over else beams
+
+    def _note(self, beam: Beam, length: int) -> None:
+        score = beam.log_probability / self._norm(length)
+        if score > self._score:
+            self.best, self._score = beam, score
+
+    def _norm(self, length: int) -> float:
+        return ((5 + length) / 6) ** self._alpha
 
 
 @torch.inference_mode()
@@ -36,12 +115,9 @@ def beam_search(
     suppressed: Tensor,
     beams: int = 1,
     prefixes: Sequence[int] | None = None,
-) -> list[Found]:
+) -> list[Beam]:
     """Continue `prompts` in one batch, each until one of `ends` or `limits` (1 or more) tokens; a text that has ended
     leaves the batch.
-
-    No text is empty: an end at once is what beams of models that know little find likeliest of all (Stahlberg and
-    Byrne 2019, arXiv:1908.10090).
 
     Parameters
     ----------
@@ -49,76 +125,87 @@ def beam_search(
     beams: how many beginnings of a text are kept at a time.
     prefixes: see `PromptBatch`.
     """
-    batch = PromptBatch(model, prompts, prefixes)
-    search = BeamSearch(limits, beams, model.head.device)
-    while len(search.rows):
-        logits = model.logits(batch.read()).float()  # (R * K, V)
-        costs = logits.log_softmax(-1).masked_fill_(suppressed, float("-inf"))
-        if not search.length:
-            costs[:, list(ends)] = float("-inf")
-        kept, tokens = search.step(costs, list(ends))
-        if len(kept):
-            if len(kept) != len(logits) or not torch.equal(kept, torch.arange(len(kept), device=kept.device)):
-                batch.keep(kept)
-            batch.append(tokens)
-    return search.found
+    batch, device = PromptBatch(model, prompts, prefixes), model.head.device
+    searches = [BeamSearch(limit, beams, ends) for limit in limits]
+    going = searches
+    while going:
+        logits = model.logits(batch.read()).float()  # (all beams, V)
+        costs = logits.log_softmax(-1).masked_fill_(suppressed, -math.inf)
+        values, tokens = (found.tolist() for found in costs.topk(min(going[0].enough, costs.shape[-1])))
+        kept, start = [], 0
+        for search in going:
+            end = start + len(search.beams)
+            search.step(values[start:end], tokens[start:end])
+            kept += [start + beam.parent for beam in search.beams]
+            start = end
+        going = [search for search in going if search.beams]
+        if going:
+            if kept != list(range(len(logits))):
+                batch.keep(torch.tensor(kept, device=device))
+            new = [beam.tokens[-1] for search in going for beam in search.beams]
+            batch.append(torch.tensor(new, device=device))
+    return [search.best or Beam([], -math.inf) for search in searches]
 
 
-class BeamSearch:
-    """The beams (R, K) of the prompts that are not at their end: scores, texts so far, the best that has ended."""
+class SequenceBeams:
+    """The beam search for one of the engine's sequences, which gets all its tokens once the search is over.
 
-    def __init__(self, limits: Sequence[int], beams: int, device: torch.device) -> None:
-        self.beams, self.length = beams, 0
-        self.found = [Found([], float("-inf")) for _ in limits]
-        self.rows = torch.arange(len(limits), device=device)
-        self._limits = torch.tensor(list(limits), device=device)
-        self._scores = torch.zeros(len(limits), 1, device=device)  # a prompt is one beam
-        self._texts = torch.zeros(len(limits), 1, 0, dtype=torch.int64, device=device)
-        self._best = torch.full((len(limits),), float("-inf"), device=device)
-        self._ended = torch.zeros(len(limits), dtype=torch.int64, device=device)
+    Log-probabilities are changed by the sequence's settings and processors, and not made to sum to one again, as
+    transformers has it.
+    """
 
-    def step(self, log_probabilities: Tensor, ends: list[int]) -> tuple[Tensor, Tensor]:
-        """Extend all beams by a token, given (R * K, V); return which rows of the batch go on, and their new tokens."""
-        self.length += 1
-        rows, width = self._scores.shape
-        vocabulary = log_probabilities.shape[-1]
-        totals = self._scores[..., None] + log_probabilities.view(rows, width, vocabulary)  # (R, K, V)
-        # A beam has a candidate for each end at most, so of so many enough go on.
-        enough = (1 + len(ends)) * self.beams
-        scores, places = totals.flatten(1).topk(min(enough, width * vocabulary))  # (R, (1 + ends) K)
-        parents, tokens = places // vocabulary, places % vocabulary
-        ended = torch.isin(tokens, torch.tensor(ends, device=tokens.device))
-        self._note_ended(scores, parents, ended)
-        going = ended.to(torch.int8).argsort(dim=-1, stable=True)[:, : self.beams]
-        scores, parents, tokens = (x.gather(1, going) for x in (scores, parents, tokens))
-        texts = self._texts.gather(1, parents[..., None].expand(-1, -1, self.length - 1))
-        self._texts, self._scores = torch.cat((texts, tokens[..., None]), -1), scores
+    def __init__(self, row: SequenceState) -> None:
+        self._row = row
+        self._search = BeamSearch(row.limit, row.config.num_beams, row.ends, row.config.length_penalty)
+        self._processors = [[one.fork() for one in row.processors]]
+        self._likelihoods: list[list[Likelihood]] = [[]]
+        self._of_best: list[Likelihood] = []
 
-        at_limit = self.length >= self._limits
-        self._note(at_limit & (self._ended == 0), scores[:, 0] / self._norm(), self._texts[:, 0], scores[:, 0])
-        hopeless = self._best >= scores[:, 0] / _norm(self._limits)  # no beam can still become better than the best
-        on = (~(at_limit | hopeless | (self._ended >= self.beams))).nonzero()[:, 0]
-        kept = (on[:, None] * width + parents[on]).flatten()
-        for name in ("rows", "_limits", "_scores", "_texts", "_best", "_ended"):
-            setattr(self, name, getattr(self, name)[on])
-        return kept, tokens[on].flatten()
+    @property
+    def beams(self) -> list[Beam]:
+        """What it goes on with; none once it is over."""
+        return self._search.beams
 
-    def _norm(self) -> float:
-        return float(_norm(torch.tensor(float(self.length))))
+    def step(self, sampler: Sampler, logits: Tensor) -> None:
+        """Extend the beams by a token each, given the logits (n, V) after them, fp32."""
+        try:
+            self._step(sampler, logits)
+        except LucidError as error:
+            self._row.fail(error)
 
-    def _note_ended(self, scores: Tensor, parents: Tensor, ends: Tensor) -> None:
-        """Take up the beams that end here; those beyond the K best candidates do not count as ends."""
-        among = ends[:, : self.beams]
-        self._ended += among.sum(-1)
-        best, place = scores[:, : self.beams].masked_fill(~among, float("-inf")).max(-1)
-        texts = self._texts[torch.arange(len(parents), device=parents.device), parents.gather(1, place[:, None])[:, 0]]
-        self._note(best / self._norm() > self._best, best / self._norm(), texts, best)
+    def _step(self, sampler: Sampler, logits: Tensor) -> None:
+        search, before = self._search, self._search.best
+        logprobs = logits.log_softmax(-1)
+        scores = logprobs.clone()
+        for row, processors in zip(scores, self._processors, strict=True):
+            for processor in processors:
+                processor.process(row)
+        scores = sampler.shift(self._row, [beam.tokens for beam in search.beams], scores)
+        values, tokens = (found.tolist() for found in scores.topk(min(search.enough, scores.shape[-1])))
+        search.step(values, tokens)
+        if search.best is not None and search.best is not before:
+            self._of_best = self._told(search.best, logprobs)
+        if search.beams:
+            self._likelihoods = [self._told(beam, logprobs) for beam in search.beams]
+            self._processors = [[one.fork() for one in self._processors[beam.parent]] for beam in search.beams]
+            for beam, processors in zip(search.beams, self._processors, strict=True):
+                for processor in processors:
+                    processor.push(beam.tokens[-1])
+        else:
+            self._write()
 
-    def _note(self, rows: Tensor, normed: Tensor, texts: Tensor, scores: Tensor) -> None:
-        for row in rows.nonzero()[:, 0].tolist():
-            self._best[row] = normed[row]
-            self.found[int(self.rows[row])] = Found(texts[row].tolist(), float(scores[row]))
+    def _told(self, beam: Beam, logprobs: Tensor) -> list[Likelihood]:
+        """Return the likelihoods of a beam's tokens, if they are wanted, given the model's log-probabilities (n, V)."""
+        if (count := self._row.config.logprobs) is None:
+            return []
+        token = beam.tokens[-1] if beam.end is None else beam.end
+        return [*self._likelihoods[beam.parent], likelihood(logprobs[beam.parent], token, count)]
 
-
-def _norm(length: Tensor) -> Tensor:
-    return ((5 + length) / 6) ** ALPHA
+    def _write(self) -> None:
+        """Give the sequence what was found."""
+        if (best := self._search.best) is None:
+            what = "no token may follow: what is asked of the text contradicts itself"
+            raise InputError(what, fix="Ask for less.")
+        self._row.likelihoods += self._of_best
+        for token in best.tokens if best.end is None else [*best.tokens, best.end]:
+            self._row.push(token)

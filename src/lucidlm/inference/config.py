@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from lucidlm.core.config import Config
 from lucidlm.core.settings import Seed
 from lucidlm.model.generation import MIN_P, TEMPERATURE
+
+LENGTH_PENALTY = 0.6
+"""The power of a text's length by which beams are compared, as Wu et al. (2016) have it: see `lucidlm.inference.beam`."""
 
 
 class SamplingConfig(Config):
@@ -27,6 +30,9 @@ class SamplingConfig(Config):
     frequency_penalty: taken off as often as the token was written.
     stop: strings that end a text; they are not part of it.
     logit_bias: pairs of a token's id and what is added to its logit.
+    num_beams: more than 1: the likeliest text is looked for by beam search, which draws nothing, so the settings of drawing
+        and stop strings are refused beside it.
+    length_penalty: of beam search; 0: likely texts win, which are short ones; more favours longer ones.
     seed: the same seed and prompt give the same text.
     logprobs: for how many of the likeliest tokens, beside the one that is chosen, their log-probabilities are kept in each
         place; None: for none, nor for the chosen one. They are the model's own, before any of the settings above.
@@ -62,10 +68,30 @@ class SamplingConfig(Config):
     logit_bias: tuple[tuple[int, float], ...] = Field(
         default=(), description="Numbers that are added to tokens' logits, by the tokens' ids."
     )
+    num_beams: int = Field(default=1, ge=1, description="Above 1: beam search of so many beams; nothing is drawn.")
+    length_penalty: float = Field(
+        default=LENGTH_PENALTY, ge=0, le=10, description="Of beam search: the higher, the longer its texts."
+    )
     seed: Seed = 0
     logprobs: int | None = Field(
         default=None, ge=0, description="Keep the log-probabilities of so many tokens a place."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _beams_draw_nothing(cls, fields: Any) -> Any:
+        """Turn off what is on by default: a value that somebody gave stays, and is refused below."""
+        beams = fields.get("num_beams", 1) if isinstance(fields, dict) else 1
+        return {"temperature": 0, "min_p": 0, **fields} if isinstance(beams, int) and beams > 1 else fields
+
+    @model_validator(mode="after")
+    def _beams_or_draws(self) -> SamplingConfig:
+        off = {"temperature": 0, "top_k": 0, "top_p": 1, "min_p": 0, "stop": ()}
+        if self.num_beams > 1 and (given := [name for name, value in off.items() if getattr(self, name) != value]):
+            raise ValueError(f"{', '.join(given)}: beam search (num_beams above 1) has no such setting; leave it out")
+        if self.num_beams == 1 and self.length_penalty != LENGTH_PENALTY:
+            raise ValueError("length_penalty: is of beam search; give num_beams too")
+        return self
 
     @field_validator("stop")
     @classmethod
@@ -99,6 +125,8 @@ class SamplingSettings(TypedDict, total=False):
     frequency_penalty: float
     stop: tuple[str, ...] | list[str]
     logit_bias: tuple[tuple[int, float], ...]
+    num_beams: int
+    length_penalty: float
     seed: int
 
 

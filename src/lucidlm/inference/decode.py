@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from lucidlm.inference.config import EngineConfig, SamplingConfig
 from lucidlm.inference.engine.engine import MOST_RUNNING, Engine
 from lucidlm.inference.engine.opening import open_backend, open_draft_model
+from lucidlm.inference.engine.scheduler import most_blocks
 from lucidlm.inference.engine.torch_backend import BLOCK, TorchBackend
 from lucidlm.inference.guard import Guard
 from lucidlm.inference.logits_processor import MakeProcessors
@@ -32,8 +33,16 @@ class Writer:
         tokenizer: Tokenizer,
         config: EngineConfig | None = None,
         guard: Guard | None = None,
+        *,
+        release_weights: bool = False,
     ) -> None:
-        """Make it ready; `config` says what computes, `guard` what texts have to pass. It is not asked about prompts.
+        """Make it ready.
+
+        Parameters
+        ----------
+        config: what computes.
+        guard: what texts have to pass. It is not asked about prompts.
+        release_weights: see `open_backend`.
 
         Raises
         ------
@@ -41,12 +50,10 @@ class Writer:
         """
         self.model, self.tokenizer = model, tokenizer
         config = config or EngineConfig()
-        self._engine = Engine(
-            open_backend(model, config, 16, tokenizer),
-            Sampler(model.config.vocab_size, tokenizer),
-            draft_model=open_draft_model(model, tokenizer, config),
-            guard=guard,
-        )
+        draft_model = open_draft_model(model, tokenizer, config)
+        backend = open_backend(model, config, 16, tokenizer, release_weights=release_weights)
+        sampler = Sampler(model.config.vocab_size, tokenizer)
+        self._engine = Engine(backend, sampler, draft_model=draft_model, guard=guard)
 
     def generate(
         self,
@@ -128,7 +135,7 @@ def _engine_for(
     model: LanguageModel, tokenizer: Tokenizer, rows: Sequence[SequenceState], guard: Guard | None
 ) -> Engine:
     """Return an engine with as much room as these sequences can need at a time."""
-    needed = sorted(-(-(len(row.prompt) + row.limit) // BLOCK) for row in rows)
+    needed = sorted(most_blocks(row, BLOCK) for row in rows)
     backend = TorchBackend(model, sum(needed[-MOST_RUNNING:]))
     return Engine(backend, Sampler(model.config.vocab_size, tokenizer), guard=guard)
 

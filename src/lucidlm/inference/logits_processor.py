@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from lucidlm.core.errors import InputError
+
 
 class LogitsProcessor:
     """Changes what a sequence may go on with. Each belongs to one sequence, and hears of all its tokens.
@@ -27,6 +29,19 @@ class LogitsProcessor:
 
     def push(self, token: int) -> None:
         """Hear which token was added."""
+
+    def fork(self) -> LogitsProcessor:
+        """Return the same for another text that goes on from here, as those of beam search do.
+
+        Raises
+        ------
+        InputError: that cannot be had.
+        """
+        raise InputError(
+            "beam search writes no texts that are held to a form or guided",
+            where="num_beams",
+            fix="Leave out one of the two.",
+        )
 
     @property
     def complete(self) -> bool:

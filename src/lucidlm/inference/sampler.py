@@ -108,6 +108,28 @@ class Sampler:
         self, rows: Sequence[SequenceState], logits: Tensor, config: SamplingConfig, ends: frozenset[int]
     ) -> Tensor:
         """Choose for sequences with the same settings, (n,) int64."""
+        self._shift(logits, config, ends, [row.tokens for row in rows])
+        noise = None
+        if not config.greedy:
+            drawn = torch.tensor([row.noise[len(row.tokens)] for row in rows], dtype=torch.float64)
+            noise = to_device(drawn, logits.device)
+        seen = None
+        if config.repetition_penalty != 1:
+            seen = _seen(logits, [row.prompt + row.tokens for row in rows])
+        return choose(logits, config, seen=seen, noise=noise)
+
+    def shift(self, row: SequenceState, texts: Sequence[list[int]], scores: Tensor) -> Tensor:
+        """Return scores (n, V), which may be overwritten, of what may follow each of several texts that `row` may become,
+        biased and penalised as its settings say. In beam search they are log-probabilities, as in transformers."""
+        self._shift(scores, row.config, row.ends, texts)
+        if row.config.repetition_penalty == 1:
+            return scores
+        return repetition_penalty(
+            scores, _seen(scores, [row.prompt + text for text in texts]), row.config.repetition_penalty
+        )
+
+    def _shift(self, logits: Tensor, config: SamplingConfig, ends: frozenset[int], texts: Sequence[list[int]]) -> None:
+        """Rule out in logits (n, V) what stands for nothing; bias and penalise the rest, given what was written."""
         if ends not in self._suppressed:
             self._suppressed[ends] = suppressed_tokens(self._vocab_size, self._tokenizer, ends).to(logits.device)
         logits.masked_fill_(self._suppressed[ends], -math.inf)
@@ -115,18 +137,16 @@ class Sampler:
             for token, bias in config.logit_bias:
                 logits[:, token] += bias
         if config.presence_penalty or config.frequency_penalty:
-            for place, row in enumerate(rows):
-                penalize_written(logits[place], row.tokens, config.presence_penalty, config.frequency_penalty)
-        noise = None
-        if not config.greedy:
-            drawn = torch.tensor([row.noise[len(row.tokens)] for row in rows], dtype=torch.float64)
-            noise = to_device(drawn, logits.device)
-        seen = None
-        if config.repetition_penalty != 1:
-            seen = torch.zeros_like(logits, dtype=torch.bool)
-            for place, row in enumerate(rows):
-                seen[place, row.prompt + row.tokens] = True
-        return choose(logits, config, seen=seen, noise=noise)
+            for place, text in enumerate(texts):
+                penalize_written(logits[place], text, config.presence_penalty, config.frequency_penalty)
+
+
+def _seen(logits: Tensor, texts: Sequence[list[int]]) -> Tensor:
+    """Return which tokens stand in each text, as a mask of the shape of logits (n, V)."""
+    seen = torch.zeros_like(logits, dtype=torch.bool)
+    for place, text in enumerate(texts):
+        seen[place, text] = True
+    return seen
 
 
 def likelihood(logprobs: Tensor, token: int, count: int) -> Likelihood:

@@ -290,6 +290,9 @@ def start_rows(
         # The last token to be chosen is never read, so it may stand just past the context.
         key = tuple(ids)
         own = () if processors is None else processors(ids, all_ends)
+        if config.num_beams > 1:
+            for processor in own:
+                processor.fork()  # refuses what it refuses before anything is written
         room = context - len(ids) + 1
         rows.append(SequenceState(index, ids, tokenizer, config, room, all_ends, samples[key], own, steering))
         samples[key] += 1

@@ -12,6 +12,7 @@ from lucidlm.inference.config import SamplingConfig
 from lucidlm.serve.errors import ApiError
 
 MOST_CHOICES = 16
+MOST_BEAMS = 16
 MOST_STOPS = 16
 LONGEST_STOP = 200
 """Characters: each token's text is compared with the beginnings of all stop strings."""
@@ -67,6 +68,10 @@ class SamplingBody(Body):
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     stop: Text | list[Text] | None = Field(default=None, description="Strings that end a text, at most 16.")
+    num_beams: int = Field(default=1, ge=1, le=MOST_BEAMS, description="Above 1: beam search, which draws nothing.")
+    length_penalty: float | None = Field(
+        default=None, ge=0, le=10, description="Of beam search: the higher, the longer its texts."
+    )
     seed: int | None = Field(default=None, description="The same seed gives the same text; left out: a new one.")
     logit_bias: dict[str, float] | None = Field(default=None, description="Numbers added to logits, by token id.")
     steer: Steering | None = Field(default=None, description=STEERING)
@@ -100,8 +105,23 @@ class SamplingBody(Body):
         Parameters
         ----------
         length: most tokens; None: as long as the model's context allows, or its defaults say.
+
+        Raises
+        ------
+        InputError: beam search is asked for beside what draws, or its length penalty without it.
         """
-        names = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+        if self.num_beams > 1:  # what the model's defaults say of drawing is of no consequence then
+            penalty = defaults.repetition_penalty
+            defaults = SamplingConfig(num_beams=self.num_beams, length=defaults.length, repetition_penalty=penalty)
+        names = (
+            "temperature",
+            "top_p",
+            "min_p",
+            "repetition_penalty",
+            "presence_penalty",
+            "frequency_penalty",
+            "length_penalty",
+        )
         changed: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.top_k is not None:
             changed["top_k"] = max(0, self.top_k)
@@ -120,11 +140,15 @@ class SamplingBody(Body):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def refuse_useless_options(self) -> None:
-        """Refuse options of a stream where there is none.
+        """Refuse options of a stream where there is none, and what cannot be had of beam search.
 
         Raises
         ------
         ApiError: there are some.
         """
+        if self.num_beams > 1 and self.stream:
+            raise ApiError("stream: beam search knows no part of its text before the whole of it", param="stream")
+        if self.num_beams > 1 and self.n > 1:
+            raise ApiError("n: beam search (num_beams) writes one text", param="n")
         if self.stream_options is not None and not self.stream:
             raise ApiError("stream_options: there is no stream", param="stream_options")

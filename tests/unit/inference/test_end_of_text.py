@@ -134,9 +134,13 @@ def test_each_ends_an_answer(end: int, beams: int, tokenizer: Tokenizer, word: i
 
 
 def test_ends_do_not_take_the_places_of_beams_that_go_on() -> None:
-    hunt = BeamSearch([4], 2, torch.device("cpu"))
-    costs = torch.tensor([[0.01, 0.2, 0.15, 0.14, 0.4, 0.1]]).log()
-    assert hunt.step(costs, [1, 2, 3])[1].tolist() == [4, 5]
+    hunt = BeamSearch(4, 2, ends=[1, 2, 3])
+    hunt.step([[0.0]], [[0]])
+    costs = torch.tensor([0.01, 0.2, 0.15, 0.14, 0.4, 0.1]).log()
+    hunt.step([costs.tolist()], [list(range(6))])
+    assert [beam.tokens for beam in hunt.beams] == [[0, 4], [0, 5]]
+    assert hunt.best is not None
+    assert hunt.best.end == 1
 
 
 def test_a_template_of_the_tokenizers_own_ends_texts(word: int) -> None:

@@ -96,6 +96,24 @@ def test_sampled_texts_are_told_by_their_seed(
     assert len(unseeded) > 1
 
 
+def test_beam_search(client: openai.OpenAI, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    config = SamplingConfig(num_beams=4, length=20, length_penalty=1)
+    prompts = [PROMPT, "over the lazy"]
+    answer = client.completions.create(
+        model="tiny", prompt=prompts, max_tokens=20, logprobs=0, extra_body={"num_beams": 4, "length_penalty": 1}
+    )
+    assert [one.text for one in answer.choices] == [one.text for one in generate(model, tokenizer, prompts, config)]
+    found = answer.choices[0].logprobs
+    assert found is not None
+    assert "".join(found.tokens or []) == answer.choices[0].text
+    asked: Any = [{"role": "user", "content": "hi"}]
+    chat = client.chat.completions.create(
+        model="tiny", messages=asked, max_tokens=5, extra_body={"num_beams": 4, "min_tokens": 5}
+    )
+    assert chat.usage is not None
+    assert chat.usage.completion_tokens == 5
+
+
 def test_several_prompts_as_texts_and_as_tokens(
     client: openai.OpenAI, model: LanguageModel, tokenizer: Tokenizer
 ) -> None:
@@ -196,6 +214,13 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("completions", {"prompt": PROMPT, "logit_bias": {"a": 1}}, "logit_bias"),
     ("completions", {"prompt": PROMPT, "logit_bias": {"99999": 1}}, "logit_bias"),
     ("completions", {"prompt": PROMPT, "presence_penalty": 3.0}, "presence_penalty"),
+    ("completions", {"prompt": PROMPT, "num_beams": 100}, "num_beams"),
+    ("completions", {"prompt": PROMPT, "num_beams": 2, "stream": True}, "stream"),
+    ("completions", {"prompt": PROMPT, "num_beams": 2, "n": 2}, "n: beam search"),
+    ("completions", {"prompt": PROMPT, "num_beams": 2, "temperature": 0.8}, "temperature"),
+    ("completions", {"prompt": PROMPT, "num_beams": 2, "stop": "x", "top_k": 3}, "top_k, stop"),
+    ("completions", {"prompt": PROMPT, "length_penalty": 2.0}, "length_penalty"),
+    ("completions", {"prompt": PROMPT, "num_beams": 2, "guided_choice": ["a", "b"]}, "num_beams"),
     ("completions", {"prompt": PROMPT, "stream_options": {"include_usage": True}}, "stream_options"),
     ("completions", {"prompt": PROMPT, "model": "another"}, "another"),
     ("completions", {"prompt": "\ud800"}, "surrogate"),

@@ -22,6 +22,7 @@ from lucidlm.train.config import LoopConfig, OptimizerConfig
 from lucidlm.train.loop import Loop, Outcome, describe_outcome
 
 Batch = tuple[Tensor, Tensor]
+TIMED = ("seconds", "tokens_per_second", "wall_seconds", "memory")
 SHAPE = ModelConfig(vocab_size=16, embedding_dim=16, num_heads=2, ff_dim=32, num_layers=1, dropout=0.1)
 
 
@@ -90,7 +91,7 @@ def run(
 
 def rows(out: Path, *, timed: bool = False) -> list[dict[str, Any]]:
     found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{key: row[key] for key in row if timed or key not in ("seconds", "tokens_per_second")} for row in found]
+    return [{key: row[key] for key in row if timed or key not in TIMED} for row in found]
 
 
 def events(out: Path) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from lucidlm.cli.using.sampling import (
     open_writer,
     text_given,
 )
+from lucidlm.core.errors import InputError
 
 if TYPE_CHECKING:
     from lucidlm.inference.decode import Pieces
@@ -29,6 +30,8 @@ SHOWN = (
     "prompts",
     "length",
     *SAMPLING,
+    "num_beams",
+    "length_penalty",
     *CONSTRAINT,
     *SHIFT,
     "guard",
@@ -64,6 +67,7 @@ def generate(
       lucidlm generate model "A dull film. Verdict:" --choices " good" --choices " bad"
       lucidlm generate model "A person as JSON: " --json-schema person.json
       lucidlm generate model "The film was" --steer glad.safetensors=1.5
+      lucidlm generate model "In short:" --num-beams 4 --length-penalty 1
       lucidlm generate model "You are" --guard "toxicity:toxic<0.5"
     """
     from lucidlm.control.config import ShiftConfig
@@ -72,9 +76,12 @@ def generate(
     from lucidlm.inference.config import SamplingConfig
     from lucidlm.inference.guard import CUT
 
+    if settings.get("num_beams", 1) > 1 and settings.get("draft") is not None:
+        raise InputError("beam search makes no drafts", where="--draft", fix="Leave it out, or --num-beams.")
     held = constraint_config(settings)
     shifted = ShiftConfig(**{name: settings.pop(name) for name in SHIFT if name in settings})
-    writer, guard = open_writer(model, settings, shifted.steer)
+    guided = shifted.negative_prompt is not None or shifted.amateur is not None
+    writer, guard = open_writer(model, settings, shifted.steer, release_weights=not guided)
     processors = processors_of(writer.model, writer.tokenizer, held, shifted)
     texts = [text_given(prompt, "PROMPTS") for prompt in prompts or ()] or ["".join(input_lines()).rstrip("\n")]
     sampling = SamplingConfig(**settings)

@@ -104,13 +104,16 @@ def reply_config(model: LanguageModel, usual: int, chosen: Mapping[str, Any]) ->
     return ours.changed(**{**theirs, **chosen})
 
 
-def open_writer(source: str, settings: dict[str, Any], steering: Sequence[str] = ()) -> tuple[Writer, Guard | None]:
+def open_writer(
+    source: str, settings: dict[str, Any], steering: Sequence[str] = (), *, release_weights: bool = True
+) -> tuple[Writer, Guard | None]:
     """Return a causal language model that is ready to write, and what guards it; takes out of the settings what says where
     and how.
 
     Parameters
     ----------
     steering: what it is steered by, see `steer_by`.
+    release_weights: nothing reads with the model but the writer, see `open_backend`.
 
     Raises
     ------
@@ -131,7 +134,7 @@ def open_writer(source: str, settings: dict[str, Any], steering: Sequence[str] =
     model, tokenizer = load_model(source, device=device).causal_lm()
     steer_by(model, steering)
     guard = open_guard(rules, str(device))
-    return Writer(model, tokenizer, engine, guard), guard
+    return Writer(model, tokenizer, engine, guard, release_weights=release_weights), guard
 
 
 def text_given(text: str, where: str) -> str:

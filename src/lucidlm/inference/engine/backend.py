@@ -71,3 +71,7 @@ class Backend(Protocol):
         the caller may overwrite them.
         """
         ...
+
+    def copy(self, blocks: Sequence[tuple[int, int]]) -> None:
+        """Copy what blocks hold: of each pair from the first to the second."""
+        ...

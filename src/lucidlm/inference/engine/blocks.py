@@ -73,6 +73,26 @@ class BlockPool:
             blocks.append(block)
         return True
 
+    def share(self, blocks: Sequence[int]) -> list[int]:
+        """Hold `blocks` once more, for another text that begins with what they hold; return them."""
+        for block in blocks:
+            self._holders[block] += 1
+        return list(blocks)
+
+    def own(self, blocks: list[int], read: int, copies: list[tuple[int, int]]) -> bool:
+        """Let nobody else hold the block that is filled next, after `read` tokens: where others do, take another for it, and
+        note in `copies` which is to be copied to which. False, and nothing done, if there is none."""
+        place = read // self.size
+        if read % self.size == 0 or self._holders[blocks[place]] == 1:
+            return True
+        own: list[int] = []
+        if not self.take(own, 1):
+            return False
+        copies.append((blocks[place], own[0]))
+        self._holders[blocks[place]] -= 1
+        blocks[place] = own[0]
+        return True
+
     def remember(self, block: int, identity: Identity, tokens: Sequence[int]) -> int:
         """Make a full block known, with its tokens and the identity of what stands before; return that of both.
 

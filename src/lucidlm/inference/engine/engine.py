@@ -76,13 +76,16 @@ class Engine:
         return self._scheduler.pool.count - self._scheduler.pool.available
 
     def add(self, row: SequenceState) -> None:
-        """Take a sequence; it is read as soon as there is room."""
+        """Take a sequence; it is read as soon as there is room. One whose beams never have room fails at once."""
         row.guarded = self._guard is not None
-        entry = self._entries[row] = Entry(row, drafters=self._drafters())
+        if (error := self._scheduler.refusal(row)) is not None:
+            row.fail(error)
+            return
+        entry = self._entries[row] = Entry(row, self._drafters(row))
         self._scheduler.add(entry)
 
-    def _drafters(self) -> list[Drafter]:
-        if not self._drafts:
+    def _drafters(self, row: SequenceState) -> list[Drafter]:
+        if not self._drafts or row.config.num_beams > 1:
             return []
         return [PromptLookup()] if self._draft_model is None else [PromptLookup(), ModelDrafter(self._draft_model)]
 
@@ -103,19 +106,24 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[SequenceState]:
-        """Read once; return the sequences that got a token, or several.
+        """Read once; return the sequences that got a token, or several; by beam search they get all at its end.
 
-        Where nothing comes back, only parts of prompts were read, or there is nothing to do.
+        Where nothing comes back, only parts of prompts were read, beams go on, or there is nothing to do.
         """
         plan = self._scheduler.plan()
         if not plan:
             return []
-        logits = self._backend.read([stretch for _, stretch in plan])
+        if copies := self._scheduler.copies:
+            self._backend.copy(copies)
+        logits = self._backend.read([stretch for _, stretches in plan for stretch in stretches])
         accepted = dict.fromkeys((entry for entry, _ in plan), 0)  # how much of what was drafted the model chooses too
-        places = accumulate((stretch.wanted for _, stretch in plan), initial=0)
-        going = [
-            (entry, stretch, place) for (entry, stretch), place in zip(plan, places, strict=False) if stretch.wanted
+        places = accumulate((len(stretches) * stretches[0].wanted for _, stretches in plan), initial=0)
+        answered = [
+            (entry, stretches[0], place)
+            for (entry, stretches), place in zip(plan, places, strict=False)
+            if stretches[0].wanted
         ]
+        going = [one for one in answered if one[0].search is None]
         written = [entry.row for entry, _, _ in going]
         for step in count():
             if not going:
@@ -133,12 +141,20 @@ class Engine:
             ]
             for entry, _, _ in going:
                 accepted[entry] += 1
+        for entry, _, place in answered:
+            if entry.search is not None:
+                with self._threads():
+                    entry.search.step(self._sampler, logits[place : place + len(entry.branches)])
+                if entry.row.reason is not None:
+                    written.append(entry.row)
         if self._guard is not None:
             self._judge(self._guard, written)
-        for entry, stretch in plan:
-            self._scheduler.advance(entry, stretch, accepted[entry])
+        for entry, stretches in plan:
+            self._scheduler.advance(entry, stretches[0], accepted[entry])
             if entry.row.reason is not None:
                 self._scheduler.remove(self._entries.pop(entry.row))
+            elif entry.search is not None and stretches[0].wanted:
+                self._scheduler.fork(entry, entry.search.beams)
         return written
 
     def _choose(self, rows: list[SequenceState], logits: Tensor) -> list[int]:

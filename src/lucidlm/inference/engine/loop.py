@@ -104,6 +104,8 @@ class EngineLoop:
             elif listener is not None:
                 self._listeners[row] = listener
                 self._engine.add(row)
+                if row.reason is not None:  # there is never room for it
+                    self._tell(row, News(reason=row.reason, failure=row.failure))
 
     def _tell(self, row: SequenceState, news: News) -> None:
         listener = self._listeners.get(row)

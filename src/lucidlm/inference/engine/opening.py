@@ -42,6 +42,8 @@ def open_backend(
     sequences: int = 1,
     tokenizer: Tokenizer | None = None,
     directions: Sequence[Direction] = (),
+    *,
+    release_weights: bool = False,
 ) -> Backend:
     """Return what runs `model`, which says if it computes with other weights than the model's own.
 
@@ -51,6 +53,8 @@ def open_backend(
         for one.
     tokenizer: of the model; needed where the form of the weights is chosen by a text.
     directions: what sequences may ask to be steered by; the text that decides about int8 is read without them.
+    release_weights: nothing else needs the model, so its weights are let go where OpenVINO has its own: as large as in fp32,
+        they would be most of the memory that is taken.
 
     Raises
     ------
@@ -81,11 +85,13 @@ def open_backend(
         chosen = loss < MOST_LOSS
         held = "in int8" if chosen else "left as they are"
         log(f"int8 costs {loss:+.2%} bits per byte on {config.quantize_text}, so weights are {held}")
-        return rounded if chosen else OpenVINOBackend(model, blocks, "none", directions)
+        return (
+            rounded if chosen else OpenVINOBackend(model, blocks, "none", directions, release_weights=release_weights)
+        )
     form = _usual(model) if config.quantize == "auto" else config.quantize
     if form != "none":
         log(f"writing with OpenVINO, weights in {form} (--quantize none: as they are)")
-    return OpenVINOBackend(model, blocks, form, directions)
+    return OpenVINOBackend(model, blocks, form, directions, release_weights=release_weights)
 
 
 def open_draft_model(model: LanguageModel, tokenizer: Tokenizer, config: EngineConfig) -> DraftModel | None:
@@ -104,7 +110,8 @@ def open_draft_model(model: LanguageModel, tokenizer: Tokenizer, config: EngineC
             where=config.draft,
             fix="Draft with a smaller model that was trained with the same tokenizer.",
         )
-    backend = open_backend(small, config.changed(draft=None, quantize_text=None), FEW, tokenizer)
+    alone = config.changed(draft=None, quantize_text=None)
+    backend = open_backend(small, alone, FEW, tokenizer, release_weights=True)
     return DraftModel(backend, small.config.context_length)
 
 

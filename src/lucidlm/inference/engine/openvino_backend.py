@@ -25,13 +25,20 @@ class OpenVINOBackend:
     form: how weights are held; in int8 and int4 keys and values are in fp16, and products are computed in int8. (OpenVINO's
         8-bit keys depend on what stood in their block before, which a wrong draft would change.)
     directions: what is added to the states of sequences that ask for it.
+    release_weights: let go of the model's own, which nothing else needs, before those of the graph are packed.
     """
 
     block_size = 32  # that of OpenVINO's attention
     has_own_threads = True
 
     def __init__(
-        self, model: LanguageModel, blocks: int, form: Form = "int8", directions: Sequence[Direction] = ()
+        self,
+        model: LanguageModel,
+        blocks: int,
+        form: Form = "int8",
+        directions: Sequence[Direction] = (),
+        *,
+        release_weights: bool = False,
     ) -> None:
         self.blocks, self._directions, exact = blocks, directions, form == "none"
         self._threads = torch.get_num_threads()
@@ -43,14 +50,19 @@ class OpenVINOBackend:
             "KV_CACHE_PRECISION": "f32" if exact else "f16",
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0 if exact else 32,
         }
-        compiled = openvino.Core().compile_model(build_graph(model, form, directions), "CPU", settings)
+        graph = build_graph(model, form, directions)
+        if release_weights:
+            model.to("meta")
+        compiled = openvino.Core().compile_model(graph, "CPU", settings)
         self._request = compiled.create_infer_request()
         self.token_bytes = 0
+        self._held: list[openvino.Tensor] = []
         for place in compiled.inputs:
             if place.any_name.startswith(("key_cache.", "value_cache.")):
                 shape = [size.get_length() for size in list(place.partial_shape)[1:]]
                 held = openvino.Tensor(place.element_type, Shape([blocks + 1, *shape]))
                 self._request.set_tensor(place, held)
+                self._held.append(held)
                 self.token_bytes += held.byte_size // (blocks + 1) // self.block_size
 
     def read(self, stretches: Sequence[Stretch]) -> Tensor:
@@ -70,6 +82,12 @@ class OpenVINOBackend:
             return self._run(first)
         logits = torch.cat((self._run(first), self._run(later)))
         return logits[[row if call is first else rows[id(first)] + row for call, row in order]]
+
+    def copy(self, blocks: Sequence[tuple[int, int]]) -> None:
+        """See `Backend.copy`."""
+        sources, targets = map(list, zip(*blocks, strict=True))
+        for held in self._held:
+            held.data[targets] = held.data[sources]
 
     def _run(self, stretches: Sequence[Stretch]) -> Tensor:
         if len(stretches) < self._threads and all(len(one.tokens) == 1 for one in stretches):

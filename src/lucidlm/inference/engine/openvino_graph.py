@@ -11,7 +11,7 @@ for that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +32,9 @@ Form = Literal["none", "int8", "int4"]
 
 Value = Node | Output
 
+AT_A_TIME = 1 << 18
+"""Weights that are rounded at a time."""
+
 
 def build_graph(model: LanguageModel, form: Form, directions: Sequence[Direction] = ()) -> Model:
     """Return the graph of a causal `model`; inputs and outputs are named as said above, the output is `logits` (rows, V)."""
@@ -51,7 +54,7 @@ class _Builder:
         self.beams = _parameter("beam_idx", [-1], Type.i32)  # of the states; it leaves with them
         self.batch = ops.gather(ops.shape_of(tokens), _ints(0), _int(0))
         self.strengths = _parameter("strengths", [-1, len(self.directions)], Type.f32) if self.directions else None
-        table = _matrix(self.weights["embed_tokens.weight"], self._outer)
+        table = _matrix([self.weights["embed_tokens.weight"]], self._outer)
         x: Value = ops.gather(table, tokens, _int(0))  # (N, 1, D)
         angles = None
         if self.model.model.rotary is None:
@@ -66,7 +69,7 @@ class _Builder:
             x = self._norm(x, "norm")
         rows = _parameter("rows", [-1])
         states = ops.gather(x, rows, _int(0))
-        head = table if self.model.lm_head is None else _matrix(self.model.lm_head.weight.detach(), self._outer)
+        head = table if self.model.lm_head is None else _matrix([self.model.lm_head.weight.detach()], self._outer)
         logits = ops.result(ops.reshape(ops.matmul(states, head, False, True), _ints(-1, config.vocab_size), False))
         logits.output(0).get_tensor().set_names({"logits"})
         inputs = [tokens, positions, self.beams, rows, *([] if self.strengths is None else [self.strengths])]
@@ -147,7 +150,7 @@ class _Builder:
     def _linear(self, x: Value, *names: str) -> list[Value]:
         """Apply several linear layers to `x` (N, 1, D) as one product; return what each gives."""
         weights = [self.weights[f"{name}.weight"] for name in names]
-        y = ops.matmul(x, _matrix(torch.cat(weights), self.form), False, True)
+        y = ops.matmul(x, _matrix(weights, self.form), False, True)
         if f"{names[0]}.bias" in self.weights:
             y = ops.add(y, _floats(torch.cat([self.weights[f"{name}.bias"] for name in names])[None, None]))
         if len(names) == 1:
@@ -214,23 +217,38 @@ def _floats(value: Tensor) -> Node:
     return ops.constant(value.float().cpu().numpy())
 
 
-def _matrix(weight: Tensor, form: Form) -> Value:
-    """Return a matrix (rows, columns) as fp32, computed from its stored form where it is used.
+def _matrix(weights: Sequence[Tensor], form: Form) -> Value:
+    """Return matrices (rows, columns), one below the other, as fp32, computed from their stored form where it is used.
 
     In int8 where int4's groups do not fit.
     """
-    weight = weight.float().cpu()
+    columns = weights[0].shape[1]
     if form == "none":
-        return _floats(weight)
-    if form == "int8" or weight.shape[1] % GROUP:
-        values, scales = quantize_rows(weight)
+        return _floats(torch.cat(list(weights)))
+    if form == "int8" or columns % GROUP:
+        values, scales = _rounded(weights, quantize_rows)
         stored = ops.convert(ops.constant(values.numpy()), "f16")
         return ops.convert(ops.multiply(stored, ops.constant(scales.half().numpy())), "f32")
-    values, scales = quantize_groups(weight)
+    values, scales = _rounded(weights, quantize_groups)
     low = (values.flatten().numpy() & 15).astype(np.uint8)
     packed = low[0::2] | (low[1::2] << 4)
     stored = openvino.Tensor(packed, Shape(list(values.shape)), Type.i4)
     parts = ops.multiply(
         ops.convert(ops.constant(stored, shared_memory=False), "f16"), ops.constant(scales.half().numpy())
     )
-    return ops.convert(ops.reshape(parts, _ints(*weight.shape), False), "f32")
+    return ops.convert(ops.reshape(parts, _ints(len(values), columns), False), "f32")
+
+
+def _rounded(weights: Sequence[Tensor], quantize: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Round matrices, one below the other; return values and scales.
+
+    Some rows at a time: rounding takes several times the memory of what comes of it, and the holes that it leaves between
+    what stays add up to more than the whole graph.
+    """
+    parts = [
+        quantize(rows.float().cpu())
+        for weight in weights
+        for rows in weight.split(max(1, AT_A_TIME // weight.shape[1]))
+    ]
+    values, scales = zip(*parts, strict=True)
+    return torch.cat(values), torch.cat(scales)

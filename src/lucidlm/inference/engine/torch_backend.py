@@ -47,6 +47,13 @@ class TorchBackend:
                 states[place] = state[count - stretches[place].wanted : count]
         return self.model.logits(torch.cat(states)).float()
 
+    def copy(self, blocks: Sequence[tuple[int, int]]) -> None:
+        """See `Backend.copy`."""
+        sources, targets = torch.tensor(blocks, device=self.model.head.device).T
+        for held in (held for layer in self._layers for held in layer.held_on(self.model)):
+            by_block = held.unflatten(1, (-1, BLOCK))
+            by_block[:, targets] = by_block[:, sources]
+
     def _states(self, stretches: Sequence[Stretch]) -> Tensor:
         """Return the hidden states (n, T, D) of stretches, padding's too."""
         device, longest = self.model.head.device, max(len(one.tokens) for one in stretches)

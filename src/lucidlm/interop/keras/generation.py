@@ -14,6 +14,7 @@ import torch
 from keras import ops
 from torch import Tensor
 
+from lucidlm.core.errors import InputError
 from lucidlm.inference.config import SamplingConfig
 from lucidlm.inference.sampler import Sampler
 from lucidlm.inference.sequence import start_rows
@@ -90,8 +91,10 @@ def stream(
 
     Raises
     ------
-    InputError: the prompt is longer than the model's context, or the tokenizer is not the model's.
+    InputError: the prompt is longer than the model's context, or the tokenizer is not the model's; beam search is asked for.
     """
+    if config.num_beams > 1:
+        raise InputError("Keras models write one text, not several beams", where="num_beams", fix="Leave it out.")
     read = tokenizer.encode_prompt(prompt, special=special)
     row = start_rows(stepper.model.config, tokenizer, [read], config, stepper.model.generation.ends)[0]
     sampler = Sampler(stepper.model.config.vocab_size, tokenizer)
