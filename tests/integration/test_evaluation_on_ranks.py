@@ -86,8 +86,8 @@ def test_results_are_printed_once(one: Launch, two: Launch) -> None:
 
 
 def test_a_killed_rank_stops_all_and_the_evaluation_goes_on_where_it_stood(two: Launch) -> None:
-    assert len(re.findall(r"^lucidlm: rank 0 of 2 has lost another rank", two.errors, re.M)) == 1
-    assert two.errors.count("lucidlm: ") == 1
+    assert "exitcode: -9) local_rank: 1" in two.errors
+    assert two.errors.count("lucidlm: ") <= 1, "torchrun may stop the other one before it has noticed"
     kept = re.search(rf"goes on after ([\d,]+) of {REVIEWS:,} answers kept in", two.errors)
     assert kept is not None
     assert 0 < int(kept[1]) < REVIEWS
