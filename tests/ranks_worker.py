@@ -2,8 +2,8 @@
 
 `python tests/ranks_worker.py COMMAND … then COMMAND …`, by itself or under torchrun, leaves `gradients.pt` in each --out;
 a command that did is not run again. With `KILL=NAME:RANK:STEP` in the environment a rank kills itself in the run whose --out
-has that name, unless torchrun has restarted it. With `SPIKE=STEP` the gradient of that step is not finite in runs that may
-roll back.
+has that name, unless torchrun has restarted it; in an evaluation when it is to answer for the STEP-th time. With
+`SPIKE=STEP` the gradient of that step is not finite in runs that may roll back.
 """
 
 from __future__ import annotations
@@ -11,17 +11,22 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lucidlm.cli.main import main
+from lucidlm.predict.classifier import TextClassifier
 from lucidlm.train import loop, optim
 from lucidlm.train.step import clip_gradients
 
 RANK = int(os.environ.get("RANK", 0))
 kept: list[Tensor] = []
+asked: list[int] = []
+predict = TextClassifier.predict
 
 
 def keep(model: nn.Module, largest: float) -> Tensor:
@@ -30,11 +35,23 @@ def keep(model: nn.Module, largest: float) -> Tensor:
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         whole = [one.full_tensor() if hasattr(one, "full_tensor") else one for one in gradients]  # pyright: ignore
         kept.append(torch.cat([one.flatten().double() for one in whole]))
-    if os.environ.get("KILL") == f"{out().name}:{RANK}:{len(kept)}" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-        os.kill(os.getpid(), signal.SIGKILL)
+    die_at(len(kept))
     norm = clip_gradients(model, largest)
     spikes = "roll-back" in sys.argv and os.environ.get("SPIKE") == str(len(kept))
     return norm * torch.nan if spikes else norm
+
+
+def answer(self: TextClassifier, examples: Sequence[Any], label: str | None = None) -> list[Any]:
+    """Answer, after the number of answers is kept."""
+    asked.append(len(examples))
+    die_at(len(asked))
+    return predict(self, examples, label)
+
+
+def die_at(step: int) -> None:
+    """Kill this rank if it is the one to be killed, at this step."""
+    if os.environ.get("KILL") == f"{out().name}:{RANK}:{step}" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def out() -> Path:
@@ -48,16 +65,18 @@ def run(arguments: list[str]) -> None:
     if (out() / "gradients.pt").exists():
         return
     kept.clear()
+    asked.clear()
     try:
         main()
     except SystemExit as end:
         if end.code:
             raise
-    if RANK == 0:
+    if RANK == 0 and kept:
         torch.save(torch.stack(kept), out() / "gradients.pt")
 
 
 loop.clip_gradients = keep
+TextClassifier.predict = answer
 optim.product_dtype = lambda device: torch.float32  # in bf16 a last bit may decide about the third digit
 commands: list[list[str]] = [[]]
 for argument in sys.argv[1:]:

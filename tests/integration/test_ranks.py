@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from tests.conftest import tiny_pretraining
+from tests.ranks import Launch, launch
 from tests.webhook_listener import Listener, listening
 from torch import Tensor
 
@@ -25,50 +21,8 @@ from lucidlm.train.config import LoopConfig, OptimizerConfig
 from lucidlm.train.finetune.config import TextClassificationConfig
 
 STEPS, CHECKPOINT, KILLED_AT, SPIKE_AT = 20, 10, 15, 15
-WORKER = Path(__file__).resolve().parents[1] / "ranks_worker.py"
 RUNS = ("replicated", "sharded", "tuned")
 """AdamW with the model whole on each rank; Muon with the model in shards; a classifier, whose last batches are short."""
-
-
-@dataclass
-class Launch:
-    """What a launch of all runs on a number of ranks left."""
-
-    root: Path
-    code: int
-    errors: str
-    told: list[dict[str, Any]] = field(default_factory=list)
-
-    def rows(self, run: str, figure: str) -> Tensor:
-        lines = (self.root / run / "metrics.jsonl").read_text().splitlines()
-        found = [(row["step"], row[figure]) for row in map(json.loads, lines) if figure in row]
-        return torch.tensor(found, dtype=torch.float64)
-
-    def gradients(self, run: str) -> Tensor:
-        return torch.load(self.root / run / "gradients.pt")
-
-
-def launch(
-    root: Path, ranks: int, commands: Sequence[Sequence[object]], restarts: int = 0, **environment: str
-) -> Launch:
-    """Run commands one after the other, on several ranks by torchrun, which may restart them so often."""
-    words = [str(word) for index, command in enumerate(commands) for word in (*(["then"] * (index > 0)), *command)]
-    torchrun = [
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(ranks),
-        "--max-restarts",
-        str(restarts),
-    ]
-    run = subprocess.run(
-        [sys.executable, *(torchrun if ranks > 1 else []), WORKER, *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-    )
-    return Launch(root, run.returncode, run.stderr)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from lucidlm.core.arguments import require_count, require_path, require_text, wr
 from lucidlm.core.errors import InputError
 from lucidlm.core.flat import resolve
 from lucidlm.data.split import Split
+from lucidlm.distributed.ranks import first_rank
 from lucidlm.evaluate.comparison import compare_evaluations
 from lucidlm.evaluate.directory import EvaluateConfig, evaluate_directory, evaluate_language_model
 from lucidlm.explain import explanation, generation, survey
@@ -65,7 +66,7 @@ def evaluate(
     resume: bool = True,
     **settings: Any,
 ) -> EvaluationResult | HeldOutResult:
-    """Judge a model, beside its baselines: `lucidlm evaluate`.
+    """Judge a model, beside its baselines: `lucidlm evaluate`. Started by torchrun, ranks share the examples.
 
     >>> lucidlm.evaluate("judge", task="sentiment", data="test.jsonl")
     >>> lucidlm.evaluate("model", data="data", split="test")  # a language model on prepared data
@@ -97,7 +98,8 @@ def evaluate(
     chosen = resolve(EvaluateConfig, config, paths(EvaluateConfig, given, FIELDS))
     place = Path(directory if out is None else require_path(out, "out"))
     found = evaluate_directory(directory, chosen, place, resume=resume)
-    report_run([directory] if place == Path(directory) else [directory, place], place / REPORT)
+    if first_rank():
+        report_run([directory] if place == Path(directory) else [directory, place], place / REPORT)
     return EvaluationResult(found, place / REPORT)
 
 

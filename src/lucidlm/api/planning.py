@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from lucidlm.api.results import Result
@@ -11,11 +12,13 @@ from lucidlm.api.settings import FinetuneSettings, PretrainSettings
 from lucidlm.api.training import Source, Texts, finetuning_config, pretraining_config
 from lucidlm.core.arguments import require_path
 from lucidlm.inference.config import EngineConfig
-from lucidlm.plan.config import PlanConfig
+from lucidlm.plan.config import PlanConfig, ScalingConfig
 from lucidlm.plan.finetune import plan_finetuning
 from lucidlm.plan.plan import BasePlan, Plan
 from lucidlm.plan.pretrain import plan_pretraining
-from lucidlm.plan.scaling import ScalingLaw
+from lucidlm.plan.scaling import Prediction, ScalingLaw
+from lucidlm.plan.scaling_page import draw_scaling
+from lucidlm.plan.scaling_runs import Scaling, fit_scaling
 from lucidlm.plan.serve import ServingPlan, plan_serving
 
 Calibrate = Literal["auto", "new", "off"]
@@ -52,11 +55,42 @@ class ServingResult(_Planned):
     plan: ServingPlan
 
 
+@dataclass(frozen=True, repr=False)
+class ScalingResult(Result):
+    """A scaling law, and what it predicts; `scaling` has the numbers."""
+
+    scaling: Scaling
+
+    @property
+    def law(self) -> ScalingLaw:
+        """The curve."""
+        return self.scaling.law
+
+    @property
+    def predicted(self) -> Prediction | None:
+        """The loss that was asked for."""
+        return self.scaling.predicted
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the law as `lucidlm plan scaling` writes it with `--json`."""
+        return self.scaling.to_dict()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return names and values as they are printed."""
+        return [{"of": name, "value": value} for name, value in self.scaling.rows()]
+
+    def __repr__(self) -> str:
+        told = "" if self.predicted is None else f"; {self.predicted} nats predicted"
+        return f"ScalingResult({self.law.formula}{told})"
+
+
 def pretrain(
     data: Texts = None,
     *,
     config: Source | None = None,
     on: str | None = None,
+    ranks: int = 1,
+    link_gb_per_second: float | None = None,
     calibration: Calibrate = "auto",
     price_per_hour: float | None = None,
     price_per_kwh: float | None = None,
@@ -70,14 +104,21 @@ def pretrain(
     Parameters
     ----------
     data, config, settings: as for `lucidlm.pretrain`.
-    on, calibration, price_per_hour, price_per_kwh: see `PlanConfig`.
+    on, ranks, link_gb_per_second, calibration, price_per_hour, price_per_kwh: see `PlanConfig`.
 
     Raises
     ------
     InputError: a setting is wrong, the data cannot be read, or there is no such accelerator.
     LucidError: the calibration failed.
     """
-    how = PlanConfig(on=on, calibration=calibration, price_per_hour=price_per_hour, price_per_kwh=price_per_kwh)
+    how = PlanConfig(
+        on=on,
+        ranks=ranks,
+        link_gb_per_second=link_gb_per_second,
+        calibration=calibration,
+        price_per_hour=price_per_hour,
+        price_per_kwh=price_per_kwh,
+    )
     return PlanResult(plan_pretraining(pretraining_config(data, config, settings), how))
 
 
@@ -88,6 +129,8 @@ def finetune(
     data: Source | None = None,
     config: Source | None = None,
     on: str | None = None,
+    ranks: int = 1,
+    link_gb_per_second: float | None = None,
     calibration: Calibrate = "auto",
     price_per_hour: float | None = None,
     price_per_kwh: float | None = None,
@@ -100,14 +143,21 @@ def finetune(
     Parameters
     ----------
     task, model, data, config, settings: as for `lucidlm.finetune`.
-    on, calibration, price_per_hour, price_per_kwh: see `PlanConfig`.
+    on, ranks, link_gb_per_second, calibration, price_per_hour, price_per_kwh: see `PlanConfig`.
 
     Raises
     ------
     InputError: a setting is wrong, model or data cannot be used, or there is no such accelerator.
     LucidError: the calibration failed.
     """
-    how = PlanConfig(on=on, calibration=calibration, price_per_hour=price_per_hour, price_per_kwh=price_per_kwh)
+    how = PlanConfig(
+        on=on,
+        ranks=ranks,
+        link_gb_per_second=link_gb_per_second,
+        calibration=calibration,
+        price_per_hour=price_per_hour,
+        price_per_kwh=price_per_kwh,
+    )
     return PlanResult(plan_finetuning(finetuning_config(task, model, data, config, settings), how))
 
 
@@ -142,18 +192,33 @@ def serve(
     return ServingResult(plan_serving(source, engine or EngineConfig(), max_running, device, how))
 
 
-def scaling_law(runs: Sequence[Source]) -> ScalingLaw:
-    """Fit a curve to the losses of small pretraining runs, which predicts what a larger budget will reach.
+def scaling_law(
+    runs: Sequence[Source],
+    *,
+    flops: float | None = None,
+    tokens: float | None = None,
+    parameters: float | None = None,
+    hold_out: bool = False,
+    out: Source | None = None,
+) -> ScalingResult:
+    """Tell what loss a larger budget will reach, by a curve through small pretraining runs: `lucidlm plan scaling`.
 
-    >>> law = lucidlm.plan.scaling_law(["run-1", "run-2", "run-3", "run-4"])
-    >>> law.predict(1e16)
+    >>> found = lucidlm.plan.scaling_law(["run-1", "run-2", "run-3", "run-4"], flops=1e16, out="scaling.html")
+    >>> found.predicted, found.law.predict(1e17)
 
     Parameters
     ----------
     runs: directories that `lucidlm.pretrain` left; the runs should differ in nothing but their budget.
+    flops, tokens, parameters, hold_out: see `ScalingConfig`.
+    out: where the curve is drawn, an .html page or an .svg picture; None: nowhere.
 
     Raises
     ------
-    InputError: a directory is not of a pretraining run that has ended, or there are fewer than four budgets.
+    InputError: a directory is not of a pretraining run that has ended, there are fewer than four budgets, or the losses
+        cannot be compared.
     """
-    return ScalingLaw.of_runs([require_path(run, "runs") for run in runs])
+    how = ScalingConfig(flops=flops, tokens=tokens, parameters=parameters, hold_out=hold_out)
+    found = fit_scaling([require_path(run, "runs") for run in runs], how)
+    if out is not None:
+        draw_scaling(found, Path(require_path(out, "out")))
+    return ScalingResult(found)

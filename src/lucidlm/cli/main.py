@@ -14,7 +14,7 @@ from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.memory import keep_freed_memory
 from lucidlm.version import __version__
 
-ON_RANKS = ("pretrain", "finetune")
+ON_RANKS = ("pretrain", "finetune", "evaluate")
 """Commands that several processes run together."""
 
 app = typer.Typer(
@@ -77,7 +77,7 @@ def _lucidlm(
     if _ranks() > 1 and context.invoked_subcommand not in ON_RANKS:
         raise InputError(
             f"{context.invoked_subcommand} runs in one process, and torchrun has started {_ranks()}",
-            fix=f"Start it without torchrun; {' and '.join(ON_RANKS)} run on several ranks.",
+            fix=f"Start it without torchrun; {', '.join(ON_RANKS)} run on several ranks.",
         )
 
 

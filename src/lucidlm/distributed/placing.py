@@ -30,7 +30,7 @@ def place(model: nn.Module, loss_of: LossOf, parallel: Parallel, ranks: Ranks, d
     InputError: it is to be sharded, and this PyTorch is too old for it.
     """
     if parallel == "auto":
-        too_large = device.type == "cuda" and _bytes_of(model) > SHARE_OF_MEMORY * free_memory(device)
+        too_large = device.type == "cuda" and wants_shards(_bytes_of(model), free_memory(device))
         parallel = "fsdp" if any(row[0] for row in ranks.gather(too_large)) else "ddp"
     if parallel == "ddp":
         return Replicated(model, loss_of, ranks)
@@ -50,6 +50,11 @@ def place(model: nn.Module, loss_of: LossOf, parallel: Parallel, ranks: Ranks, d
 def surely_whole(parallel: Parallel, ranks: Ranks) -> bool:
     """Return whether each rank will have the whole model, as can be told before there is one."""
     return ranks.count == 1 or parallel == "ddp"
+
+
+def wants_shards(byte_count: int, memory: float) -> bool:
+    """Return whether a model is sharded on GPUs of so much free memory, if training it whole takes `byte_count`."""
+    return byte_count > SHARE_OF_MEMORY * memory
 
 
 def _bytes_of(model: nn.Module) -> int:

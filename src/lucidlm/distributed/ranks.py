@@ -120,10 +120,17 @@ class Ranks:
                 where="--batch-size",
                 fix=f"Pass a multiple of {self.count}, such as {fits}, or start a number of ranks that divides it.",
             )
+        self.require_enough(examples, f"{what} to learn from")
+
+    def require_enough(self, examples: int, what: str) -> None:
+        """Refuse data too few for the ranks.
+
+        Raises
+        ------
+        InputError: there are fewer `examples` than ranks.
+        """
         if examples < self.count > 1:
-            raise InputError(
-                f"there are {self.count} ranks and {examples:,} {what} to learn from", fix="Start fewer ranks."
-            )
+            raise InputError(f"there are {self.count} ranks and {examples:,} {what}", fix="Start fewer ranks.")
 
     def require_same(self, compute: Compute) -> None:
         """Refuse ranks that would compute on different kinds of devices or in different number formats.

@@ -1,4 +1,8 @@
-"""Run a model on many examples, saving predictions as they come, so that an interrupted evaluation can resume."""
+"""Run a model on many examples, saving predictions as they come, so that an interrupted evaluation can resume.
+
+Several ranks take chunks in turns. What is in a chunk depends on the examples alone, so that the answers are the same to the
+last bit whoever gives them.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,24 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lucidlm.core.io import disk_errors
 from lucidlm.core.progress import ProgressBar, log
 from lucidlm.data.examples.records import GeneratedText, Ranking
+from lucidlm.distributed.ranks import ALONE, Ranks
 from lucidlm.tasks.base.task import Predictor, Task
 
 PARTIAL = "predictions.partial.jsonl"
 CHARACTERS, CHARACTERS_WRITTEN = 400_000, 40_000
-"""Input characters per chunk: examples are predicted and saved a chunk at a time, fewer where the model generates text,
-which is slower. Examples go from long to short, so that those in a batch are of similar length."""
+"""Input characters per chunk at most: examples are predicted and saved a chunk at a time, fewer where the model generates
+text, which is slower. Examples go from long to short, so that those in a batch are of similar length."""
+
+SHARES, SMALLEST = 32, 0.1
+"""How many chunks there should be for ranks to share, and the part of the largest chunk below which none is cut smaller: it
+still fills batches."""
 
 
 def answer_all(
@@ -28,24 +38,32 @@ def answer_all(
     label: str,
     partial: Path | None = None,
     fingerprint: str = "",
+    ranks: Ranks = ALONE,
 ) -> list[Any]:
     """Return the prediction for each example, in order.
 
     Parameters
     ----------
-    partial: the file for predictions so far; the caller removes it once the result is written.
+    partial: the file for predictions so far; the caller removes it once the result is written. Of several ranks the first
+        one alone reads and writes it.
     fingerprint: of model, data and settings. Predictions saved under another one are discarded, with a message.
     """
-    answers = _load_partial(task, partial, fingerprint, len(examples)) if partial is not None else {}
+    kept = {} if partial is None or not ranks.first else _load_partial(task, partial, fingerprint, len(examples))
+    answers = ranks.agreed(kept)
     sizes = [sum(map(len, task.texts(example))) + 1 for example in examples]
     done = sum(sizes[index] for index in answers)
+    chunks = _chunks(task, sizes, answers)
     with ProgressBar(label, sum(sizes), "characters", done) as progress:
-        for rows in _chunks(task, sizes, answers):
-            found = predictor.predict([examples[row] for row in rows])
-            answers |= dict(zip(rows, found, strict=True))
-            if partial is not None:
-                _append_partial(partial, fingerprint, {row: answers[row] for row in rows})
-            progress.advance(sum(sizes[row] for row in rows), note=f"{len(answers):,} of {len(examples):,} examples")
+        while turn := list(islice(chunks, ranks.count)):
+            own = turn[ranks.rank] if ranks.rank < len(turn) else []
+            found = predictor.predict([examples[row] for row in own]) if own else []
+            given: dict[int, Any] = {}
+            for rows, part in zip(turn, ranks.gather_objects(found), strict=False):
+                given |= dict(zip(rows, part, strict=True))
+            answers |= given
+            if partial is not None and ranks.first:
+                _append_partial(partial, fingerprint, given)
+            progress.advance(sum(sizes[row] for row in given), note=f"{len(answers):,} of {len(examples):,} examples")
     return [answers[index] for index in range(len(examples))]
 
 
@@ -57,6 +75,7 @@ def _chunks(task: Task[Any, Any], sizes: Sequence[int], answered: dict[int, Any]
         return
     order = sorted((row for row in range(len(sizes)) if row not in answered), key=lambda row: -sizes[row])
     most = CHARACTERS_WRITTEN if task.answer is GeneratedText else CHARACTERS
+    most = min(most, max(SMALLEST * most, sum(sizes) / SHARES))
     rows, total = [], 0
     for row in order:
         rows.append(row)

@@ -18,6 +18,8 @@ from lucidlm.core.progress import log
 from lucidlm.data.corpus.loader import TokenCorpus
 from lucidlm.data.examples.config import TunedOn
 from lucidlm.data.split import Bounds, Split
+from lucidlm.distributed.failure import explained
+from lucidlm.distributed.ranks import ALONE, Ranks, join
 from lucidlm.evaluate.config import EvaluateConfig
 from lucidlm.evaluate.leakage import Leak, fine_tuning_leak, pretraining_leak
 from lucidlm.evaluate.record import Evaluation
@@ -32,12 +34,22 @@ from lucidlm.tokenize.tokenizer import Tokenizer
 def evaluate_directory(
     directory: str | Path, config: EvaluateConfig, out: str | Path | None = None, *, resume: bool = True
 ) -> Evaluation:
-    """Load the model in `directory` and evaluate it; for several evaluations load it once and use `evaluate_model`."""
-    return evaluate_model(load_model(directory), config, out, resume=resume)
+    """Load the model in `directory` and evaluate it; for several evaluations load it once and use `evaluate_model`.
+
+    Started by torchrun, each process is one rank of the evaluation.
+    """
+    ranks = join(config.device)
+    with explained(ranks):
+        return evaluate_model(load_model(directory), config, out, resume=resume, ranks=ranks)
 
 
 def evaluate_model(
-    loaded: LoadedModel, config: EvaluateConfig, out: str | Path | None = None, *, resume: bool = True
+    loaded: LoadedModel,
+    config: EvaluateConfig,
+    out: str | Path | None = None,
+    *,
+    resume: bool = True,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Evaluate a model on the examples of a task and write the results to `out`. The model moves to `config.device`.
 
@@ -45,6 +57,7 @@ def evaluate_model(
     ----------
     out: where eval.json, predictions.jsonl and statistics.npz go; None: the model's directory.
     resume: continue an interrupted evaluation from the predictions in `out`.
+    ranks: which of several processes this is: each gives its share of the answers, the first one judges and writes.
 
     Raises
     ------
@@ -53,11 +66,12 @@ def evaluate_model(
     task = tasks.get(config.task)
     tuned, bounds = _fine_tuning(loaded, task)
     compute = choose_compute(config.device)
+    ranks.require_same(compute)
     loaded.model.to(compute.device)
     predictor = task.predictor(loaded)
     examples, training, part = _examples(task, config, tuned, bounds, loaded.source)
     leakage: list[Leak] = []
-    if config.leakage:
+    if config.leakage and ranks.first:
         if tuned is not None and training is not None:
             leakage.append(fine_tuning_leak(task, examples, training))
         elif tuned is not None:
@@ -78,6 +92,7 @@ def evaluate_model(
             resume=resume,
             settings={"model": loaded.source, **config.model_dump(mode="json"), "split": part},
             seed=config.seed,
+            ranks=ranks,
         )
 
 
@@ -173,11 +188,21 @@ def evaluate_language_model(
 ) -> dict[str, Any]:
     """Measure the loss, perplexity and bits per byte of a causal model on one part of prepared data.
 
+    Started by torchrun, each process reads its share of the batches.
+
     Raises
     ------
     InputError: the model is of another kind, or the data were prepared with another tokenizer.
     """
-    target = choose_compute(device).device
+    ranks = join(device)
+    with explained(ranks):
+        return _held_out(directory, data, part, device, ranks)
+
+
+def _held_out(directory: str | Path, data: str | Path, part: Split, device: str, ranks: Ranks) -> dict[str, Any]:
+    compute = choose_compute(device)
+    ranks.require_same(compute)
+    target = compute.device
     model, tokenizer = load_model(directory, device=target).causal_lm(fix="Pass --task to judge a classifier.")
     if tokenizer.fingerprint != Tokenizer.load(data).fingerprint:
         raise InputError(
@@ -187,7 +212,7 @@ def evaluate_language_model(
         )
     corpus = TokenCorpus.open(data, part)
     with torch.inference_mode(), fast_matmul(target):
-        found = validate(model, [corpus], model.config.context_length, corpus.tokens, target, None)
+        found = validate(model, [corpus], model.config.context_length, corpus.tokens, target, None, ranks)
     names = {"validation_loss": "loss"}
     return {
         "data": str(data),

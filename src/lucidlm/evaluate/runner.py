@@ -1,6 +1,6 @@
 """Evaluate a model and the task's baselines on the same examples, and write the results.
 
-The model, the baselines and plug-ins all go through the same code.
+The model, the baselines and plug-ins all go through the same code. Of several ranks all answer, and the first one judges.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from lucidlm.core.devices import describe_machine
 from lucidlm.core.errors import InputError, LucidError
 from lucidlm.core.progress import log
 from lucidlm.data.examples.records import ClassPrediction, MultiLabelPrediction
+from lucidlm.distributed.ranks import ALONE, Ranks
 from lucidlm.evaluate.answers import PARTIAL, answer_all
 from lucidlm.evaluate.leakage import Leak
 from lucidlm.evaluate.record import Evaluation, Measure, Score, digest, write_evaluation
@@ -52,6 +53,7 @@ def evaluate_task(
     resume: bool = True,
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Evaluate `predictor` on `examples`, each of its branches if it has several, and baselines fitted on `training`.
 
@@ -66,26 +68,33 @@ def evaluate_task(
     resume: reuse such predictions; if false they are discarded.
     settings: the configuration, for the record.
     seed: of the bootstrap and of approximate randomisation.
+    ranks: which of several processes this is. The first one judges and writes; all return the evaluation. `leakage`,
+        `out` and what is in it matter to the first one only.
 
     Raises
     ------
-    InputError: there are no examples, or the classifier does not know a label (file and line are named).
+    InputError: there are no examples, or fewer than ranks, or the classifier does not know a label (file and line are
+        named).
     LucidError: the model's outputs are not finite; the disk is full.
     """
     began = time.perf_counter()
     if not examples:
         raise InputError("there are no examples to evaluate on", where=data, fix="Pass data that has some.")
+    ranks.require_enough(len(examples), "examples to judge on")
     data_sha256 = digest(examples)
     labels: list[str] = []
     if isinstance(task, TextClassification | MultiLabelClassification):
         labels += getattr(predictor, "labels", ())
         task.label_ids([*examples, *training], labels)
     partial = None if out is None else Path(out) / PARTIAL
-    if partial is not None and not resume:
+    if partial is not None and not resume and ranks.first:
         partial.unlink(missing_ok=True)
     key = hashlib.sha256(json.dumps([task.name, fingerprint, data_sha256]).encode()).hexdigest()
     start = time.perf_counter()
-    answers = answer_all(task, predictor, examples, label=f"{task.name}: {name}", partial=partial, fingerprint=key)
+    label = f"{task.name}: {name}"
+    answers = answer_all(task, predictor, examples, label=label, partial=partial, fingerprint=key, ranks=ranks)
+    if not ranks.first:
+        return cast(Evaluation, ranks.agreed(None))
     metrics = task.metrics(examples)
     model = _judge(name, metrics, examples, answers, start, seed)
     metrics = [metric for metric in metrics if metric.name in model.score.metrics]
@@ -146,7 +155,7 @@ def evaluate_task(
     for leak in leakage:
         if leak.overlapping or leak.copies:
             log(f"Careful: {leak}; the first is {leak.named[0].where}." if leak.named else f"Careful: {leak}.")
-    return evaluation
+    return ranks.agreed(evaluation)
 
 
 def _judge(

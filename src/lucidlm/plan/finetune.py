@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lucidlm.distributed.ranks import Ranks
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.flops import flops_per_token
 from lucidlm.plan.calibrate import calibrated
@@ -17,7 +18,7 @@ from lucidlm.plan.place import place_of
 from lucidlm.plan.plan import Plan
 from lucidlm.plan.training import TrainingRun, plan_training
 from lucidlm.train.finetune.config import FinetuneConfig, Tuning
-from lucidlm.train.finetune.run import LOOKED_AT, OpenRun, open_run, step_shape
+from lucidlm.train.finetune.run import LOOKED_AT, OpenRun, open_run, require_shareable, step_shape
 from lucidlm.train.finetune.tuning import tune_backbone
 from lucidlm.train.memory import StepShape, step_memory
 
@@ -35,6 +36,9 @@ def plan_finetuning(config: FinetuneConfig, how: PlanConfig) -> Plan:
     """
     place = place_of(how, config.device, config.precision)
     run = open_run(config if place.here else config.changed(device="cpu", precision="auto"))
+    ranks = Ranks(count=how.ranks)
+    require_shareable(run.task, ranks)
+    ranks.require_share(run.config.batch_size, len(run.parts["train"]), "examples")
     asked, objective, step = run.config, run.objective, step_shape(run)
     shape = objective.model.config
     writes = step.counted > 0
@@ -48,6 +52,9 @@ def plan_finetuning(config: FinetuneConfig, how: PlanConfig) -> Plan:
         loop=asked.loop.changed(max_steps=steps),
         batch_size=asked.batch_size,
         micro_batch=step.rows,
+        parts=sum(map(len, parts)) / len(parts),
+        ways=1,
+        layers=shape.num_layers,
         step_tokens=sum(rows * length for part in parts for rows, length in part) / len(parts),
         step_flops=PASSES[asked.tuning] * forward,
         corpus_tokens=max(1, int(np.sum(objective.lengths))),

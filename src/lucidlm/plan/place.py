@@ -9,7 +9,7 @@ import torch
 
 from lucidlm.core.devices import Compute, choose_compute, describe_machine, free_memory
 from lucidlm.core.settings import Precision
-from lucidlm.plan.accelerators import accelerator
+from lucidlm.plan.accelerators import PCIE, accelerator
 from lucidlm.plan.config import PlanConfig
 from lucidlm.plan.measure import Calibration
 from lucidlm.report.energy import estimate_energy
@@ -28,6 +28,10 @@ FRAMEWORK = 450 * 2**20
 """Bytes of memory that Python, PyTorch and this package take; of a GPU's memory, its context."""
 
 
+LOOPBACK = 1.0
+"""GB a second that processes on one CPU send each other over gloo."""
+
+
 @dataclass(frozen=True)
 class Place:
     """A machine to plan for.
@@ -40,6 +44,7 @@ class Place:
     available: bytes of memory that there are for a run.
     watts: what it is assumed to draw.
     sheet: operations a second by its data sheet; None: to be measured.
+    link: bytes a second that a rank sends to others, where nothing else is said.
     bandwidth: bytes a second of its memory by the data sheet; None: not known.
     """
 
@@ -49,7 +54,13 @@ class Place:
     available: int
     watts: float
     sheet: float | None
+    link: float
     bandwidth: float | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether ranks share it, cores and memory: a CPU. A GPU is one rank's."""
+        return self.compute.device.type == "cpu"
 
     @cached_property
     def speed(self) -> float:
@@ -105,11 +116,26 @@ def place_of(how: PlanConfig, device: str, precision: Precision) -> Place:
         dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         compute = Compute(torch.device("cuda"), dtype, "")
         return Place(
-            f"one {found.name} (not measured)", compute, False, found.memory, found.watts, found.flops, found.bandwidth
+            name=f"one {found.name} (not measured)",
+            compute=compute,
+            here=False,
+            available=found.memory,
+            watts=found.watts,
+            sheet=found.flops,
+            link=found.link,
+            bandwidth=found.bandwidth,
         )
     compute, machine = choose_compute(device, precision), describe_machine()
     on_gpu = compute.device.type == "cuda"
     facts = {"cores": machine.cores, "accelerator": machine.accelerator if on_gpu else "none"}
     words = machine.accelerator if on_gpu else f"{machine.cpu}, {machine.cores} cores"
     watts = estimate_energy(0.0, facts).watts
-    return Place(f"this machine ({words})", compute, True, free_memory(compute.device), watts, None)
+    return Place(
+        name=f"this machine ({words})",
+        compute=compute,
+        here=True,
+        available=free_memory(compute.device),
+        watts=watts,
+        sheet=None,
+        link=(PCIE if on_gpu else LOOPBACK) * 1e9,
+    )

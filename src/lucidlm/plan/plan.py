@@ -8,6 +8,7 @@ from typing import Any
 
 from lucidlm.core.amounts import count
 from lucidlm.plan.config import PlanConfig
+from lucidlm.plan.ranks import Share
 
 
 class BasePlan(ABC):
@@ -73,6 +74,7 @@ class Plan(BasePlan):
     recommended: settings by their names.
     advice: sentences about what could be better.
     assumptions: what all this rests on.
+    share: what each of several ranks does and holds; None: one process. `memory` and `available` are then a rank's.
     """
 
     run: str
@@ -90,6 +92,7 @@ class Plan(BasePlan):
     advice: tuple[str, ...]
     assumptions: tuple[str, ...]
     prices: PlanConfig
+    share: Share | None = None
 
     @property
     def total_seconds(self) -> float:
@@ -127,13 +130,18 @@ class Plan(BasePlan):
             "recommended": self.recommended,
             "advice": list(self.advice),
             "assumptions": list(self.assumptions),
+            "ranks": None if self.share is None else self.share.to_dict(),
         }
 
     def rows(self) -> list[tuple[str, str]]:
         rows = [("run", f"{self.run}, {self.machine}")]
+        if self.share is not None:
+            rows += [("ranks", self.share.described)]
+            rows += [("a step", duration(self.share.step))]
+            rows += [("  computing", duration(self.share.computing)), ("  exchanging", duration(self.share.exchanging))]
         rows += named_parts("parameters", self.parameters, count)
         rows += [(name, operations(value) if name == "FLOPs" else _count(value)) for name, value in self.work.items()]
-        rows += named_parts("memory", self.memory, size)
+        rows += named_parts("memory" if self.share is None else "memory of a rank", self.memory, size)
         room = f"{size(self.available)}{'' if self.fits else ': it does not fit'}"
         rows += [("memory there is", room), ("largest micro-batch", f"{self.largest_micro_batch:,}")]
         rows += named_parts("time", self.seconds, duration)

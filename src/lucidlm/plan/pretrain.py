@@ -10,6 +10,7 @@ from typing import Any
 
 from lucidlm.core.io import sha256
 from lucidlm.data.corpus.cards import CARD, DataCard
+from lucidlm.distributed.ranks import Ranks
 from lucidlm.inference.held_out import BATCH
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.flops import count_parameters, flops_per_token
@@ -33,16 +34,19 @@ def plan_pretraining(config: PretrainConfig, how: PlanConfig) -> Plan:
 
     Raises
     ------
-    InputError: the data cannot be read or the shape is impossible, as in the run itself; an unknown accelerator.
+    InputError: the data cannot be read, the shape is impossible or ranks cannot share the batch, as in the run itself; an
+        unknown accelerator.
     LucidError: the calibration failed, for want of memory perhaps.
     """
-    place = place_of(how, config.device, config.precision)
+    place, ranks = place_of(how, config.device, config.precision), Ranks(count=how.ranks)
     cards = [DataCard.load(path) for path in config.data]
     config = resolve(config, common_tokenizer(list(config.data)), place.compute, None if place.here else place.speed)
     shape = config.model
     assert shape is not None
     length, step = config.context_length, step_shape(config)
+    ranks.require_share(config.batch_size, sum(card.splits["train"].tokens // length for card in cards), "samples")
     held_out = [card.splits["validation"].tokens for card in cards]
+    ways = 2 if config.objective == "hybrid" else 1
     compiled = is_compiled(config.compile, config.loop.minutes)
     run = TrainingRun(
         name="pretrain",
@@ -50,6 +54,9 @@ def plan_pretraining(config: PretrainConfig, how: PlanConfig) -> Plan:
         loop=config.loop,
         batch_size=config.batch_size,
         micro_batch=step.rows,
+        parts=ways * math.ceil(config.batch_size / ways / step.rows),
+        ways=ways,
+        layers=shape.num_layers,
         step_tokens=config.batch_size * length,
         step_flops=config.batch_size * length * flops_per_token(shape, length),
         corpus_tokens=sum(card.splits["train"].tokens for card in cards),

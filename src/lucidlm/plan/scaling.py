@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lucidlm.core.errors import InputError
 from lucidlm.core.seeds import numpy_generator
-from lucidlm.model.config import ModelConfig
-from lucidlm.model.flops import flops_per_token
-from lucidlm.report.files import LOSS, read_run
 
 FEWEST = 4
 """Runs: the curve has three numbers of its own."""
@@ -36,6 +32,9 @@ class Prediction:
     loss: float
     low: float
     high: float
+
+    def __str__(self) -> str:
+        return f"{self.loss:.4f} ({self.low:.4f} to {self.high:.4f})"
 
 
 class ScalingLaw:
@@ -69,17 +68,6 @@ class ScalingLaw:
         fitted = _values(self._curve, x)
         self._others = _fit(x, fitted + draw.choice(residuals, (RESAMPLED, len(x))))
 
-    @classmethod
-    def of_runs(cls, directories: Sequence[str | Path]) -> ScalingLaw:
-        """Fit it to pretraining runs, by the directories they left; budgets are the FLOPs of their training.
-
-        Raises
-        ------
-        InputError: a directory is not of a pretraining run that has ended, or there are too few of them.
-        """
-        found = [budget_and_loss(directory) for directory in directories]
-        return cls([budget for budget, _ in found], [loss for _, loss in found])
-
     @property
     def floor(self) -> float:
         """The loss that no budget brings below."""
@@ -105,24 +93,19 @@ class ScalingLaw:
         loss = float(_values(self._curve, x)[0])
         return Prediction(loss, min(loss, float(low)), max(loss, float(high)))
 
-    def __repr__(self) -> str:
+    @property
+    def formula(self) -> str:
+        """The curve, written out."""
         floor, factor, power = self._curve
-        return f"ScalingLaw(loss = {floor:.4g} + {factor:.4g} * (budget / {self._unit:.3g})^-{power:.3g})"
+        return f"loss = {floor:.4g} + {factor:.4g} * (budget / {self._unit:.3g})^-{power:.3g}"
 
+    def to_dict(self) -> dict[str, float]:
+        """Return the curve's numbers: loss = floor + factor * (budget / unit)^-power."""
+        floor, factor, power = self._curve
+        return {"floor": floor, "factor": factor, "power": power, "unit": self._unit}
 
-def budget_and_loss(directory: str | Path) -> tuple[float, float]:
-    """Return the FLOPs that a pretraining run took and the loss that it reached on all held-out tokens.
-
-    Raises
-    ------
-    InputError: there is no such run, or it has not ended.
-    """
-    run = read_run(directory)
-    metrics, config = run.provenance.get("metrics", {}), run.config
-    if LOSS not in metrics or not config.get("model"):
-        raise InputError("is not of a pretraining run that has ended", where=directory)
-    shape = ModelConfig.parse(config["model"], where=directory)
-    return metrics["tokens"] * flops_per_token(shape, config["context_length"]), metrics[LOSS]
+    def __repr__(self) -> str:
+        return f"ScalingLaw({self.formula})"
 
 
 Curve = tuple[float, float, float]

@@ -12,6 +12,7 @@ from lucidlm.plan.config import PlanConfig
 from lucidlm.plan.measure import Calibration
 from lucidlm.plan.place import Place
 from lucidlm.plan.plan import Plan
+from lucidlm.plan.ranks import ROOM, Ranking, Shape, Share
 from lucidlm.plan.timeline import timeline
 from lucidlm.train.compilation import MINUTES_THAT_PAY
 from lucidlm.train.config import LoopConfig
@@ -21,8 +22,8 @@ SLACK = 1.5
 """What the C library holds for each byte of activations on a CPU, where that is not measured: blocks that were freed are
 seldom taken again for others of the same size."""
 
-ROOM = 0.95
-"""Share of the memory there is that advice counts on."""
+BEST, LIBRARIES, FREED = "best weights so far", "Python, PyTorch, libraries", "freed and not taken again"
+"""Parts of the memory beside those of a step."""
 
 MANY_EPOCHS = 4
 """Passes over a text up to which they are worth as much as new text (Muennighoff et al. 2023, arXiv:2305.16264)."""
@@ -38,6 +39,8 @@ class TrainingRun:
     parameters: how many, by part.
     loop: its length, whole.
     batch_size, micro_batch: samples of a step, and of those that are taken at once.
+    parts, ways: how many times a step does that, on the average, and at least; see `lucidlm.plan.ranks`.
+    layers: of the model.
     step_tokens, step_flops: what a step reads and computes.
     corpus_tokens: of the training part.
     evaluated, final: tokens (or examples) that an evaluation on the way reads, and the one at the end.
@@ -51,6 +54,9 @@ class TrainingRun:
     loop: LoopConfig
     batch_size: int
     micro_batch: int
+    parts: float
+    ways: int
+    layers: int
     step_tokens: float
     step_flops: float
     corpus_tokens: int
@@ -65,9 +71,21 @@ def plan_training(run: TrainingRun, place: Place, how: PlanConfig, measured: Cal
     """Return the plan of a run, by what was `measured` of it or by assumptions."""
     held = run.memory(run.micro_batch)
     rates = measured or place.assumed(run.step_flops, run.unit_flops, held.weights, compiled=run.compiled)
-    line = timeline(run.loop, rates, run.evaluated, run.final, 1 + held.optimizer / max(1, held.weights))
+    ranking = _ranking(run, held, place, how, rates)
+    share = None if how.ranks == 1 else ranking.share(how.ranks)
+    available = ranking.available(how.ranks)
+    paced = rates if share is None else share.paced(rates, place)
+    line = timeline(run.loop, paced, run.evaluated, run.final, 1 + held.optimizer / max(1, held.weights))
     memory, slack = _memory(run, held, place, rates, line.steps)
-    largest = _largest(run, held, memory, slack, place)
+    if share is None:
+        largest = _largest(run, held, memory, slack, place)
+    else:
+        memory = _memory_of_rank(share, memory, slack)
+        room = ROOM * available - sum(memory.values())
+        largest = max(0, share.rows + math.floor(room / (slack * max(1.0, ranking.shape.each))))
+    own = math.ceil(run.batch_size / how.ranks)
+    fits = largest > 0 if run.name == "pretrain" else sum(memory.values()) <= available
+    fewest = 1 if fits and share is None else ranking.fewest()
     tokens = line.steps * run.step_tokens
     work = {
         "steps": line.steps,
@@ -78,21 +96,53 @@ def plan_training(run: TrainingRun, place: Place, how: PlanConfig, measured: Cal
     minutes = sum(line.seconds.values()) / 60
     return Plan(
         run=run.name,
-        machine=f"{place.name}, {'bf16' if place.compute.autocasts else 'fp32'}",
+        machine=f"{_where(place, how)}, {'bf16' if place.compute.autocasts else 'fp32'}",
         parameters=run.parameters,
         work=work,
         memory=memory,
-        available=place.available,
+        available=round(available),
         largest_micro_batch=largest,
         seconds=line.seconds,
-        watts=rates.watts or place.watts,
+        watts=(rates.watts or place.watts) * (1 if place.shared else how.ranks),
         watts_from="measured" if rates.watts else "assumed",
-        bound=_bound(run, rates),
-        recommended=_recommended(run, place, largest, minutes),
-        advice=tuple(_advice(run, place, memory, largest, minutes, work["epochs"])),
-        assumptions=tuple(_assumptions(run, place, rates, measured)),
+        bound=_bound(run, rates, share),
+        recommended=_recommended(run, place, min(own, largest), minutes, fewest),
+        advice=(
+            *_advice(run, place, available, how.ranks, memory, largest, minutes, work["epochs"], fewest),
+            *(() if share is None else (ranking.gains(fewest, how.ranks),)),
+        ),
+        assumptions=tuple(_assumptions(run, place, rates, measured, share)),
         prices=how,
+        share=share,
     )
+
+
+def _ranking(run: TrainingRun, held: StepMemory, place: Place, how: PlanConfig, rates: Calibration) -> Ranking:
+    """Return what several ranks would do and hold."""
+    shape = Shape(
+        batch_size=run.batch_size,
+        ways=run.ways,
+        blocks=4 * run.parameters["blocks"],
+        layers=run.layers,
+        rows=run.micro_batch,
+        several=held,
+        memory=run.memory,
+    )
+    link = place.link if how.link_gb_per_second is None else 1e9 * how.link_gb_per_second
+    return Ranking(shape, run.parts, place, rates, run.loop.parallel, link, settable=run.name == "pretrain")
+
+
+def _where(place: Place, how: PlanConfig) -> str:
+    if how.ranks == 1:
+        return place.name
+    return f"{how.ranks} ranks on {place.name}{'' if place.shared else ' each'}"
+
+
+def _memory_of_rank(share: Share, memory: dict[str, int], slack: float) -> dict[str, int]:
+    """Return the bytes of a rank by part: its share, and of the `memory` of one process what is beside the step's."""
+    beside = round((slack - 1) * share.memory["activations"])
+    more = {name: memory[name] for name in (BEST, LIBRARIES) if name in memory}
+    return {**share.memory, **more, **({FREED: beside} if beside else {})}
 
 
 def _memory(
@@ -102,17 +152,17 @@ def _memory(
     on_cpu = place.compute.device.type == "cpu"
     parts = held.parts()
     if run.loop.patience is not None and on_cpu:
-        parts["best weights so far"] = held.weights
+        parts[BEST] = held.weights
     if on_cpu:
-        parts["Python, PyTorch, libraries"] = rates.framework
+        parts[LIBRARIES] = rates.framework
     if rates.steps:
-        beside = max(0, rates.peak - (sum(parts.values()) - parts.get("best weights so far", 0)))
+        beside = max(0, rates.peak - (sum(parts.values()) - parts.get(BEST, 0)))
         beside += round(rates.growth * math.log(max(1.0, steps / (rates.steps + 1))))
         slack = 1 + beside / max(1, held.activations)
     else:
         slack = SLACK if on_cpu else 1.0
         beside = round((slack - 1) * held.activations)
-    return parts | ({"freed and not taken again": beside} if beside else {}), slack
+    return parts | ({FREED: beside} if beside else {}), slack
 
 
 def _largest(run: TrainingRun, held: StepMemory, memory: dict[str, int], slack: float, place: Place) -> int:
@@ -123,43 +173,52 @@ def _largest(run: TrainingRun, held: StepMemory, memory: dict[str, int], slack: 
     return max(0, size + math.floor(room / (slack * max(1.0, each))))
 
 
-def _bound(run: TrainingRun, rates: Calibration) -> str:
+def _bound(run: TrainingRun, rates: Calibration, share: Share | None) -> str:
+    if share is not None and share.exchanging > share.computing:
+        return f"what ranks tell each other, {share.exchanging / share.step:.0%} of a step"
     if not rates.steps:
         return "not known without a calibration"
     if rates.waiting > 0.15:
         return f"waiting for data, {rates.waiting:.0%} of a step"
-    share = run.step_flops / rates.step / rates.products
-    if share > 0.5:
-        return f"matrix products: {share:.0%} of their speed in a large square product"
-    return f"small operations and memory traffic: products run at {share:.0%} of their speed in a large square one"
+    reached = run.step_flops / rates.step / rates.products
+    if reached > 0.5:
+        return f"matrix products: {reached:.0%} of their speed in a large square product"
+    return f"small operations and memory traffic: products run at {reached:.0%} of their speed in a large square one"
 
 
-def _recommended(run: TrainingRun, place: Place, largest: int, minutes: float) -> dict[str, str | int]:
+def _recommended(
+    run: TrainingRun, place: Place, largest: int, minutes: float, fewest: int | None
+) -> dict[str, str | int]:
     narrow = place.compute.device.type != "cpu" or has_bf16_units()
-    found: dict[str, str | int] = {"precision": "bf16" if narrow else "fp32", "ranks": 1}
+    ranks = "more than can share the batch" if fewest is None else fewest
+    found: dict[str, str | int] = {"precision": "bf16" if narrow else "fp32", "ranks": ranks}
     if run.name == "pretrain":  # fine-tuning has no setting for these
         found["compile"] = "on" if minutes >= MINUTES_THAT_PAY else "off"
-        found["micro-batch"] = max(1, min(largest, run.batch_size))
+        found["micro-batch"] = max(1, largest)
     return found
 
 
 def _advice(
     run: TrainingRun,
     place: Place,
+    available: float,
+    ranks: int,
     memory: dict[str, int],
     largest: int,
     minutes: float,
     epochs: float,
+    fewest: int | None,
 ) -> list[str]:
-    found = []
-    short, settable = sum(memory.values()) > place.available, run.name == "pretrain"
+    found, own = [], math.ceil(run.batch_size / ranks)
+    more = f"; {fewest} ranks have room" if fewest is not None and fewest > ranks else ""
+    short, settable = sum(memory.values()) > available, run.name == "pretrain"
     if short and not settable:
-        found.append("memory is short: a smaller --batch-size or --max-length, or --tuning lora, takes less")
+        found.append(f"memory is short: a smaller --batch-size or --max-length, or --tuning lora, takes less{more}")
     elif short:
-        fix = f"--micro-batch {largest} fits" if largest else "a smaller model or shorter samples are needed"
+        fix = f"--micro-batch {largest} fits" if largest else f"a smaller model or shorter samples are needed{more}"
         found.append(f"memory is short: {fix}")
-    elif settable and run.micro_batch < min(run.batch_size, largest):
-        found.append(f"there is memory for micro-batches of {min(run.batch_size, largest)}: larger ones are faster")
+    elif settable and min(run.micro_batch, own) < min(own, largest):
+        found.append(f"there is memory for micro-batches of {min(own, largest)}: larger ones are faster")
     if settable and minutes >= MINUTES_THAT_PAY and not run.compiled:
         found.append("--compile on: in a run of this length it gains 5 to 35 %")
     if settable and minutes < MINUTES_THAT_PAY and run.compiled:
@@ -171,8 +230,10 @@ def _advice(
     return found
 
 
-def _assumptions(run: TrainingRun, place: Place, rates: Calibration, measured: Calibration | None) -> list[str]:
-    found = ["one process is planned (ranks 1)"]
+def _assumptions(
+    run: TrainingRun, place: Place, rates: Calibration, measured: Calibration | None, share: Share | None
+) -> list[str]:
+    found = ["one process is planned (ranks 1)"] if share is None else share.assumptions(place)
     if measured is None:
         found.append(f"time: {place.basis}")
         found.append(f"a command takes {rates.start_up + rates.opening:.0f} s to start")

@@ -96,12 +96,15 @@ def evaluate(
       lucidlm evaluate model --data data --split test
       lucidlm evaluate model --task minimal-pairs --data blimp.jsonl
       lucidlm evaluate model --lm-eval arc_easy,my_task --lm-eval-include my-tasks
+      torchrun --standalone --nproc-per-node 8 -m lucidlm evaluate judge --task sentiment --data test.jsonl
     """
     import json
 
     from lucidlm.checkpoint.load import load_model
     from lucidlm.cli.options import given, renamed, required
     from lucidlm.core.errors import InputError
+    from lucidlm.distributed.failure import explained
+    from lucidlm.distributed.ranks import first_rank, join
     from lucidlm.evaluate.directory import evaluate_language_model, evaluate_model
     from lucidlm.report.files import REPORT
     from lucidlm.report.run import report_run
@@ -114,6 +117,8 @@ def evaluate(
             raise InputError(
                 "the harness has its own tasks and data", where="--lm-eval", fix="Give it no --task or --data."
             )
+        if join(device).count > 1:
+            raise InputError("the harness runs in one process", where="--lm-eval", fix="Start it without torchrun.")
         names = [name for part in lm_eval.split(",") if (name := part.strip())]
         print(
             harness_table(
@@ -130,18 +135,24 @@ def evaluate(
         sources = required(data or None, "--data")
         if len(sources) > 1:
             raise InputError("a language model is judged on one directory at a time", where="--data")
-        print(json.dumps(evaluate_language_model(model, sources[0], part, device), indent=2))
+        found = evaluate_language_model(model, sources[0], part, device)
+        if first_rank():
+            print(json.dumps(found, indent=2))
         return
     settings |= given({"fields": renamed(settings.pop("fields", None), text=text_field, label=label_field)})
     asked = _asked(config, task or [], data or [], settings)
     top = out or model
     folders = [top / name for name in asked] if len(asked) > 1 else [top]
-    loaded = load_model(model)
-    for folder, one in zip(folders, asked.values(), strict=True):
-        evaluation = evaluate_model(loaded, one, folder, resume=resume)
-        print(table(evaluation))
-    parts = [model, *(folder for folder in folders if folder != model)]
-    report_run(parts, top / REPORT)
+    ranks = join(next(iter(asked.values())).device)
+    with explained(ranks):
+        loaded = load_model(model)
+        for folder, one in zip(folders, asked.values(), strict=True):
+            evaluation = evaluate_model(loaded, one, folder, resume=resume, ranks=ranks)
+            if ranks.first:
+                print(table(evaluation))
+    if ranks.first:
+        parts = [model, *(folder for folder in folders if folder != model)]
+        report_run(parts, top / REPORT)
 
 
 def _asked(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,9 +20,13 @@ if TYPE_CHECKING:
     from lucidlm.core.config import Config as Configuration
     from lucidlm.plan.config import PlanConfig
     from lucidlm.plan.plan import BasePlan
+    from lucidlm.plan.scaling_runs import Scaling
 
 HOW = ("on", "calibration", "price_per_hour", "price_per_kwh", "as_json")
 """Options of every plan, which come last in the help."""
+
+RANKS = ("ranks", "link_gb_per_second")
+"""Those of plans of training."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -50,6 +55,7 @@ def pretrain(out: Out = None, config: Config = None, as_json: Json = False, *, s
       lucidlm plan pretrain --data data --minutes 30
       lucidlm plan pretrain --data data --depth 6 --max-steps 5000 --price-per-kwh 0.3
       lucidlm plan pretrain --data data --depth 12 --batch-size 64 --max-steps 20000 --on h100 --price-per-hour 2.5
+      lucidlm plan pretrain --data data --depth 40 --batch-size 256 --max-steps 20000 --on a100 --ranks 8
     """
     from lucidlm.plan.pretrain import plan_pretraining
 
@@ -115,6 +121,43 @@ def serve(
     show(plan_serving(model, engine, ServeConfig(**settings).max_running, device, how), as_json=as_json)
 
 
+def _scaling() -> Sequence[type[Configuration]]:
+    from lucidlm.plan.config import ScalingConfig
+
+    return (ScalingConfig,)
+
+
+def scaling(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Directories of pretraining runs, four or more.", metavar="RUN...")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Draw it: an .html page, or an .svg picture.")] = None,
+    as_json: Json = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Tell what loss a larger budget will reach, by a curve through a few small pretraining runs, with an interval.
+
+    The runs should differ in nothing but what they spent: FLOPs, tokens or parameters.
+
+    Examples:
+
+      lucidlm plan scaling run-1 run-2 run-3 run-4 --flops 1e16
+      lucidlm plan scaling run-1 run-2 run-3 run-4 run-5 --tokens 1e9 --hold-out --out scaling.html
+      lucidlm plan scaling runs/* --parameters 100e6 --tokens 2e9 --json
+    """
+    from lucidlm.plan.config import ScalingConfig
+    from lucidlm.plan.scaling_page import draw_scaling, require_drawable
+    from lucidlm.plan.scaling_runs import fit_scaling
+
+    if out is not None:
+        require_drawable(out)
+    found = fit_scaling(runs, ScalingConfig(**settings))
+    if out is not None:
+        draw_scaling(found, out)
+    show(found, as_json=as_json)
+
+
 def _how(settings: dict[str, Any]) -> PlanConfig:
     """Take the settings of the plan from those that were given."""
     from lucidlm.plan.config import PlanConfig
@@ -122,8 +165,8 @@ def _how(settings: dict[str, Any]) -> PlanConfig:
     return PlanConfig(**{name: settings.pop(name) for name in PlanConfig.model_fields if name in settings})
 
 
-def show(plan: BasePlan, *, as_json: bool) -> None:
-    """Print a plan: as a table, drawn with lines on a terminal; or as JSON."""
+def show(plan: BasePlan | Scaling, *, as_json: bool) -> None:
+    """Print a plan, or a scaling law: as a table, drawn with lines on a terminal; or as JSON."""
     if as_json:
         print(json.dumps(plan.to_dict(), indent=2))
         return
@@ -145,6 +188,7 @@ def show(plan: BasePlan, *, as_json: bool) -> None:
             print(f"{title}: {sentence}")
 
 
-add_command(app, pretrain, _pretraining, (*pretraining.PLANNED, *HOW))
-add_command(app, finetune, _finetuning, (*finetuning.PLANNED, *HOW), arguments=("task",))
+add_command(app, pretrain, _pretraining, (*pretraining.PLANNED, *RANKS, *HOW))
+add_command(app, finetune, _finetuning, (*finetuning.PLANNED, *RANKS, *HOW), arguments=("task",))
 add_command(app, serve, _serving, ("model", "max_running", "device", *ENGINE, *HOW))
+add_command(app, scaling, _scaling, ("runs", "flops", "tokens", "parameters", "hold_out", "out", "as_json"))

@@ -172,7 +172,9 @@ class ClassificationObjective(TaskObjective[ClassificationConfig, Any, TextBatch
         labels = self.classifier.labels
         held_out = [example.text for example in self.validation]
         truth = self.task.label_ids(self.validation, labels)
-        texts, deep = [example.text for example in self.train], self.classifier.deep_logits(held_out)
+        texts, deep = [example.text for example in self.train], np.zeros((len(held_out), len(labels)))
+        if held_out:
+            deep[:] = self.ranks.map(self.classifier.deep_logits, held_out)
         branch = fit_wide_branch(texts, self.labels, len(labels), held_out, deep, truth)
         self.classifier.model.wide = branch
         count = sum(len(table.ngrams) for table in branch.ngrams.tables)

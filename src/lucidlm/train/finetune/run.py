@@ -85,12 +85,7 @@ def open_run(config: FinetuneConfig, ranks: Ranks = ALONE) -> OpenRun:
     InputError: model or data cannot be used.
     """
     task = tasks.get(config.task)
-    if ranks.count > 1 and isinstance(task, Retrieval):
-        raise InputError(
-            f"{task.name} learns to tell a text from all others of a batch, which several ranks do not see together",
-            where="task",
-            fix="Start one process.",
-        )
+    require_shareable(task, ranks)
     parts = read_parts(config, task)
     if config.shots is not None:
         parts["train"] = draw_shots(parts["train"], config.shots, labels_of(task, parts["train"]), config.loop.seed)
@@ -102,6 +97,21 @@ def open_run(config: FinetuneConfig, ranks: Ranks = ALONE) -> OpenRun:
     objective = build_objective(config, task, loaded, parts, compute.device)
     objective.ranks = ranks
     return OpenRun(config, task, parts, compute, loaded, objective)
+
+
+def require_shareable(task: Task[Any, Any], ranks: Ranks) -> None:
+    """Refuse several ranks for a task that has to see a batch whole.
+
+    Raises
+    ------
+    InputError: there are several, and it is such a task.
+    """
+    if ranks.count > 1 and isinstance(task, Retrieval):
+        raise InputError(
+            f"{task.name} learns to tell a text from all others of a batch, which several ranks do not see together",
+            where="task",
+            fix="Start one process.",
+        )
 
 
 def step_shape(run: OpenRun) -> StepShape:
