@@ -40,7 +40,7 @@ sentence-transformers made: the model's own way."""
 MUON_RATE = 1e-3
 """A third of pretraining's rate: fine-tuning changes the backbone little."""
 
-ENOUGH_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 100, 2, 10
+FEWEST_EPOCHS, MOST_EPOCHS = 2, 10
 
 
 class FinetuneConfig(PartsConfig):
@@ -57,7 +57,7 @@ class FinetuneConfig(PartsConfig):
     max_length: None: the model's context. How longer inputs are read depends on the task.
     attention: "bidirectional" attends to all of the input, "causal" to earlier tokens only; "auto" is the model's own
         way.
-    epochs: the loop's `max_steps` and `minutes` may end them sooner. None: as many as give 100 steps, from 2 to 10, so
+    epochs: the loop's `max_steps` and `minutes` may end them sooner. None: as many as give `enough_steps`, from 2 to 10, so
         that few examples are learned too (Mosbach et al. 2021, arXiv:2006.04884).
     dropout: as in `ModelConfig`; None: 0.1 for what was pretrained here, which is small and had none, and the model's own
         for others: deep ones that were pretrained without it do badly with it.
@@ -67,6 +67,8 @@ class FinetuneConfig(PartsConfig):
 
     kind: ClassVar[str] = ""
     """What tasks with these settings are called in messages."""
+    enough_steps: ClassVar[int] = 100
+    """Steps that few examples are repeated for."""
 
     model: str = Field(description="The directory of a pretrained model.")
     shots: int | None = Field(default=None, ge=1, description="Train on so many examples (of each label) only.")
@@ -80,7 +82,7 @@ class FinetuneConfig(PartsConfig):
         default="auto", description="Which tokens of the input a token attends to."
     )
     epochs: float | None = Field(default=None, gt=0, description="Passes over the training examples.")
-    batch_size: int = Field(default=32, ge=1, description="Examples a step.")
+    batch_size: int = Field(default=32, ge=1, description="Examples a step; of questions 16.")
     dropout: float | None = Field(default=None, ge=0, lt=1, description="Share of activations dropped in training.")
     monitor: str | None = Field(default=None, description="The figure that the best weights are chosen by.")
     device: Device = "auto"
@@ -129,7 +131,7 @@ class FinetuneConfig(PartsConfig):
 
     def planned_steps(self, steps_per_epoch: int) -> int:
         """Return how many steps the run has: those of its epochs, or `max_steps` where that is fewer."""
-        epochs = self.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, ENOUGH_STEPS / steps_per_epoch))
+        epochs = self.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, self.enough_steps / steps_per_epoch))
         whole = math.ceil(epochs * steps_per_epoch)
         return min(whole, self.loop.max_steps or whole)
 
@@ -206,9 +208,16 @@ class TextGenerationConfig(FinetuneConfig):
 
 
 class QuestionAnsweringConfig(FinetuneConfig):
-    """Fine-tuning of a reader that marks answers in a text."""
+    """Fine-tuning of a reader that marks answers in a text.
+
+    To point at a place in a text is learned slowly: with 607 questions and those made of other text MiniLM came to an F1 of 43
+    on 151 held-out ones in 635 steps, and to 52 in 1,270.
+    """
 
     kind: ClassVar[str] = "question answering"
+    enough_steps: ClassVar[int] = 1500
+
+    batch_size: int = Field(default=16, ge=1, description="Examples a step.")
 
     label_smoothing: LabelSmoothing = 0.0
     synthetic: str | None = Field(default=None, description="Plain text to make questions from first (questions only).")
