@@ -210,8 +210,8 @@ class TextGenerationConfig(FinetuneConfig):
 class QuestionAnsweringConfig(FinetuneConfig):
     """Fine-tuning of a reader that marks answers in a text.
 
-    To point at a place in a text is learned slowly: with 607 questions and those made of other text MiniLM came to an F1 of 43
-    on 151 held-out ones in 635 steps, and to 57 in 1,270.
+    To point at a place in a text is learned slowly: with 607 questions and those made of other text MiniLM came to an F1 of
+    43 on 151 held-out ones in 635 steps, and to 57 in 1,270.
     """
 
     kind: ClassVar[str] = "question answering"
