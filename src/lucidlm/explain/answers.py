@@ -104,16 +104,14 @@ def _where_found(
 ) -> _Network:
     """Return what reads the part of the passage in which the sought answer, or else the model's, scores highest."""
     starts, width = [window.start for window in reader.windows(encoded)], reader.width(encoded)
-    networks = [_Network(reader, question, context, encoded, start) for start in starts]
-    if len(networks) == 1:
-        return networks[0]
     named = [text for text in (target, rather_than) if text is not None and text.strip()]
-    if not named:
+    start = starts[0]
+    if not named and len(starts) > 1:
         scores = [score for score, _, _ in reader.best([encoded.part(start, width) for start in starts])]
-        return networks[int(np.argmax(scores))]
-    for text in named:
-        if text.strip() not in context:
-            return networks[0]  # which says so
+        start = starts[int(np.argmax(scores))]
+    if not named or len(starts) == 1 or any(text.strip() not in context for text in named):  # `sought` says so
+        return _Network(reader, question, context, encoded, start)
+    networks = [_Network(reader, question, context, encoded, start) for start in starts]
     able = [network for network in networks if all(network.places(text) for text in named)]
     if not able:
         raise InputError(
@@ -199,8 +197,8 @@ class _Network:
     def score(self, text: str) -> float:
         """Return by how much an answer, where it scores highest, surpasses that there is none."""
         starts, ends = self.read()
-        best, none = (_of(span, starts, ends, None) for span in (self.sought(text, "--target"), (0, 0)))
-        return float(best[0] - none[0])
+        none, *found = (float(_of(span, starts, ends, None)[0]) for span in ((0, 0), *self.places(text)))
+        return max(found) - none
 
     def read(self) -> tuple[Tensor, Tensor]:
         """Return the logits (1, T) of starts and of ends, nothing missing."""
