@@ -8,18 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from tests.engine_model import varied_model
 from torch import Tensor
 
 from lucidlm.inference.config import EngineConfig
 from lucidlm.inference.decode import Writer, generate
-from lucidlm.inference.end_of_text import ends_of
 from lucidlm.inference.engine.backend import Stretch
 from lucidlm.inference.engine.engine import Engine
 from lucidlm.inference.engine.prompt_lookup import PromptLookup
 from lucidlm.inference.engine.torch_backend import BLOCK, TorchBackend
 from lucidlm.inference.sampler import Sampler, SamplingConfig
 from lucidlm.inference.sequence import Generation, SequenceState, start_rows
-from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
 from lucidlm.tokenize.tokenizer import Tokenizer
 
@@ -36,15 +35,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def model(tokenizer: Tokenizer) -> LanguageModel:
-    """Return a model that says something else at every step, and hardly ever that a text ends."""
-    shape: dict[str, Any] = {"embedding_dim": 32, "num_heads": 4, "num_kv_heads": 2, "ff_dim": 48, "num_layers": 2}
-    model = LanguageModel(ModelConfig(vocab_size=300, context_length=320, tied_embeddings=False, **shape))
-    with torch.no_grad():
-        for index, parameter in enumerate(model.parameters()):
-            parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index))
-        assert model.lm_head is not None
-        model.lm_head.weight[list(ends_of(tokenizer, (), 300))] = 0
-    return model.eval()
+    return varied_model(tokenizer)
 
 
 class Recorder(TorchBackend):
