@@ -204,6 +204,16 @@ def test_the_picture_has_all_figures(run: Path) -> None:
     assert "\x1b[2J" not in found
 
 
+def test_spikes_and_roll_backs_are_told(run: Path) -> None:
+    for step in (12, 1_200):
+        write(run, {"step": step, "event": "spike", "loss": 9.5, "grad_norm": 3.0})
+    write(run, {"step": 30, "event": "roll-back", "at": 44, "to": 30, "skipped": [30, 43]})
+    found = line(followed(run))
+    assert "spikes 2, last at step 1,200, roll-backs 1, last at step 44, memory" in found
+    assert "step 25 of 100" in found
+    assert "2, last at step 1,200" in picture(run)
+
+
 def test_a_terminal_without_unicode_gets_ascii(run: Path) -> None:
     (run / "samples.jsonl").write_text(json.dumps({"text": "好" * 100}) + "\n")
     found = picture(run, encoding="ascii")

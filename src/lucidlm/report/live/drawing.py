@@ -12,6 +12,7 @@ from rich.text import Text
 from lucidlm.core.amounts import size
 from lucidlm.report.language import Language
 from lucidlm.report.live.following import FollowedFolder, FollowedRun
+from lucidlm.train.metrics_log import ROLL_BACK, SPIKE
 
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """The bits of a braille character, which has four rows of two dots."""
@@ -148,6 +149,9 @@ def _facts(run: FollowedRun) -> dict[str, str]:
         found["rate"] = f"{last['tokens_per_second']:,.0f} tokens/s"
     if "learning_rate" in last:
         found["learning rate"] = f"{last['learning_rate']:.2g}"
+    for event, name in ((SPIKE, "spikes"), (ROLL_BACK, "roll-backs")):
+        if steps := run.events.get(event):
+            found[name] = f"{len(steps):,}, last at step {steps[-1]:,.0f}"
     if "memory" in last:
         found["memory"] = size(last["memory"])
     if "wall_seconds" in last:
