@@ -49,7 +49,7 @@ class InspectionResult(Result):
 
         Raises
         ------
-        InputError: the name has another ending, or PNG is asked for and resvg-py is not installed.
+        InputError: the name has another ending, or PNG is asked for and a package or a font for it is missing.
         """
         write_view(self.view, path)
         return Path(path)

@@ -27,7 +27,7 @@ from lucidlm.report.page import (
     Series,
     Table,
 )
-from lucidlm.report.picture import write_picture
+from lucidlm.report.picture import explanation_drawing, write_png
 from lucidlm.version import __version__
 
 MOST_CONFUSIONS = 20
@@ -52,13 +52,13 @@ def write_explanation(found: Explained, out: Path, language: Language | None = N
 
     Raises
     ------
-    InputError: the name is another one, or Pillow or a font for its characters is missing.
+    InputError: the name is another one, or a package that draws or a font for its characters is missing.
     """
     require_format(out, pictured=not isinstance(found, Survey))
     if out.suffix == ".json":
         write_json(out, found.as_dict())
     elif out.suffix == ".png" and not isinstance(found, Survey):
-        write_picture(found, out)
+        write_png(explanation_drawing(found).svg(), out)
     else:
         explanation_page(found, language or Language()).write(out, language or Language())
 

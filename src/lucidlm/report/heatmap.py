@@ -6,7 +6,6 @@ reader's, so text of any script shows where its reader can read it.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,6 @@ from textwrap import wrap
 from unicodedata import east_asian_width
 
 import numpy as np
-
-from lucidlm.core.errors import InputError
 
 PALE, STRONG, OPPOSITE, MISSING = (255, 255, 255), (22, 84, 168), (190, 60, 40), (238, 238, 238)
 """The colours of 0, of the largest value, of the smallest one below 0, and of what is no number."""
@@ -126,23 +123,6 @@ def stack(drawings: Iterable[Drawing], lines: Sequence[str] = ()) -> Drawing:
     return Drawing(width, y, "".join(parts))
 
 
-def png(svg: str, scale: int = 2) -> bytes:
-    """Return a picture as PNG, `scale` pixels for one of the SVG, in the fonts of this machine.
-
-    Raises
-    ------
-    InputError: resvg-py is not installed.
-    """
-    if importlib.util.find_spec("resvg_py") is None:
-        raise InputError(
-            "resvg-py is not installed, which draws PNG",
-            fix="Install it (pip install 'lucidlm[explain]'), or write .html.",
-        )
-    import resvg_py  # pyright: ignore[reportMissingImports]
-
-    return bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=scale))
-
-
 def _limits(values: np.ndarray) -> tuple[float, float]:
     sound = values[np.isfinite(values)]
     low, high = (min(0.0, float(sound.min())), max(0.0, float(sound.max()))) if sound.size else (0.0, 1.0)
@@ -186,9 +166,14 @@ def _numbers(values: np.ndarray) -> list[list[str]]:
     return [[f"{value:.{digits}f}" if math.isfinite(value) else "" for value in row] for row in values.tolist()]
 
 
+def printable(text: str, kept: str = "") -> str:
+    """Return a text with pictures of its control characters, which no SVG may hold, but for those that are `kept`."""
+    return "".join(chr(0x2400 + ord(letter)) if ord(letter) < 32 and letter not in kept else letter for letter in text)
+
+
 def _shown(text: str) -> str:
     """Return a label on one line, control characters as their pictures, cut where it is long."""
-    line = "".join(chr(0x2400 + ord(letter)) if ord(letter) < 32 else letter for letter in text)
+    line = printable(text)
     line = line if line.strip() else line.replace(" ", "␣")
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 

@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lucidlm.core.errors import InputError
-from lucidlm.core.io import atomic_path, write_json
+from lucidlm.core.io import write_json
 from lucidlm.explain.inside.view import View
-from lucidlm.report.heatmap import Drawing, heat_map, png, stack
+from lucidlm.report.heatmap import Drawing, heat_map, stack
 from lucidlm.report.language import Language
 from lucidlm.report.page import Block, Drawn, Notes, Page
+from lucidlm.report.picture import write_png
 from lucidlm.version import __version__
 
 ENDINGS = (".html", ".png", ".json")
@@ -36,7 +37,7 @@ def write_view(view: View, path: str | Path) -> None:
 
     Raises
     ------
-    InputError: the name has another ending, or PNG is asked for and resvg-py is not installed.
+    InputError: the name has another ending, or PNG is asked for and cannot be drawn: see `write_png`.
     LucidError: the disk is full.
     """
     path = check_ending(path)
@@ -45,9 +46,7 @@ def write_view(view: View, path: str | Path) -> None:
     elif path.suffix.lower() == ".html":
         page(view).write(path, Language())
     else:
-        picture = png(stack(drawings(view), [view.title, *view.verdict]).svg(view.title))
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(picture)
+        write_png(stack(drawings(view), [view.title, *view.verdict]).svg(view.title), path)
 
 
 def page(view: View) -> Page:

@@ -1,127 +1,98 @@
-"""Explanations as PNG, drawn by Pillow with the system's fonts: a fraction of what a plotting library brings along."""
+"""PNG: what pages show as SVG, drawn with a font that has all of its letters, or refused."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
-from collections.abc import Iterable
-from functools import cache
+import re
+import tempfile
+from collections.abc import Sequence
+from html import escape, unescape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lucidlm.core.errors import InputError
+import numpy as np
+
 from lucidlm.core.io import atomic_path
 from lucidlm.explain.explanation import Explanation
 from lucidlm.explain.generation import GenerationExplanation
+from lucidlm.report.fonts import font_for, require_package
+from lucidlm.report.heatmap import Drawing, heat_map, printable
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
-WIDTH, MARGIN, SIZE, LINE = 1200, 40, 28, 48
-CELL = 34
-FOR, AGAINST, PAPER, INK = (0, 140, 60), (210, 40, 40), (255, 255, 255), (20, 24, 31)
-
-FONT_FOLDERS = {
-    "darwin": ("/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts"),
-    "win32": (r"%WINDIR%\Fonts", r"%LOCALAPPDATA%\Microsoft\Windows\Fonts"),
-}
-UNIX_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.fonts", "~/.local/share/fonts")
+SCALE = 2
+"""Pixels of a picture for one of the SVG."""
+WIDTH, MARGIN, SIZE, LINE = 600, 20, 14, 24
+FOR, AGAINST, PAPER, INK = (0, 140, 60), (210, 40, 40), (255, 255, 255), "#14181f"
 
 
-def write_picture(found: Explanation | GenerationExplanation, out: Path) -> None:
-    """Draw an explanation: the coloured text, or the token × token heat map.
+def write_png(svg: str, out: Path) -> None:
+    """Write a picture, `SCALE` pixels for one of the SVG.
+
+    Raises
+    ------
+    InputError: a package that draws is not installed, or no font of the system has the text's characters.
+    """
+    require_package("resvg_py", "resvg-py")
+    shown = "".join(re.findall(r"<text[^>]*>([^<]*)", svg))
+    font = font_for(unescape(shown), SIZE)
+    import resvg_py  # pyright: ignore[reportMissingImports]
+
+    with tempfile.TemporaryDirectory() as folder:
+        family, _ = font.getname()
+        drawn = resvg_py.svg_to_bytes(
+            svg_string=svg,
+            zoom=SCALE,
+            font_files=[str(_file_of(font, Path(folder)))],
+            skip_system_fonts=True,
+            font_family=family,
+            sans_serif_family=family,
+        )
+    with atomic_path(out) as path:
+        path.write_bytes(drawn)
+
+
+def explanation_drawing(found: Explanation | GenerationExplanation) -> Drawing:
+    """Return the picture of an explanation: the coloured text, or the heat map of each written piece on those before it.
 
     Raises
     ------
     InputError: Pillow is not installed, or no font of the system has the text's characters.
     """
-    if importlib.util.find_spec("PIL") is None:
-        fix = "Install it (pip install 'lucidlm[explain]'), or write .html."
-        raise InputError("Pillow, which draws PNG, is not installed", where="--out", fix=fix)
-    texts = [text for text, _ in found.pieces] if isinstance(found, Explanation) else found.pieces
-    font = font_for("".join(texts))
-    picture = _text(found, font) if isinstance(found, Explanation) else _heat_map(found, font)
-    with atomic_path(out) as path:
-        picture.save(path, format="PNG")
+    if isinstance(found, Explanation):
+        pieces = [printable(text, kept="\n") for text, _ in found.pieces]
+        return _coloured(found, pieces, font_for("".join(pieces), SIZE))
+    values = np.full((len(found.attributions), len(found.pieces) - 1), np.nan)
+    for row, given in zip(values, found.attributions, strict=True):
+        row[: len(given)] = np.array(given) / (max(map(abs, given)) or 1.0)
+    return heat_map("", found.pieces[found.start :], found.pieces[:-1], values, plain=True)
 
 
-def font_for(text: str) -> FreeTypeFont:
-    """Return a font that has all characters of `text`: Pillow's own, or the first of the system's by name.
-
-    Raises
-    ------
-    InputError: there is none.
-    """
-    from PIL import ImageFont
-
-    needed = {letter for letter in text if not letter.isspace()}
-    own = ImageFont.load_default(SIZE)
-    if isinstance(own, ImageFont.FreeTypeFont) and _has(own, needed):
-        return own
-    for path in _font_files():
-        try:
-            font = ImageFont.truetype(path, SIZE)
-        except OSError:
-            continue
-        if _has(font, needed):
-            return font
-    raise InputError(
-        "no font of this system has all characters of the text",
-        where="--out",
-        fix="Install one (Noto Sans CJK for Chinese, say), or write .html, which the reader's browser has fonts for.",
-    )
+def _file_of(font: FreeTypeFont, folder: Path) -> Path:
+    """Return the file of a font; Pillow's own is none, so it is written to `folder`."""
+    if isinstance(font.path, str | Path):
+        return Path(font.path)
+    path = folder / "font.ttf"
+    path.write_bytes(font.font_bytes)
+    return path
 
 
-def _has(font: FreeTypeFont, letters: Iterable[str]) -> bool:
-    """Return whether a font has a picture of its own for each of `letters`: what it lacks looks like U+FFFF."""
-
-    def drawn(letter: str) -> bytes:
-        mask: Any = font.getmask(letter)  # Pillow's types do not say that it is one of bytes
-        return bytes(mask)
-
-    missing = drawn("\uffff")
-    return all(drawn(letter) != missing for letter in letters)
-
-
-@cache
-def _font_files() -> list[Path]:
-    folders = [Path(os.path.expandvars(name)).expanduser() for name in FONT_FOLDERS.get(sys.platform, UNIX_FOLDERS)]
-    return sorted(
-        path for folder in folders for path in folder.rglob("*") if path.suffix.lower() in (".ttf", ".otf", ".ttc")
-    )
-
-
-def _shade(value: float, largest: float) -> tuple[int, int, int]:
-    strength, colour = 0.6 * abs(value) / (largest or 1.0), FOR if value > 0 else AGAINST
-    red, green, blue = (round(p + (c - p) * strength) for p, c in zip(PAPER, colour, strict=True))
-    return red, green, blue
-
-
-def _text(found: Explanation, font: FreeTypeFont) -> Any:
-    from PIL import Image, ImageDraw
-
-    largest = max(abs(value) for _, value in found.pieces)
-    boxes, x, y = [], float(MARGIN), MARGIN
-    for place, (piece, value) in enumerate(found.pieces):
+def _coloured(found: Explanation, pieces: Sequence[str], font: FreeTypeFont) -> Drawing:
+    values = [value for _, value in found.pieces]
+    largest = max(map(abs, values)) or 1.0
+    parts, x, y = [], float(MARGIN), MARGIN
+    for place, (piece, value) in enumerate(zip(pieces, values, strict=True)):
         if place == found.passage:
             x, y = float(MARGIN), y + 2 * LINE
-        for letter in _runs(piece):
-            width = font.getlength(letter)
-            if x + width > WIDTH - MARGIN or "\n" in letter:
+        for run in _runs(piece):
+            width = font.getlength(run)
+            if x + width > WIDTH - MARGIN or "\n" in run:
                 x, y = float(MARGIN), y + LINE
-                letter = letter.lstrip()
-                width = font.getlength(letter)
-            boxes.append((x, y, width, letter, value, place in found.held))
+                run = run.lstrip()
+                width = font.getlength(run)
+            parts.append(_marked(x, y, width, run, _shade(value / largest), place in found.held))
             x += width
-    picture = Image.new("RGB", (WIDTH, y + LINE + MARGIN), PAPER)
-    draw = ImageDraw.Draw(picture)
-    for x, y, width, letter, value, held in boxes:
-        draw.rectangle((x, y, x + width, y + LINE - 8), fill=_shade(value, largest))
-        draw.text((x, y + 2), letter, font=font, fill=INK)
-        if held:
-            draw.line((x, y + LINE - 9, x + width, y + LINE - 9), fill=INK, width=3)
-    return picture
+    return Drawing(WIDTH, y + LINE + MARGIN, "".join(parts))
 
 
 def _runs(piece: str) -> list[str]:
@@ -134,23 +105,16 @@ def _runs(piece: str) -> list[str]:
     return runs
 
 
-def _heat_map(found: GenerationExplanation, font: FreeTypeFont) -> Any:
-    from PIL import Image, ImageDraw
-
-    rows, columns = found.pieces[found.start :], found.pieces[:-1]
-    longest = int(max(font.getlength(piece.strip()) for piece in found.pieces)) + 12
-    picture = Image.new(
-        "RGB", (2 * MARGIN + longest + CELL * len(columns), 2 * MARGIN + longest + CELL * len(rows)), PAPER
+def _marked(x: float, y: float, width: float, run: str, colour: str, held: bool) -> str:
+    """Return words on their colour, underlined where no check can delete them."""
+    line = f'<rect x="{x:.1f}" y="{y + LINE - 5}" width="{width:.1f}" height="1.5" fill="{INK}"/>' if held else ""
+    return (
+        f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{LINE - 4}" fill="{colour}"/>'
+        f'<text x="{x:.1f}" y="{y + 15}" font-size="{SIZE}" fill="{INK}" xml:space="preserve">{escape(run)}</text>{line}'
     )
-    draw = ImageDraw.Draw(picture)
-    for index, piece in enumerate(columns):
-        label = Image.new("RGB", (longest, CELL), PAPER)
-        ImageDraw.Draw(label).text((0, 0), piece.strip(), font=font, fill=INK)
-        picture.paste(label.rotate(90, expand=True), (MARGIN + longest + CELL * index, MARGIN))
-    for index, (piece, values) in enumerate(zip(rows, found.attributions, strict=True)):
-        top, largest = MARGIN + longest + CELL * index, max(map(abs, values))
-        draw.text((MARGIN + longest - 10, top), piece.strip(), font=font, fill=INK, anchor="ra")
-        for place, value in enumerate(values):
-            left = MARGIN + longest + CELL * place
-            draw.rectangle((left, top, left + CELL - 2, top + CELL - 2), fill=_shade(value, largest))
-    return picture
+
+
+def _shade(value: float) -> str:
+    """Return the colour of an attribution in [-1, 1], which ink can be read on."""
+    strength, colour = 0.6 * abs(value), FOR if value > 0 else AGAINST
+    return "#{:02x}{:02x}{:02x}".format(*(round(p + (c - p) * strength) for p, c in zip(PAPER, colour, strict=True)))

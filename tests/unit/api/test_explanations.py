@@ -12,7 +12,7 @@ from tests.unit.api.conftest import Made
 import lucidlm
 from lucidlm.api.explanation_results import GenerationExplanationResult, SurveyResult
 from lucidlm.core.errors import InputError
-from lucidlm.report import picture
+from lucidlm.report import fonts
 from lucidlm.report.explanation import explanation_page, write_explanation
 from lucidlm.report.language import Language
 
@@ -76,9 +76,10 @@ def test_pages_show_it_all_and_escape_it(
 
 def test_files_are_what_their_names_say(made: Made, written: GenerationExplanationResult, tmp_path: Path) -> None:
     pytest.importorskip("PIL", reason="pictures need Pillow")
+    pytest.importorskip("resvg_py", reason="pictures need resvg-py")
     from PIL import Image
 
-    text = lucidlm.explain(made.judge.path, "A dull film with a wonderful ending.").explanation
+    text = lucidlm.explain(made.judge.path, "A dull\x07 film with a wonderful ending.").explanation
     for name in ("a.html", "a.json", "a.png"):
         write_explanation(text, tmp_path / name)
     assert json.loads((tmp_path / "a.json").read_text())["target"] == text.target
@@ -94,10 +95,10 @@ def test_files_are_what_their_names_say(made: Made, written: GenerationExplanati
 
 def test_a_picture_without_a_font_for_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("PIL", reason="pictures need Pillow")
-    monkeypatch.setattr(picture, "_font_files", list)
-    picture.font_for("plain")
+    monkeypatch.setattr(fonts, "_font_files", list)
+    fonts.font_for("plain", 14)
     with pytest.raises(InputError, match="no font of this system has all characters"):
-        picture.font_for("电影")
+        fonts.font_for("电影", 14)
 
 
 def test_what_cannot_be_surveyed_is_said(made: Made) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import xml.etree.ElementTree as xml
@@ -13,9 +14,14 @@ import pytest
 
 from lucidlm.core.errors import InputError
 from lucidlm.explain.inside.view import Grid, View
+from lucidlm.report import fonts
 from lucidlm.report.heatmap import heat_map, stack
 from lucidlm.report.inspection import write_view
+from lucidlm.report.picture import write_png
 
+needs_png = pytest.mark.skipif(
+    find_spec("resvg_py") is None or find_spec("PIL") is None, reason="pictures need: pip install 'lucidlm[explain]'"
+)
 SVG = "{http://www.w3.org/2000/svg}"
 VALUES = np.array([[0.0, 0.5], [1.0, np.nan]])
 
@@ -106,16 +112,46 @@ def test_other_endings_are_refused(tmp_path: Path) -> None:
         write_view(view(), tmp_path / "view.pdf")
 
 
-@pytest.mark.skipif(find_spec("resvg_py") is None, reason="resvg-py is not installed: pip install 'lucidlm[explain]'")
+@needs_png
 def test_pictures_are_png(tmp_path: Path) -> None:
-    write_view(view(), tmp_path / "view.png")
+    write_view(
+        View("lens", "A view", (Grid("map", ("layer 1",), ("the",), np.array([[0.5]])),), (), {}), tmp_path / "view.png"
+    )
     picture = (tmp_path / "view.png").read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n"
     assert int.from_bytes(picture[16:20], "big") > 100
 
 
-def test_without_resvg_a_picture_is_refused_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lucidlm.report.heatmap.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"resvg-py is not installed.*lucidlm\[explain\]"):
+@needs_png
+def test_pillows_own_font_draws_where_the_system_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    monkeypatch.setattr(fonts, "_font_files", list)
+    for name, words in (("words", "Hill"), ("none", "")):
+        write_png(heat_map(words, ["a"], ["b"], np.zeros((1, 1))).svg(), tmp_path / name)
+    inked = [
+        sum(count for count, colour in image.convert("L").getcolors() or [] if isinstance(colour, int) and colour < 128)
+        for image in (Image.open(tmp_path / name) for name in ("words", "none"))
+    ]
+    assert inked[0] > inked[1] > 0
+
+
+@needs_png
+def test_letters_without_a_font_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "_font_files", list)
+    with pytest.raises(InputError, match="no font of this system has all characters"):
+        write_view(view(), tmp_path / "view.png")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("module", "name"), [("resvg_py", "resvg-py"), ("PIL", "Pillow")])
+def test_without_what_draws_a_picture_is_refused_clearly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, name: str
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda one: None if one == module else one == "resvg_py" or found(one)
+    )
+    with pytest.raises(InputError, match=rf"{name}, which PNG is drawn with, is not installed.*lucidlm\[explain\]"):
         write_view(view(), tmp_path / "view.png")
     assert not list(tmp_path.iterdir())
