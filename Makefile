@@ -19,10 +19,10 @@ demo: setup
 	$(BIN)/lucidlm demo $(ARGS)
 
 test: check
-	$(PYTEST) -m "not tensorflow and not llama_cpp" $(ARGS)
+	$(PYTEST) -m "not tensorflow and not llama_cpp and not fp8" $(ARGS)
 
 test-all: test extras
-	$(PYTEST) -m "tensorflow or llama_cpp" $(ARGS)
+	$(PYTEST) -m "tensorflow or llama_cpp or fp8" $(ARGS)
 
 docs: $(DOCS)
 	$(BIN)/python -m mkdocs build --strict
@@ -42,7 +42,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 $(EXTRAS): $(READY)
-	$(INSTALL) -e '.[dev,tensorflow,llama-cpp]'
+	$(INSTALL) -e '.[dev,fp8,tensorflow,llama-cpp]'
 	touch $(EXTRAS)
 
 $(DOCS): $(READY)

@@ -1,27 +1,32 @@
-"""How fast one NVIDIA GPU writes with a model of SmolLM2-135M's shape, and trains one of 110 M parameters.
+"""How fast one NVIDIA GPU writes with a model of SmolLM2-135M's shape, and trains models of 110 M to 1 B parameters.
 
     python benchmarks/gpu.py
 
 Needs no network: weights are random, which changes no speed. Writing: 16 tokens of prompt, then 512 tokens each, greedy or
 sampled by default, without drafts; counted from the first token of the last sequence to the end, all that the engine does
 for a token included. Sides take turns. The seconds until the first two tokens are those of a fresh process, its kernels
-compiled anew. Training: a step as the training loop takes it, in bf16, blocks compiled, and the parts of it by CUDA events.
+compiled anew. Training: a step as the training loop takes it, in bf16, in fp8 too where there are units and torchao for it,
+blocks compiled, and the parts of it by CUDA events; every side sees the same data, and the loss is that of the last step.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import pairwise
 
 import torch
 from torch import nn
 
+from lucidlm.core.devices import has_fp8_units
 from lucidlm.inference.config import SamplingConfig
 from lucidlm.inference.engine.backend import Backend
 from lucidlm.inference.engine.cuda_backend import CudaBackend
@@ -34,6 +39,7 @@ from lucidlm.model.flops import count_parameters, flops_per_token
 from lucidlm.model.heads import LanguageModel
 from lucidlm.tokenize.tokenizer import Tokenizer
 from lucidlm.train.compilation import compile_blocks
+from lucidlm.train.fp8 import take_products_in_fp8
 from lucidlm.train.optim import OptimizerConfig, build_optimizer
 from results import record, spread
 
@@ -45,10 +51,6 @@ WRITER = ModelConfig(
     vocab_size=49_152, embedding_dim=576, num_heads=9, num_kv_heads=3, ff_dim=1536, num_layers=30, context_length=2048,
     qk_norm=False, norm_eps=1e-5,
 )  # fmt: skip
-LEARNER = ModelConfig(
-    vocab_size=32_768, embedding_dim=768, num_heads=12, ff_dim=2048, num_layers=12, context_length=1024
-)
-BATCH = 32
 LENGTH, SLOW_LENGTH = 512, 64
 """Tokens that are written, by the kernels and by PyTorch alone."""
 
@@ -114,13 +116,48 @@ def writing(rounds: int) -> None:
     )
 
 
-def training_parts(optimizer_name: str, steps: int) -> tuple[list[float], dict[str, float]]:
-    """Return the seconds of each step as it is taken, and the mean milliseconds of its parts in further steps."""
-    model = LanguageModel(LEARNER).to(CUDA)
+@dataclass(frozen=True)
+class Learner:
+    """A shape and the batches that it learns from: `batch` windows as long as its context."""
+
+    name: str
+    shape: ModelConfig
+    batch: int
+
+
+def learner(name: str, layers: int, width: int, context: int, batch: int) -> Learner:
+    shape = ModelConfig(
+        vocab_size=32_768,
+        embedding_dim=width,
+        num_heads=width // 64,
+        ff_dim=math.ceil(width * 8 / 3 / 128) * 128,
+        num_layers=layers,
+        context_length=context,
+    )
+    return Learner(name, shape, batch)
+
+
+LEARNERS = (
+    learner("110 M", 12, 768, 1024, 32),
+    learner("438 M", 20, 1280, 2048, 16),
+    learner("1 B", 24, 1792, 2048, 8),
+)
+
+
+def training_parts(
+    one: Learner, optimizer_name: str, fp8: bool, steps: int
+) -> tuple[list[float], dict[str, float], float]:
+    """Return the seconds of each step as it is taken, the mean milliseconds of its parts in further steps, and the loss."""
+    torch.manual_seed(0)
+    model = LanguageModel(one.shape).to(CUDA)
     optimizer = build_optimizer(model, OptimizerConfig(name=optimizer_name))
-    compile_blocks(model.model, "on", None)
-    window = torch.randint(LEARNER.vocab_size, (BATCH, LEARNER.context_length + 1), device=CUDA)
+    if fp8:
+        take_products_in_fp8(model.model)
+    compile_blocks(model.model)
+    # Few different tokens, so that there is something to learn in a few steps.
+    window = torch.randint(one.shape.vocab_size // 64, (one.batch, one.shape.context_length + 1), device=CUDA)
     tokens, targets = window[:, :-1].contiguous(), window[:, 1:].contiguous()
+    losses: list[float] = []
 
     def step(mark: Callable[[str], None]) -> None:
         mark("start")
@@ -132,7 +169,7 @@ def training_parts(optimizer_name: str, steps: int) -> tuple[list[float], dict[s
         loss.backward()
         mark("backward")
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        torch.stack((loss.detach(), norm)).tolist()
+        losses.append(torch.stack((loss.detach(), norm)).tolist()[0])
         optimizer.set_scale(0.1)
         optimizer.step()
         optimizer.zero_grad()
@@ -159,33 +196,41 @@ def training_parts(optimizer_name: str, steps: int) -> tuple[list[float], dict[s
         torch.cuda.synchronize()
         for (_, before), (name, after) in pairwise(events):
             parts.setdefault(name, []).append(before.elapsed_time(after))
-    return seconds, {name: statistics.median(values) for name, values in parts.items()}
+    return seconds, {name: statistics.median(values) for name, values in parts.items()}, losses[-1]
 
 
 def training(steps: int) -> None:
-    flops, tokens = flops_per_token(LEARNER, LEARNER.context_length), BATCH * LEARNER.context_length
-    rows = []
-    for name in ("adamw", "muon"):
-        seconds, parts = training_parts(name, steps)
-        rates = [tokens / one for one in seconds]
-        rows.append(
-            [
-                name,
-                spread(rates),
-                spread([rate * flops / PEAK for rate in rates], ".1%"),
-                *(f"{value:.1f}" for value in parts.values()),
-            ]
+    formats = ["bf16"]
+    if has_fp8_units(CUDA) and find_spec("torchao") is not None:
+        formats.append("fp8")
+    rows, notes = [], []
+    for one in LEARNERS:
+        flops = flops_per_token(one.shape, one.shape.context_length)
+        tokens = one.batch * one.shape.context_length
+        notes.append(
+            f"{one.name}: {count_parameters(one.shape):,} parameters, {flops / 1e6:,.0f} MFLOP a token, {one.batch} times "
+            f"{one.shape.context_length} tokens a step"
         )
+        for name in ("adamw", "muon"):
+            for form in formats:
+                seconds, parts, loss = training_parts(one, name, form == "fp8", steps)
+                rates = [tokens / each for each in seconds]
+                used = spread([rate * flops / PEAK for rate in rates], ".1%")
+                milliseconds = [f"{value:.1f}" for value in parts.values()]
+                rows.append([one.name, name, form, spread(rates), used, f"{loss:.4f}", *milliseconds])
+                torch.cuda.empty_cache()
+    parts = ["forward, ms", "head and loss", "backward", "clipping and update"]
     record(
-        "Training on a GPU, 110 M parameters in bf16",
-        ["", "tokens/s", "MFU", "forward, ms", "head and loss", "backward", "clipping and update"],
+        "Training on a GPU",
+        ["", "", "", "tokens/s", "MFU", "loss", *parts],
         rows,
         [
-            f"{torch.cuda.get_device_name()}, {count_parameters(LEARNER):,} parameters, batch {BATCH} of "
-            f"{LEARNER.context_length} tokens, blocks compiled",
-            f"{flops / 1e6:.0f} MFLOP a token (6 a weight in a product, the head once, the causal half of attention) over "
-            f"{PEAK / 1e12:.0f} TFLOP/s",
-            f"median of {steps} steps (least to greatest); gradients of head and loss are taken in the forward pass",
+            torch.cuda.get_device_name(),
+            *notes,
+            f"FLOP are 6 a weight in a product, the head once, the causal half of attention; MFU is over {PEAK / 1e12:.0f} "
+            "TFLOP/s, of bf16 in fp8's rows too",
+            f"blocks compiled; median of {steps} steps (least to greatest); gradients of head and loss are taken in the "
+            "forward pass",
         ],
     )
 

@@ -80,7 +80,8 @@ def lucidlm_side(directory: Path, tokens: Tensor, *, compiled: bool = False, bf1
 
     keep_freed_memory()  # as the command line does
     model = load_model(directory).model.train()
-    compile_blocks(model.model, "on" if compiled else "off", None)
+    if compiled:
+        compile_blocks(model.model)
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, fused=True)
     inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
     prompt = tokens.flatten()[:PROMPT].tolist()

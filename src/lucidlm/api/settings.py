@@ -49,7 +49,6 @@ class LoopSettings(TypedDict, total=False):
     parallel: Literal["auto", "ddp", "fsdp"]
     seed: int
     device: str
-    precision: Literal["auto", "fp32", "bf16"]
     force: bool
 
 
@@ -91,6 +90,7 @@ class PrepareSettings(TypedDict, total=False):
 class PretrainSettings(LoopSettings, total=False):
     """Settings of `pretrain`; see `PretrainConfig` and `LoopConfig`."""
 
+    precision: Literal["auto", "fp32", "bf16", "fp8"]
     objective: Literal["causal", "masked", "hybrid"]
     depth: int | None
     embedding_dim: int | None
@@ -110,6 +110,7 @@ class PretrainSettings(LoopSettings, total=False):
 class FinetuneSettings(LoopSettings, ReadingSettings, total=False):
     """Settings of `finetune`; see `FinetuneConfig` and `LoopConfig`."""
 
+    precision: Literal["auto", "fp32", "bf16"]
     validation_data: str | Path | None
     on_conflict: Literal["drop", "first", "keep", "stop"]
     validation: float

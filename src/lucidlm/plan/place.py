@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 
 from lucidlm.core.devices import Compute, choose_compute, describe_machine, free_memory
-from lucidlm.core.settings import Precision
+from lucidlm.core.settings import TrainingPrecision
 from lucidlm.plan.accelerators import PCIE, accelerator
 from lucidlm.plan.config import PlanConfig
 from lucidlm.plan.measure import Calibration
@@ -104,7 +104,7 @@ class Place:
         )
 
 
-def place_of(how: PlanConfig, device: str, precision: Precision) -> Place:
+def place_of(how: PlanConfig, device: str, precision: TrainingPrecision) -> Place:
     """Return where the plan is for.
 
     Raises
@@ -115,8 +115,9 @@ def place_of(how: PlanConfig, device: str, precision: Precision) -> Place:
         found = accelerator(how.on)
         dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         compute = Compute(torch.device("cuda"), dtype, "")
+        as_bf16 = ", fp8 counted as bf16" if precision == "fp8" else ""
         return Place(
-            name=f"one {found.name} (not measured)",
+            name=f"one {found.name} (not measured{as_bf16})",
             compute=compute,
             here=False,
             available=found.memory,

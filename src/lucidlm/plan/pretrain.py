@@ -20,7 +20,6 @@ from lucidlm.plan.measure import Calibration, measure_pretraining
 from lucidlm.plan.place import place_of
 from lucidlm.plan.plan import Plan
 from lucidlm.plan.training import TrainingRun, plan_training
-from lucidlm.train.compilation import is_compiled
 from lucidlm.train.memory import step_memory
 from lucidlm.train.pretrain.config import PretrainConfig
 from lucidlm.train.pretrain.run import common_tokenizer, resolve, step_shape
@@ -47,7 +46,7 @@ def plan_pretraining(config: PretrainConfig, how: PlanConfig) -> Plan:
     ranks.require_share(config.batch_size, sum(card.splits["train"].tokens // length for card in cards), "samples")
     held_out = [card.splits["validation"].tokens for card in cards]
     ways = 2 if config.objective == "hybrid" else 1
-    compiled = is_compiled(config.compile, config.loop.minutes)
+    compiled = config.compiled
     run = TrainingRun(
         name="pretrain",
         parameters=parameters_by_part(shape),

@@ -14,9 +14,9 @@ from lucidlm.plan.place import Place
 from lucidlm.plan.plan import Plan
 from lucidlm.plan.ranks import ROOM, Ranking, Shape, Share
 from lucidlm.plan.timeline import timeline
-from lucidlm.train.compilation import MINUTES_THAT_PAY
 from lucidlm.train.config import LoopConfig
 from lucidlm.train.memory import StepMemory
+from lucidlm.train.pretrain.config import MINUTES_THAT_PAY
 
 SLACK = 1.5
 """What the C library holds for each byte of activations on a CPU, where that is not measured: blocks that were freed are

@@ -32,6 +32,7 @@ from lucidlm.model.loss import IGNORE_INDEX
 from lucidlm.tokenize.tokenizer import Tokenizer
 from lucidlm.train.checkpoints import start_in
 from lucidlm.train.compilation import compile_blocks
+from lucidlm.train.fp8 import take_products_in_fp8
 from lucidlm.train.loop import Loop, Outcome, describe_outcome
 from lucidlm.train.memory import StepShape, require_memory
 from lucidlm.train.pretrain.config import PretrainConfig
@@ -239,10 +240,18 @@ def open_objective(
 
 
 def make_model(config: PretrainConfig, compute: Compute) -> LanguageModel:
-    """Return the model of a resolved run, with fresh weights."""
+    """Return the model of a resolved run, with fresh weights.
+
+    Raises
+    ------
+    InputError: it is to compute in fp8 and cannot, see `take_products_in_fp8`.
+    """
     assert config.model is not None
     model = LanguageModel(config.model, seed=config.loop.seed).to(compute.device)
-    compile_blocks(model.model, config.compile, config.loop.minutes)
+    if config.precision == "fp8":
+        take_products_in_fp8(model.model)
+    if config.compiled:
+        compile_blocks(model.model)
     return model
 
 
