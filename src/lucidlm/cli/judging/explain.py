@@ -40,6 +40,7 @@ class Method(StrEnum):
     integrated_gradients = "integrated-gradients"
     relevance = "relevance"
     occlusion = "occlusion"
+    erasure = "erasure"
     shapley = "shapley"
     rollout = "rollout"
 

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from lucidlm.core.errors import InputError
 from lucidlm.explain.attribution.attribution import Attribution
+from lucidlm.explain.attribution.erasure import erasure
 from lucidlm.explain.attribution.gradients import gradient_times_input, integrated_gradients
 from lucidlm.explain.attribution.occlusion import occlusion
 from lucidlm.explain.attribution.relevance import relevance
@@ -13,16 +14,16 @@ from lucidlm.explain.attribution.rollout import rollout
 from lucidlm.explain.attribution.shapley import shapley
 from lucidlm.explain.prediction import Prediction
 
-Method = Literal["gradient-x-input", "integrated-gradients", "relevance", "occlusion", "shapley", "rollout"]
+Method = Literal["gradient-x-input", "integrated-gradients", "relevance", "occlusion", "erasure", "shapley", "rollout"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 UNITS: dict[Method, str] = {"relevance": "in the target's logit", "rollout": "as shares of attention"}
 """What attributions are measured in, where it is not nats of the log-probability."""
 
-ANY_MODEL: frozenset[Method] = frozenset({"occlusion", "shapley"})
+ANY_MODEL: frozenset[Method] = frozenset({"occlusion", "erasure", "shapley"})
 """Those that only ask the model, and so see its n-grams too."""
 
-BLANKED: frozenset[Method] = frozenset({"integrated-gradients", "occlusion", "shapley"})
+BLANKED: frozenset[Method] = frozenset({"integrated-gradients", "occlusion", "erasure", "shapley"})
 """Those that compare with the blank."""
 
 
@@ -37,6 +38,8 @@ def attribute(prediction: Prediction, method: Method, *, steps: int = 50, seed: 
             return relevance(prediction)
         case "occlusion":
             return occlusion(prediction)
+        case "erasure":
+            return erasure(prediction)
         case "shapley":
             return shapley(prediction, seed)
         case "rollout":
@@ -66,7 +69,7 @@ def refusal(prediction: Prediction, method: Method) -> InputError | None:
         return InputError(
             f"{what} not reach the n-grams that this model counts beside its Transformer",
             where="--method",
-            fix="Pass --method occlusion or shapley, or leave it out.",
+            fix="Pass --method occlusion, erasure or shapley, or leave it out.",
         )
     if prediction.rather_than is not None and method == "rollout":
         return InputError(
