@@ -17,6 +17,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from lucidlm.checkpoint.save import save_model
 from lucidlm.core.errors import InputError
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.explain.attribution import gradients
-from lucidlm.explain.attribution.methods import METHODS, applicable, attribute
+from lucidlm.explain.attribution.methods import METHODS, Method, applicable, attribute
 from lucidlm.explain.checks.faithfulness import DRAWS, Deletion, Faithfulness
 from lucidlm.explain.explanation import frozen
 from lucidlm.explain.prediction import Prediction
@@ -147,11 +148,12 @@ def judge(
     peers: dict[str, Attributor],
     text: str,
     index: int,
+    methods: Sequence[Method] = METHODS,
 ) -> None:
     deletion = Deletion(prediction)
     runs = {
         name: (lambda name=name: attribute(prediction, name).values)
-        for name in METHODS
+        for name in methods
         if name in applicable(prediction)
     }
     others = {name: (lambda peer=peer: peer(prediction, text, index)) for name, peer in peers.items()}
@@ -162,11 +164,11 @@ def judge(
         tests.setdefault(name, []).append((deletion.judge(values), deletion.whole, seconds))
 
 
-def faithfulness(source: str, data: str, limit: int) -> None:
+def faithfulness(source: str, data: str, limit: int, methods: Sequence[Method]) -> None:
     loaded = load_model(source)
     examples = draw(read_examples(tasks.get(loaded.record["provenance"]["task"]), data), limit, 0)
     wide = getattr(loaded.model, "wide", None) is not None
-    peers = {} if wide else classifier_peers(*peer_of(loaded, "AutoModelForSequenceClassification"))
+    peers = {} if wide or methods != METHODS else classifier_peers(*peer_of(loaded, "AutoModelForSequenceClassification"))
     tests: dict[str, list[tuple[Faithfulness, float, float]]] = {}
     with frozen(loaded.model), fast_matmul(torch.device("cpu")):
         for number, example in enumerate(examples, 1):
@@ -174,7 +176,7 @@ def faithfulness(source: str, data: str, limit: int) -> None:
             if len(prediction.pieces) < 2:
                 continue
             index = loaded.model.labels.index(prediction.target)  # pyright: ignore[reportArgumentType]
-            judge(prediction, tests, peers, example.text, index)
+            judge(prediction, tests, peers, example.text, index, methods)
             print(number, end=" ", flush=True)
     confident = sum(probability >= CONFIDENT for _, probability, _ in next(iter(tests.values())))
     texts = len(next(iter(tests.values())))
@@ -237,12 +239,13 @@ def main() -> None:
     parser.add_argument("model", nargs="?")
     parser.add_argument("--data")
     parser.add_argument("--limit", type=int, default=100)
+    parser.add_argument("--only", nargs="+", choices=METHODS, help="methods of ours, without the peers")
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     if args.what == "speed":
         speed(args.repeats)
     elif args.what == "faithfulness":
-        faithfulness(args.model, args.data, args.limit)
+        faithfulness(args.model, args.data, args.limit, args.only or METHODS)
     else:
         prompts(args.model, args.data, args.limit)
 

@@ -107,7 +107,9 @@ def test_occlusion_is_what_it_says(prediction: Prediction) -> None:
     assert occlusion(prediction).values == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("method", ["gradient-x-input", "integrated-gradients", "relevance", "occlusion", "shapley"])
+@pytest.mark.parametrize(
+    "method", ["gradient-x-input", "integrated-gradients", "relevance", "occlusion", "erasure", "shapley"]
+)
 def test_the_token_that_decides_gets_the_credit(classifier: LoadedModel, method: str) -> None:
     found = explain(classifier, "abcdef+gabcdefgabcdefg", method=method)  # pyright: ignore[reportArgumentType]
     assert found.target == "yes"

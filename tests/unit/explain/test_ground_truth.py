@@ -92,13 +92,13 @@ def attributions(loaded: LoadedModel, method: Method) -> tuple[list[np.ndarray],
     return values, float(np.mean(first))
 
 
-@pytest.mark.parametrize("method", ["relevance", "occlusion", "shapley"])
+@pytest.mark.parametrize("method", ["relevance", "occlusion", "erasure", "shapley"])
 def test_the_word_that_was_taught_is_first(taught: LoadedModel, method: Method) -> None:
     _, first = attributions(taught, method)
     assert first >= 0.95
 
 
-@pytest.mark.parametrize("method", ["integrated-gradients", "relevance", "occlusion", "shapley"])
+@pytest.mark.parametrize("method", ["integrated-gradients", "relevance", "occlusion", "erasure", "shapley"])
 def test_explanations_change_with_random_weights(taught: LoadedModel, method: Method) -> None:
     """Adebayo et al. 2018 (arXiv:1810.03292): what looks the same for a model that knows nothing explains nothing."""
     values, _ = attributions(taught, method)

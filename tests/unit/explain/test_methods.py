@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,14 +12,18 @@ from torch import Tensor, nn
 
 from lucidlm.checkpoint.loaded import LoadedModel
 from lucidlm.core.errors import InputError
+from lucidlm.explain.attribution import erasure as erasing
 from lucidlm.explain.attribution import shapley as orders
-from lucidlm.explain.attribution.methods import METHODS, Method, attribute
+from lucidlm.explain.attribution.erasure import erasure
+from lucidlm.explain.attribution.methods import METHODS, Method, attribute, default_method
+from lucidlm.explain.attribution.occlusion import occlusion
 from lucidlm.explain.attribution.relevance import relevance, relevance_rules
 from lucidlm.explain.attribution.rollout import rollout
 from lucidlm.explain.attribution.shapley import shapley
 from lucidlm.explain.checks.likeness import likeness, stability
 from lucidlm.explain.explanation import explain
 from lucidlm.explain.pieces import cut, joined_by
+from lucidlm.explain.prediction import Prediction
 from lucidlm.explain.predictions import predict
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel, SequenceClassifier
@@ -133,20 +138,57 @@ def test_rollout_of_even_attention_is_known() -> None:
     assert rollout(prediction).values == pytest.approx(expected[-len(prediction.pieces) :], abs=1e-5)
 
 
-def test_shapley_values_of_a_game_of_pairs_are_exact_by_one_pair_of_orders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orders, "MOST_PAIRS", 1)
+def game(rule: Callable[[np.ndarray], np.ndarray]) -> Prediction:
+    """Return a prediction about six letters, whose score is what `rule` makes of which are shown (B, 6)."""
     prediction = predict(classifier(), "abcdef")
-    draw = np.random.default_rng(0)
-    alone, pairs = draw.normal(size=6), np.triu(draw.normal(size=(6, 6)), 1)
 
     def score(tokens: Tensor, places: Tensor | None = None) -> Tensor:
         shown = (tokens[:, prediction.pieces[0].places[0] :][:, :6] != prediction.blank).double().numpy()
-        return torch.from_numpy(shown @ alone + np.einsum("bi,ij,bj->b", shown, pairs, shown))
+        return torch.from_numpy(rule(shown))
 
-    found = shapley(replace(prediction, score=score))
+    return replace(prediction, score=score)
+
+
+def test_shapley_values_of_a_game_of_pairs_are_exact_by_one_pair_of_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orders, "MOST_PAIRS", 1)
+    draw = np.random.default_rng(0)
+    alone, pairs = draw.normal(size=6), np.triu(draw.normal(size=(6, 6)), 1)
+    found = shapley(game(lambda shown: shown @ alone + np.einsum("bi,ij,bj->b", shown, pairs, shown)))
     assert found.values == pytest.approx(alone + (pairs.sum(0) + pairs.sum(1)) / 2, abs=1e-9)
     assert found.completeness is not None
     assert found.completeness.reached
+
+
+def test_erasure_finds_what_stands_in_for_each_other() -> None:
+    """Where either of two letters is nearly enough, blanking one of them costs next to nothing."""
+    either = game(lambda shown: 3 * shown[:, [1, 4]].max(1) + 0.1 * shown[:, [1, 4]].sum(1) + 5 * shown[:, 2])
+    assert occlusion(either).values == pytest.approx([0, 0.1, 5, 0, 0.1, 0])
+    found = erasure(either)  # one of the two costs 0.1, then the other 3.1: they share it
+    assert found.values == pytest.approx([0, 1.6, 5, 0, 1.6, 0])
+    assert found.completeness is not None
+    assert found.completeness.reached
+
+
+def test_erasure_falls_in_the_order_in_which_pieces_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    pairs = np.triu(draw.normal(size=(6, 6)))
+    prediction = game(lambda shown: np.einsum("bi,ij,bj->b", shown, pairs, shown))
+    gone: list[int] = []
+    for _ in range(6):
+        left = [piece for piece in range(6) if piece not in gone]
+        scores = prediction.scores([prediction.without([*gone, piece], prediction.blank) for piece in left])
+        gone.append(left[int(scores.argmin())])
+    assert list(np.argsort(-erasure(prediction).values)) == gone
+    monkeypatch.setattr(erasing, "TOKENS", 20)  # several at a time
+    rough = erasure(prediction).completeness
+    assert rough is not None
+    assert rough.total == pytest.approx(rough.explained)
+
+
+def test_short_texts_are_explained_by_erasure() -> None:
+    assert default_method(predict(classifier(), "abc")) == "erasure"
+    assert default_method(predict(classifier(context_length=256), "abcd " * 40)) == "relevance"
+    assert default_method(predict(language(), "abc")) == "relevance"
 
 
 @pytest.mark.parametrize("other", ["b", "bc", "fb"])

@@ -26,9 +26,7 @@ def erasure(prediction: Prediction) -> Attribution:
     Where a piece cost more than the one before it, the two needed each other and share it alike, so that the order of the
     values is that in which pieces went.
     """
-    count = len(prediction.pieces)
-    rounds = max(1, 2 * TOKENS // (count * len(prediction.ids)))
-    at_once = -(-count // rounds)
+    count, at_once = len(prediction.pieces), _at_once(prediction)
     gone: list[int] = []
     drops: list[float] = []
     whole = score = float(prediction.scores([prediction.whole])[0])
@@ -47,6 +45,18 @@ def erasure(prediction: Prediction) -> Attribution:
     return Attribution(values, Completeness(whole - score, float(values.sum()), 0.01))
 
 
+def one_by_one(prediction: Prediction) -> bool:
+    """Return whether a text is short enough for its pieces to be blanked one by one: some 34 tokens, or 20 to 30 words."""
+    return _at_once(prediction) == 1
+
+
+def _at_once(prediction: Prediction) -> int:
+    """Return how many pieces are blanked at a time."""
+    count = len(prediction.pieces)
+    rounds = max(1, 2 * TOKENS // (count * len(prediction.ids)))
+    return -(-count // rounds)
+
+
 def _shared(total: float, alone: np.ndarray) -> list[float]:
     """Return parts of a total that differ as those `alone` do."""
     return list(alone + (total - alone.sum()) / len(alone))
@@ -63,6 +73,7 @@ def _pooled(drops: Sequence[float]) -> list[float]:
     values, last = [], math.inf
     for value, size in pools:
         for _ in range(size):
-            last = min(value, math.nextafter(last, -math.inf))  # by the smallest step there is, so that none are equal
+            # By the smallest step there is: the first to go stays first.
+            last = min(value, math.nextafter(last, -math.inf)) if value else 0.0
             values.append(last)
     return values

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from lucidlm.core.errors import InputError
 from lucidlm.explain.attribution.attribution import Attribution
-from lucidlm.explain.attribution.erasure import erasure
+from lucidlm.explain.attribution.erasure import erasure, one_by_one
 from lucidlm.explain.attribution.gradients import gradient_times_input, integrated_gradients
 from lucidlm.explain.attribution.occlusion import occlusion
 from lucidlm.explain.attribution.relevance import relevance
@@ -48,6 +48,8 @@ def attribute(prediction: Prediction, method: Method, *, steps: int = 50, seed: 
 
 def default_method(prediction: Prediction) -> Method:
     """Return the method that a prediction is explained by unless another is asked for; docs/explanation.md says why."""
+    if prediction.kind == "label" and one_by_one(prediction):
+        return "erasure"
     return "relevance" if prediction.differentiable and not prediction.hints else "shapley"
 
 
