@@ -32,8 +32,8 @@ def font_for(text: str, size: int) -> FreeTypeFont:
     require_package("PIL", "Pillow")
     from PIL import ImageFont
 
-    # Few fonts have pictures of control characters, and a box says as much.
-    needed = {letter for letter in text if not letter.isspace() and not 0x2400 <= ord(letter) < 0x2420}
+    # Few fonts have pictures of control characters and blanks, and a box says as much.
+    needed = {letter for letter in text if not letter.isspace() and not 0x2400 <= ord(letter) < 0x2440}
     own = ImageFont.load_default(size)
     if isinstance(own, ImageFont.FreeTypeFont) and _has(own, needed):
         return own
