@@ -168,7 +168,9 @@ def faithfulness(source: str, data: str, limit: int, methods: Sequence[Method]) 
     loaded = load_model(source)
     examples = draw(read_examples(tasks.get(loaded.record["provenance"]["task"]), data), limit, 0)
     wide = getattr(loaded.model, "wide", None) is not None
-    peers = {} if wide or methods != METHODS else classifier_peers(*peer_of(loaded, "AutoModelForSequenceClassification"))
+    peers = (
+        {} if wide or methods != METHODS else classifier_peers(*peer_of(loaded, "AutoModelForSequenceClassification"))
+    )
     tests: dict[str, list[tuple[Faithfulness, float, float]]] = {}
     with frozen(loaded.model), fast_matmul(torch.device("cpu")):
         for number, example in enumerate(examples, 1):

@@ -221,6 +221,7 @@ CHINESE = {
     "Show rows that contain": "只显示包含以下内容的行",
     "What to know of these figures": "读这些数字须知",
     "seen in fine-tuning": "微调数据中出现过",
+    "{copies} are copies": "{copies} 个完全相同",
     "seen in pretraining": "预训练数据中出现过",
     "not checked: {reason}": "未检查：{reason}",
     "{count} of {examples} examples ({share}) share half of their n-grams or more with the training texts; {copies} are copies": "{examples} 个样例中有 {count} 个（{share}）的 n 元组有一半以上出现在训练文本中；{copies} 个完全相同",

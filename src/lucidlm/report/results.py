@@ -300,7 +300,8 @@ def _group(group: Sequence[Result], language: Language) -> Iterator[str]:
     for leak in leaks:
         title = t("seen in fine-tuning") if leak.against == "fine-tuning" else t("seen in pretraining")
         yield ""
-        yield f"{title}: {leak.overlapping:,} ({percent(leak.share)})."
+        copies = f"; {t('{copies} are copies', copies=f'{leak.copies:,}')}" if leak.copies else ""
+        yield f"{title}: {leak.overlapping:,} ({percent(leak.share)}){copies}."
     yield ""
     yield t("Again: {command}", command=f"`{_command(result)}`")
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lucidlm.core.io import write_text
+from lucidlm.evaluate.leakage import Leak
 from lucidlm.evaluate.record import EVALUATION, Evaluation, Measure, Score
 from lucidlm.metrics.statistics import Comparison, Estimate
 from lucidlm.report.language import Language
@@ -24,6 +25,7 @@ def leave(folder: Path, accuracy: float, p_value: float, *, baseline: float = 0.
         measures=[Measure(name="accuracy")],
         model=Score(name="judge", metrics={"accuracy": around(accuracy)}, seconds=1.0),
         baselines=[Score(name="words", metrics={"accuracy": around(baseline)}, comparison=beside, seconds=1.0)],
+        leakage=[Leak(against="fine-tuning", examples=100, overlapping=2, share=0.02, copies=1)],
         machine={"cpu": "some", "cores": 2},
         seconds=2.0,
     )
@@ -47,6 +49,7 @@ def test_seeds_of_a_recipe_share_a_row(tmp_path: Path) -> None:
         assert f"| **judge**, seed {seed} | {figure} | – |" in page
     assert "| words | 0.800 [0.780, 0.820] | better (p = 0.001) |" in page
     assert "The rows below the models are of seed 0." in page
+    assert "seen in fine-tuning: 2 (2.0 %); 1 are copies.\n" in page
     write_results([tmp_path], tmp_path / "zh.md", Language("zh"))
     assert "3 个随机种子的平均：0.820 至 0.860" in (tmp_path / "zh.md").read_text("utf-8")
 
