@@ -8,7 +8,7 @@ transformers.
 `speed`: 256 tokens, 50 steps, a model of 15.6 M parameters with fresh weights; the peer gets the batch size, of several,
 at which it is fastest, the logits of the last place only, and weights without gradients, as ours has them. `faithfulness`
 judges captum's and interpreto's attributions as our methods are judged, on the same texts, pieces and random orders;
-`prompts` does so for the next token of beginnings of 24 words, beside captum and inseq.
+`prompts` does so for the next token of beginnings of 24 words, beside captum and inseq. `--only METHOD…`: no peers.
 """
 
 from __future__ import annotations
@@ -148,12 +148,12 @@ def judge(
     peers: dict[str, Attributor],
     text: str,
     index: int,
-    methods: Sequence[Method] = METHODS,
+    only: Sequence[Method] | None,
 ) -> None:
     deletion = Deletion(prediction)
     runs = {
         name: (lambda name=name: attribute(prediction, name).values)
-        for name in methods
+        for name in only or METHODS
         if name in applicable(prediction)
     }
     others = {name: (lambda peer=peer: peer(prediction, text, index)) for name, peer in peers.items()}
@@ -164,13 +164,12 @@ def judge(
         tests.setdefault(name, []).append((deletion.judge(values), deletion.whole, seconds))
 
 
-def faithfulness(source: str, data: str, limit: int, methods: Sequence[Method]) -> None:
+def faithfulness(source: str, data: str, limit: int, only: Sequence[Method] | None) -> None:
     loaded = load_model(source)
     examples = draw(read_examples(tasks.get(loaded.record["provenance"]["task"]), data), limit, 0)
     wide = getattr(loaded.model, "wide", None) is not None
-    peers = (
-        {} if wide or methods != METHODS else classifier_peers(*peer_of(loaded, "AutoModelForSequenceClassification"))
-    )
+    alone = wide or only is not None
+    peers = {} if alone else classifier_peers(*peer_of(loaded, "AutoModelForSequenceClassification"))
     tests: dict[str, list[tuple[Faithfulness, float, float]]] = {}
     with frozen(loaded.model), fast_matmul(torch.device("cpu")):
         for number, example in enumerate(examples, 1):
@@ -178,7 +177,7 @@ def faithfulness(source: str, data: str, limit: int, methods: Sequence[Method]) 
             if len(prediction.pieces) < 2:
                 continue
             index = loaded.model.labels.index(prediction.target)  # pyright: ignore[reportArgumentType]
-            judge(prediction, tests, peers, example.text, index, methods)
+            judge(prediction, tests, peers, example.text, index, only)
             print(number, end=" ", flush=True)
     confident = sum(probability >= CONFIDENT for _, probability, _ in next(iter(tests.values())))
     texts = len(next(iter(tests.values())))
@@ -202,11 +201,11 @@ def peer_of(loaded: LoadedModel, kind: str) -> tuple[torch.nn.Module, Any]:
     return model.eval().requires_grad_(False), transformers.AutoTokenizer.from_pretrained(loaded.source)
 
 
-def prompts(source: str, data: str, limit: int) -> None:
+def prompts(source: str, data: str, limit: int, only: Sequence[Method] | None) -> None:
     loaded = load_model(source)
     lines = [line.split() for line in Path(data).read_text(encoding="utf-8").splitlines()]
     texts = [" ".join(words[:24]) for words in lines if len(words) > 40]
-    peers = language_model_peers(*peer_of(loaded, "AutoModelForCausalLM"))
+    peers = {} if only else language_model_peers(*peer_of(loaded, "AutoModelForCausalLM"))
     tests: dict[str, list[tuple[Faithfulness, float, float]]] = {}
     with frozen(loaded.model), fast_matmul(torch.device("cpu")):
         for number, text in enumerate(draw(texts, limit, 0), 1):
@@ -214,7 +213,7 @@ def prompts(source: str, data: str, limit: int) -> None:
                 prediction = predict(loaded, text)
             except InputError:
                 continue
-            judge(prediction, tests, peers, text, next_token(loaded, prediction))
+            judge(prediction, tests, peers, text, next_token(loaded, prediction), only)
             print(number, end=" ", flush=True)
     record(
         f"Faithfulness of attributions to the next token: {Path(source).parent.name}",
@@ -247,9 +246,9 @@ def main() -> None:
     if args.what == "speed":
         speed(args.repeats)
     elif args.what == "faithfulness":
-        faithfulness(args.model, args.data, args.limit, args.only or METHODS)
+        faithfulness(args.model, args.data, args.limit, args.only)
     else:
-        prompts(args.model, args.data, args.limit)
+        prompts(args.model, args.data, args.limit, args.only)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""torch.compile.
+"""Blocks are compiled with torch.compile.
 
 Each block is compiled on its own ("regional" compilation): all blocks share one graph, so the cost does not grow with
 depth.

@@ -1,8 +1,8 @@
-"""Matrix products of blocks in fp8, about twice as fast as in bf16 on GPUs that have units for it.
+"""Matrix products of blocks in fp8, for which data sheets of GPUs promise twice the speed of bf16.
 
 Each matrix is scaled by its own largest value before it is rounded: E4M3 in the forward pass, E5M2 for gradients
 (Micikevicius et al. 2022, arXiv:2209.05433). torchao does both. Weights stay in fp32, so that optimisers, shards and saved
-models are as without it. Embeddings, norms, attention itself and the output head are left in bf16: they lose most by it.
+models are as without it. Embeddings, norms, attention itself and the output head stay as they are.
 """
 
 from __future__ import annotations

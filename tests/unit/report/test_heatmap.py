@@ -114,9 +114,8 @@ def test_other_endings_are_refused(tmp_path: Path) -> None:
 
 @needs_png
 def test_pictures_are_png(tmp_path: Path) -> None:
-    write_view(
-        View("lens", "A view", (Grid("map", ("layer 1",), ("the",), np.array([[0.5]])),), (), {}), tmp_path / "view.png"
-    )
+    grid = Grid("map", ("layer 1",), ("the", "\n"), np.array([[0.5, 1.0]]))
+    write_view(View("lens", "A view", (grid,), (), {}), tmp_path / "view.png")
     picture = (tmp_path / "view.png").read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n"
     assert int.from_bytes(picture[16:20], "big") > 100

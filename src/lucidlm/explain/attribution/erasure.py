@@ -7,7 +7,6 @@ neither costs anything alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +15,8 @@ from lucidlm.explain.attribution.attribution import Attribution, Completeness
 from lucidlm.explain.prediction import Prediction
 
 TOKENS = 20_000
-"""Tokens that are read about at most. The more a text has, the more of its pieces are blanked at a time."""
+"""Tokens that are read about at most, one round of all pieces whatever it takes: the more a text has, the more of its pieces
+are blanked at a time."""
 
 
 def erasure(prediction: Prediction) -> Attribution:
@@ -41,7 +41,7 @@ def erasure(prediction: Prediction) -> Attribution:
         drops += _shared(score - after, score - scores[chosen])
         score = after
     values = np.empty(count)
-    values[gone] = _pooled(drops)
+    values[gone] = _falling(drops)
     return Attribution(values, Completeness(whole - score, float(values.sum()), 0.01))
 
 
@@ -62,18 +62,12 @@ def _shared(total: float, alone: np.ndarray) -> list[float]:
     return list(alone + (total - alone.sum()) / len(alone))
 
 
-def _pooled(drops: Sequence[float]) -> list[float]:
-    """Return the nearest values that fall: neighbours that rise are replaced by their mean (pool adjacent violators)."""
-    pools: list[tuple[float, int]] = []
-    for drop in drops:
-        pools.append((drop, 1))
-        while len(pools) > 1 and pools[-2][0] < pools[-1][0]:
-            (last, size), (before, others) = pools.pop(), pools.pop()
-            pools.append(((last * size + before * others) / (size + others), size + others))
-    values, last = [], math.inf
-    for value, size in pools:
-        for _ in range(size):
-            # By the smallest step there is: the first to go stays first.
-            last = min(value, math.nextafter(last, -math.inf)) if value else 0.0
-            values.append(last)
+def _falling(drops: Sequence[float]) -> np.ndarray:
+    """Return the nearest values that fall: neighbours that rise are replaced by their mean."""
+    from sklearn.isotonic import isotonic_regression  # slow to import
+
+    values = isotonic_regression(drops, increasing=False)
+    for place in range(1, len(values)):
+        if values[place] and values[place] >= values[place - 1]:  # by the smallest step: the first to go stays first
+            values[place] = np.nextafter(values[place - 1], -np.inf)
     return values

@@ -150,8 +150,9 @@ def _facts(run: FollowedRun) -> dict[str, str]:
     if "learning_rate" in last:
         found["learning rate"] = f"{last['learning_rate']:.2g}"
     for event, name in ((SPIKE, "spikes"), (ROLL_BACK, "roll-backs")):
-        if steps := run.events.get(event):
-            found[name] = f"{len(steps):,}, last at step {steps[-1]:,.0f}"
+        if event in run.events:
+            count, last_at = run.events[event]
+            found[name] = f"{count:,}, last at step {last_at:,.0f}"
     if "memory" in last:
         found["memory"] = size(last["memory"])
     if "wall_seconds" in last:

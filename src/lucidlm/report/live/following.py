@@ -41,8 +41,8 @@ class Curve:
 class FollowedRun:
     """What has been read of one run.
 
-    `last` has the last value of each figure, `evaluation` the last line of an evaluation, `events` the steps of each kind of
-    event; `damaged` counts lines that are none.
+    `last` has the last value of each figure, `evaluation` the last line of an evaluation, `events` how many there were of
+    each kind and the step of the last; `damaged` counts lines that are none.
     """
 
     def __init__(self, name: str, path: Path) -> None:
@@ -56,7 +56,7 @@ class FollowedRun:
         self.training, self.validation = Curve(), Curve()
         self.last: dict[str, float] = {}
         self.evaluation: dict[str, float] = {}
-        self.events: dict[str, list[float]] = {}
+        self.events: dict[str, tuple[int, float]] = {}
         self.damaged = 0
         self._file, self._read = 0, 0
 
@@ -109,7 +109,8 @@ class FollowedRun:
             self.damaged += 1
             return
         if "event" in row:
-            self.events.setdefault(str(row["event"]), []).append(figures.get("at", step))
+            kind = str(row["event"])
+            self.events[kind] = (self.events.get(kind, (0, 0.0))[0] + 1, figures.get("at", step))
             return
         if "train_loss" not in row:
             self.evaluation = figures
