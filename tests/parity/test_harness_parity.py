@@ -171,7 +171,7 @@ def test_the_command_prints_the_figures(
 def test_without_the_harness_it_says_what_to_install(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lucidlm.evaluate.harness import run_harness
 
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("lucidlm.core.extras.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'lucidlm\[eval\]'"):
         run_harness(directory, ["pairs"])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lucidlm.api import html
-from lucidlm.core.errors import InputError
+from lucidlm.core.extras import require_package
 from lucidlm.data.corpus.cards import DataCard
 from lucidlm.evaluate.comparison import VERDICTS, Difference, sign
 from lucidlm.evaluate.record import Evaluation, Score
@@ -39,11 +39,9 @@ class Result(ABC):
         ------
         InputError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError:
-            fix = "Install it (pip install pandas), or use rows() or to_dict()."
-            raise InputError("pandas is not installed", where="to_pandas", fix=fix) from None
+        require_package("pandas", where="to_pandas", instead="use rows() or to_dict()")
+        import pandas
+
         return pandas.DataFrame(self.rows())
 
     @abstractmethod

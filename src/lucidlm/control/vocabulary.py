@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lucidlm.core.errors import InputError
+from lucidlm.core.extras import require_package
 from lucidlm.tokenize.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -33,11 +34,8 @@ def llguidance() -> ModuleType:
     ------
     InputError: it is not installed.
     """
-    try:
-        return import_module("llguidance")
-    except ImportError:
-        fix = "Install it: pip install 'lucidlm[control]'."
-        raise InputError("what holds a text to a form is not installed", where="llguidance", fix=fix) from None
+    require_package("llguidance", "control")
+    return import_module("llguidance")
 
 
 class Vocabulary:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lucidlm.core.errors import InputError
+from lucidlm.core.extras import require_package
 from lucidlm.core.io import write_json
 
 RESULTS = "harness.json"
@@ -39,8 +39,7 @@ def run_harness(
     ------
     InputError: lm-eval is not installed, a task is unknown or its data cannot be loaded, or the model is not causal.
     """
-    if importlib.util.find_spec("lm_eval") is None:
-        raise InputError("lm-evaluation-harness is not installed", fix="Install it: pip install 'lucidlm[eval]'.")
+    require_package("lm_eval", "eval", name="lm-eval", where="--lm-eval")
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lucidlm.core.errors import InputError
+from lucidlm.core.extras import require_package
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
@@ -29,7 +29,7 @@ def font_for(text: str, size: int) -> FreeTypeFont:
     ------
     InputError: Pillow is not installed, or there is none.
     """
-    require_package("PIL", "Pillow")
+    require_package("PIL", "explain", name="Pillow", where="--out", instead="write .html")
     from PIL import ImageFont
 
     # Few fonts have pictures of control characters and blanks, and a box says as much.
@@ -49,13 +49,6 @@ def font_for(text: str, size: int) -> FreeTypeFont:
         where="--out",
         fix="Install one (Noto Sans CJK for Chinese, say), or write .html, which the reader's browser has fonts for.",
     )
-
-
-def require_package(module: str, name: str) -> None:
-    """Raise an InputError if a package that draws pictures is not installed."""
-    if importlib.util.find_spec(module) is None:
-        fix = "Install it (pip install 'lucidlm[explain]'), or write .html."
-        raise InputError(f"{name}, which PNG is drawn with, is not installed", where="--out", fix=fix)
 
 
 def _has(font: FreeTypeFont, letters: Iterable[str]) -> bool:

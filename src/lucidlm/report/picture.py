@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lucidlm.core.extras import require_package
 from lucidlm.core.io import atomic_path
 from lucidlm.explain.explanation import Explanation
 from lucidlm.explain.generation import GenerationExplanation
-from lucidlm.report.fonts import font_for, require_package
+from lucidlm.report.fonts import font_for
 from lucidlm.report.heatmap import Drawing, heat_map, printable
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def write_png(svg: str, out: Path) -> None:
     ------
     InputError: a package that draws is not installed, or no font of the system has the text's characters.
     """
-    require_package("resvg_py", "resvg-py")
+    require_package("resvg_py", "explain", name="resvg-py", where="--out", instead="write .html")
     shown = "".join(re.findall(r"<text[^>]*>([^<]*)", svg))
     font = font_for(unescape(shown), SIZE)
     import resvg_py  # pyright: ignore[reportMissingImports]

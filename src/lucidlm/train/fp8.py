@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 
 from torch import nn
 
 from lucidlm.core.errors import InputError
+from lucidlm.core.extras import require_package
 from lucidlm.model.transformer import Transformer
 
 MULTIPLE = 16
@@ -32,12 +32,7 @@ def take_products_in_fp8(model: Transformer, *, emulated: bool = False) -> None:
     ------
     InputError: torchao is not installed, or no layer has widths that the units take.
     """
-    if find_spec("torchao") is None:
-        raise InputError(
-            "the package torchao is not installed",
-            where="--precision fp8",
-            fix="Install it: pip install 'lucidlm[fp8]'.",
-        )
+    require_package("torchao", "fp8", where="--precision fp8")
     if not any(_fits(module) for module in model.layers.modules()):
         raise InputError(
             f"no layer has widths that are multiples of {MULTIPLE}, which fp8 needs",

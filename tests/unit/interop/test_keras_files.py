@@ -134,7 +134,7 @@ def test_reading_and_writing_need_no_tensorflow(exported: Path, tmp_path: Path) 
         "    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "keras is not installed. Install it: pip install 'lucidlm[tensorflow]'.\n"
+    assert done.stdout == "the package keras is not installed. Install it: pip install 'lucidlm[tensorflow]'.\n"
     assert (tmp_path / "again" / WEIGHTS).read_bytes() == (exported / WEIGHTS).read_bytes()
 
 

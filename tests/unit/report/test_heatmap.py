@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import xml.etree.ElementTree as xml
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lucidlm.core import extras
 from lucidlm.core.errors import InputError
 from lucidlm.explain.inside.view import Grid, View
 from lucidlm.report import fonts
@@ -147,10 +147,7 @@ def test_letters_without_a_font_are_refused(tmp_path: Path, monkeypatch: pytest.
 def test_without_what_draws_a_picture_is_refused_clearly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, name: str
 ) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda one: None if one == module else one == "resvg_py" or found(one)
-    )
-    with pytest.raises(InputError, match=rf"{name}, which PNG is drawn with, is not installed.*lucidlm\[explain\]"):
+    monkeypatch.setattr(extras, "find_spec", lambda one: None if one == module else find_spec(one) or one == "resvg_py")
+    with pytest.raises(InputError, match=rf"--out: the package {name} is not installed.*lucidlm\[explain\]', or write"):
         write_view(view(), tmp_path / "view.png")
     assert not list(tmp_path.iterdir())

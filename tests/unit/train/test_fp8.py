@@ -11,11 +11,10 @@ from tests.conftest import tiny_pretraining
 from torch import nn
 
 from lucidlm.checkpoint.load import load_model
-from lucidlm.core import devices
+from lucidlm.core import devices, extras
 from lucidlm.core.errors import InputError
 from lucidlm.model.config import ModelConfig
 from lucidlm.model.heads import LanguageModel
-from lucidlm.train import fp8
 from lucidlm.train.fp8 import take_products_in_fp8
 from lucidlm.train.pretrain import run as pretraining
 from lucidlm.train.pretrain.config import PretrainConfig
@@ -82,10 +81,10 @@ def test_what_cannot_is_refused(tiny_data: Path, tmp_path: Path, monkeypatch: py
         with pytest.raises(InputError, match=r"--precision: cpu has no fp8 units; .* Leave it out or pass bf16"):
             pretrain(tiny_pretraining(tiny_data).changed(precision="fp8"), tmp_path / "model")
         assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(fp8, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"torchao is not installed.*lucidlm\[fp8\]"):
         take_products_in_fp8(LanguageModel(SHAPE).model)
-    monkeypatch.setattr(fp8, "find_spec", lambda name: object())
+    monkeypatch.setattr(extras, "find_spec", lambda name: object())
     odd = SHAPE.changed(embedding_dim=24, ff_dim=40)
     with pytest.raises(InputError, match="no layer has widths that are multiples of 16"):
         take_products_in_fp8(LanguageModel(odd).model)

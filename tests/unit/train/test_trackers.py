@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from tests.conftest import tiny_pretraining
 
+from lucidlm.core import extras
 from lucidlm.core.config import Config
 from lucidlm.core.errors import InputError
 from lucidlm.train.pretrain.run import pretrain
@@ -164,7 +165,7 @@ def test_a_whole_run_is_told(tmp_path: Path, tiny_data: Path, recorders: Recorde
 def test_a_missing_package_is_named_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(opening, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     config = tiny_pretraining(tmp_path / "no data", loop={"track": (name,)})
     with pytest.raises(InputError, match=rf"--track {name}: the package {name} is not installed\. .*lucidlm\[track\]"):
         pretrain(config, tmp_path / "model")
@@ -172,7 +173,8 @@ def test_a_missing_package_is_named_before_anything_is_read(
 
 
 def test_mlflow_needs_to_know_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "find_spec", lambda name: None if name == "sqlalchemy" else ModuleSpec(name, None))
+    monkeypatch.setattr(extras, "find_spec", lambda name: ModuleSpec(name, None))
+    monkeypatch.setattr(opening, "find_spec", lambda name: None)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(InputError, match="MLFLOW_TRACKING_URI: says where MLflow's server is, and is not set"):
         opening.require_trackers(("mlflow",))

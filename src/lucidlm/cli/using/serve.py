@@ -48,14 +48,13 @@ def serve(
       lucidlm serve assistant --guard "toxicity:toxic<0.5"
       lucidlm serve model --host 0.0.0.0 --api-keys keys.txt
     """
-    from lucidlm.core.errors import InputError
+    from lucidlm.core.extras import require_package
+
+    for module in ("fastapi", "uvicorn", "prometheus_client"):
+        require_package(module, "serve")
     from lucidlm.inference.config import EngineConfig
     from lucidlm.serve.config import ServeConfig
-
-    try:
-        from lucidlm.serve.run import run
-    except ModuleNotFoundError as error:
-        raise InputError(f"the package {error.name} is not installed", fix="pip install 'lucidlm[serve]'") from None
+    from lucidlm.serve.run import run
 
     engine = EngineConfig(**{name: settings.pop(name) for name in ENGINE if name in settings})
     device = settings.pop("device", "auto")

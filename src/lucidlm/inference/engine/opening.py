@@ -13,6 +13,7 @@ from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.quantize import is_rounded
 from lucidlm.core.devices import free_memory
 from lucidlm.core.errors import InputError
+from lucidlm.core.extras import require_package
 from lucidlm.core.progress import log
 from lucidlm.inference.config import EngineConfig
 from lucidlm.inference.engine.backend import Backend, Direction
@@ -71,8 +72,7 @@ def open_backend(
             fix = "pip install 'lucidlm[openvino]'" if config.backend == "auto" else "Leave out one of the two."
             raise InputError(f"PyTorch computes with the weights as they are, not in {config.quantize}", fix=fix)
         return TorchBackend(model, blocks, directions)
-    if not installed:
-        raise InputError("the package openvino is not installed", fix="pip install 'lucidlm[openvino]'")
+    require_package("openvino", "openvino")
     if device.type != "cpu":
         raise InputError(f"OpenVINO computes on CPUs; the model is on {device}", fix="Pass --device cpu.")
     from lucidlm.inference.engine.openvino_backend import OpenVINOBackend

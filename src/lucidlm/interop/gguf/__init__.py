@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from lucidlm.core.extras import require_package
 
-from lucidlm.core.errors import InputError
-
-if find_spec("gguf") is None:
-    raise InputError("GGUF files need the gguf package", fix="Run: pip install 'lucidlm[gguf]'.")
+require_package("gguf", "gguf")

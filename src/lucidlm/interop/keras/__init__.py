@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from lucidlm.core.errors import InputError
+from lucidlm.core.extras import require_package
 
 if TYPE_CHECKING:
     from lucidlm.interop.keras.model import BigLanguageModel
@@ -23,12 +23,9 @@ def __getattr__(name: str) -> type[BigLanguageModel]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides notes on how TensorFlow was built
     # With oneDNN it prints four lines at each start, whatever the log level; it did not make steps faster.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    try:
-        from lucidlm.interop.keras.model import BigLanguageModel
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in ("keras", "tensorflow", "h5py", "jax"):
-            raise
-        raise InputError(
-            f"{error.name} is not installed", fix="Install it: pip install 'lucidlm[tensorflow]'."
-        ) from None
+    require_package("keras", "tensorflow")
+    backend = os.environ["KERAS_BACKEND"]
+    require_package(backend, "tensorflow" if backend == "tensorflow" else None)
+    from lucidlm.interop.keras.model import BigLanguageModel
+
     return BigLanguageModel

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lucidlm.core.errors import InputError
+from lucidlm.core.extras import require_package
 from lucidlm.core.io import atomic_path
 
 if TYPE_CHECKING:
@@ -181,8 +182,7 @@ def _unsafe(what: str, where: Path) -> InputError:
 
 
 def _h5py() -> Any:
-    try:
-        import h5py
-    except ImportError:
-        raise InputError("h5py is not installed", fix="Install it: pip install h5py.") from None
+    require_package("h5py")
+    import h5py
+
     return h5py

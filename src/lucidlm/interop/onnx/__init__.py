@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lucidlm.checkpoint.loaded import LoadedModel
-from lucidlm.core.errors import InputError
+from lucidlm.core.extras import require_package
 
 
 def export_onnx(loaded: LoadedModel, out: Path, dtype: str | None = None) -> None:
@@ -26,10 +26,7 @@ def export_onnx(loaded: LoadedModel, out: Path, dtype: str | None = None) -> Non
     InputError: onnx is not installed, `dtype` is not supported, weights exceed its range, or `out` exists already.
     LucidError: the disk is full, or the weights are not finite.
     """
-    try:
-        import onnx  # noqa: F401
-    except ImportError:
-        raise InputError("the package onnx is not installed", fix="pip install 'lucidlm[onnx]'") from None
+    require_package("onnx", "onnx")
     from lucidlm.interop.onnx.export import export
 
     export(loaded, out, dtype)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lucidlm.core.errors import InputError
+from lucidlm.core.extras import require_package
 from lucidlm.train.config import TrackerName
 from lucidlm.train.tracking.tracker import Tracker
 
@@ -23,12 +24,7 @@ def require_trackers(names: Sequence[TrackerName]) -> None:
     InputError: a package is not installed, or nothing says where MLflow's server is.
     """
     for name in names:
-        if find_spec(name) is None:
-            raise InputError(
-                f"the package {name} is not installed",
-                where=f"--track {name}",
-                fix="Install it: pip install 'lucidlm[track]'.",
-            )
+        require_package(name, "track", where=f"--track {name}")
     # Without a server MLflow takes a database, for which its client alone has no package.
     if "mlflow" in names and not os.environ.get(SERVER) and find_spec("sqlalchemy") is None:
         raise InputError(
