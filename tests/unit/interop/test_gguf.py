@@ -133,6 +133,14 @@ def test_one_file_is_open_however_many_tensors_it_has(exported: Path) -> None:
     assert len(loaded.model.state_dict()) > 10
 
 
+def test_a_file_whose_matrices_were_converted_is_let_go(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    export_gguf(tiny(tokenizer), tmp_path / "model.gguf", "q8_0")
+    before = psutil.Process().num_fds()
+    loaded = load_gguf(tmp_path / "model.gguf")  # its norms are in fp32, as in every file
+    assert psutil.Process().num_fds() == before
+    assert len(loaded.model.state_dict()) > 10
+
+
 # ---------------------------------------------------------------------- what cannot be written
 
 

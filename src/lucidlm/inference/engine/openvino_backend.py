@@ -50,9 +50,7 @@ class OpenVINOBackend:
             "KV_CACHE_PRECISION": "f32" if exact else "f16",
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0 if exact else 32,
         }
-        graph = build_graph(model, form, directions)
-        if release_weights:
-            model.to("meta")
+        graph = build_graph(model, form, directions, release_weights=release_weights)
         compiled = openvino.Core().compile_model(graph, "CPU", settings)
         self._request = compiled.create_infer_request()
         self.token_bytes = 0

@@ -36,17 +36,31 @@ AT_A_TIME = 1 << 18
 """Weights that are rounded at a time."""
 
 
-def build_graph(model: LanguageModel, form: Form, directions: Sequence[Direction] = ()) -> Model:
-    """Return the graph of a causal `model`; inputs and outputs are named as said above, the output is `logits` (rows, V)."""
-    return _Builder(model, form, directions).build()
+def build_graph(
+    model: LanguageModel, form: Form, directions: Sequence[Direction] = (), *, release_weights: bool = False
+) -> Model:
+    """Return the graph of a causal `model`; inputs and outputs are named as said above, the output is `logits` (rows, V).
+
+    Parameters
+    ----------
+    release_weights: let go of each of the model's weights as soon as the graph has its own.
+    """
+    return _Builder(model, form, directions, release_weights).build()
 
 
 class _Builder:
-    def __init__(self, model: LanguageModel, form: Form, directions: Sequence[Direction]) -> None:
-        self.model, self.config, self.directions = model, model.config, directions
+    def __init__(
+        self, model: LanguageModel, form: Form, directions: Sequence[Direction], release_weights: bool
+    ) -> None:
+        self.config, self.directions = model.config, directions
         self.form: Form = form
+        # Matrices are taken out as they are used, so where the model has let go of them each lives no longer than that.
         self.weights: dict[str, Tensor] = {name: value.detach() for name, value in model.model.state_dict().items()}
+        self.head = None if model.lm_head is None else model.lm_head.weight.detach()
+        self.frequencies = None if model.model.rotary is None else model.model.rotary.frequencies
         self.states: list[Node] = []
+        if release_weights:
+            model.to("meta")
 
     def build(self) -> Model:
         config = self.config
@@ -54,13 +68,13 @@ class _Builder:
         self.beams = _parameter("beam_idx", [-1], Type.i32)  # of the states; it leaves with them
         self.batch = ops.gather(ops.shape_of(tokens), _ints(0), _int(0))
         self.strengths = _parameter("strengths", [-1, len(self.directions)], Type.f32) if self.directions else None
-        table = _matrix([self.weights["embed_tokens.weight"]], self._outer)
+        table = _matrix([self.weights.pop("embed_tokens.weight")], self._outer)
         x: Value = ops.gather(table, tokens, _int(0))  # (N, 1, D)
         angles = None
-        if self.model.model.rotary is None:
-            x = ops.add(x, ops.gather(_floats(self.weights["embed_positions.weight"]), positions, _int(0)))
+        if self.frequencies is None:
+            x = ops.add(x, ops.gather(_floats(self.weights.pop("embed_positions.weight")), positions, _int(0)))
         else:
-            angles = self._angles(positions, self.model.model.rotary.frequencies)
+            angles = self._angles(positions, self.frequencies)
         if config.post_norm:
             x = self._norm(x, "embed_norm")
         for layer in range(config.num_layers):
@@ -69,7 +83,7 @@ class _Builder:
             x = self._norm(x, "norm")
         rows = _parameter("rows", [-1])
         states = ops.gather(x, rows, _int(0))
-        head = table if self.model.lm_head is None else _matrix([self.model.lm_head.weight.detach()], self._outer)
+        head = table if self.head is None else _matrix([self.head], self._outer)
         logits = ops.result(ops.reshape(ops.matmul(states, head, False, True), _ints(-1, config.vocab_size), False))
         logits.output(0).get_tensor().set_names({"logits"})
         inputs = [tokens, positions, self.beams, rows, *([] if self.strengths is None else [self.strengths])]
@@ -149,7 +163,7 @@ class _Builder:
 
     def _linear(self, x: Value, *names: str) -> list[Value]:
         """Apply several linear layers to `x` (N, 1, D) as one product; return what each gives."""
-        weights = [self.weights[f"{name}.weight"] for name in names]
+        weights = [self.weights.pop(f"{name}.weight") for name in names]
         y = ops.matmul(x, _matrix(weights, self.form), False, True)
         if f"{names[0]}.bias" in self.weights:
             y = ops.add(y, _floats(torch.cat([self.weights[f"{name}.bias"] for name in names])[None, None]))

@@ -28,8 +28,9 @@ def open_tensors(path: Path) -> np.memmap:
 def load_tensor(file: np.memmap, info: TensorInfo, rows: slice, order: np.ndarray | None = None) -> Tensor:
     """Return `rows` of a matrix, or elements of a vector, in fp32, permuted by `order` (indices into them) if given.
 
-    Tensors already in fp32 that need no permutation stay memory-mapped; others are converted chunk by chunk into the
-    result, bit for bit as `gguf.quants.dequantize` converts the whole.
+    Matrices already in fp32 that need no permutation stay memory-mapped; what else there is is converted chunk by chunk
+    into the result, bit for bit as `gguf.quants.dequantize` converts the whole. Vectors are copied: norms are in fp32 in
+    every file, and one of them would keep all of it mapped.
 
     Raises
     ------
@@ -39,8 +40,8 @@ def load_tensor(file: np.memmap, info: TensorInfo, rows: slice, order: np.ndarra
     stored = file[info.offset : info.offset + info.nbytes].reshape(height, -1)[rows]
     if order is not None:
         stored = stored[order]
-    is_float32 = info.kind == GGMLQuantizationType.F32
-    result = torch.from_numpy(np.asarray(stored).view(np.float32)) if is_float32 else torch.empty(len(stored), width)
+    mapped = info.kind == GGMLQuantizationType.F32 and len(info.shape) == 2
+    result = torch.from_numpy(np.asarray(stored).view(np.float32)) if mapped else torch.empty(len(stored), width)
     step = max(1, CHUNK // width)
     for start in range(0, len(stored), step):
         values = _float32(np.asarray(stored[start : start + step]), info, file)
@@ -48,7 +49,7 @@ def load_tensor(file: np.memmap, info: TensorInfo, rows: slice, order: np.ndarra
             raise InputError(
                 f"the weights {info.name} hold infinities or NaN", where=file.filename, fix="They are of no use."
             )
-        if not is_float32:
+        if not mapped:
             result[start : start + step] = torch.from_numpy(values)
     return result if len(info.shape) == 2 else result.flatten()
 
