@@ -127,6 +127,14 @@ def test_what_does_not_fit_says_so_and_what_would(tiny_data: Path) -> None:
     assert smaller.peak > 0.9 * smaller.available
 
 
+@pytest.mark.parametrize(("precision", "compiling"), [("bf16", "off"), ("fp8", "on")])
+def test_a_short_run_is_compiled_where_that_pays_at_once(tiny_data: Path, precision: Any, compiling: str) -> None:
+    config = tiny_pretraining(tiny_data, precision=precision, compile="on", loop={"max_steps": 10})
+    plan = plan_pretraining(config, PlanConfig(on="h100"))
+    assert plan.recommended["compile"] == compiling
+    assert any("--compile off" in advice for advice in plan.advice) == (compiling == "off")
+
+
 def test_accelerators_are_known_by_name() -> None:
     assert accelerator("RTX 4090") is ACCELERATORS["rtx4090"]
     with pytest.raises(InputError, match=r"no accelerator 'v9'.*Known are h200, h100"):
