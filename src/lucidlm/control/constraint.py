@@ -6,11 +6,10 @@ comes to its end in time.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from functools import reduce
+from functools import cache, reduce
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -38,8 +37,12 @@ MOST_STATES = 20_000
 LONGEST_ENDING = 512
 """Tokens after which no end is looked for."""
 
-FEW = 64
-"""Bytes of a mask with tokens in them, up to which a choice is small."""
+ADDED = np.where(
+    np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"),
+    np.float32(0),
+    np.float32(-np.inf),
+)
+"""(256, 8) what each byte of a mask adds to the logits of its eight tokens."""
 
 SLACK = 64
 """Tokens of room beside a few ends as long as the shortest known, before which nothing is looked at."""
@@ -135,14 +138,7 @@ class Constraint(LogitsProcessor):
         InputError: nothing is left, or the grammar has become too large to follow.
         """
         mask = self._mask("nothing that obeys can follow what has been written")
-        if np.count_nonzero(mask) <= FEW:  # as between most marks of a form: several times sooner
-            allowed = torch.from_numpy(_tokens(mask)).to(logits.device)
-            kept = logits[allowed]
-            logits.fill_(-math.inf)
-            logits[allowed] = kept
-        else:
-            ruled_out = np.unpackbits(~mask, count=len(logits), bitorder="little").view(bool)
-            logits.masked_fill_(torch.from_numpy(ruled_out).to(logits.device), -math.inf)
+        _rule_out(logits, mask)
 
     def push(self, token: int) -> None:
         for matcher in self._matchers:
@@ -245,6 +241,24 @@ class Constraint(LogitsProcessor):
         if tired:
             late = late + np.isin(allowed, list(tired)) * len(self._vocabulary.lateness)
         return int(allowed[late.argmin()])
+
+
+def _rule_out(logits: Tensor, mask: np.ndarray) -> None:
+    """Take the logits (V,) of tokens that a mask of bits does not allow to minus infinity, in place.
+
+    What is added to eight of them is looked up by the byte that says which are allowed: half the time of unpacking and
+    filling.
+    """
+    if logits.device.type == "cpu":
+        added = torch.from_numpy(ADDED.take(mask, 0))
+    else:  # only the mask is sent
+        added = _added_on(logits.device).index_select(0, torch.from_numpy(mask.astype(np.int32)).to(logits.device))
+    logits += added.flatten()[: len(logits)]
+
+
+@cache
+def _added_on(device: torch.device) -> Tensor:
+    return torch.from_numpy(ADDED).to(device)
 
 
 def _tokens(mask: np.ndarray) -> np.ndarray:

@@ -17,9 +17,9 @@ from tests.serving import small_model, small_tokenizer
 from tokenizers import Tokenizer as Core
 from tokenizers import decoders, models, pre_tokenizers
 
-from lucidlm.control import vocabulary
 from lucidlm.control.config import ConstraintConfig
 from lucidlm.control.constraint import ConstraintCompiler
+from lucidlm.core import extras
 from lucidlm.core.errors import InputError
 from lucidlm.inference.config import SamplingConfig
 from lucidlm.inference.decode import generate
@@ -246,10 +246,7 @@ def test_tokens_without_bytes_of_their_own_are_refused() -> None:
 def test_without_the_library_it_says_what_to_install(
     model: LanguageModel, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(name: str) -> Any:
-        raise ImportError(name)
-
-    monkeypatch.setattr(vocabulary, "import_module", missing)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'lucidlm\[control\]'"):
         write(model, tokenizer, regex="a")
 
