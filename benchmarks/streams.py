@@ -94,8 +94,8 @@ def serving(command: Sequence[str], url: str) -> Iterator[psutil.Process]:
                 errors.seek(0)
                 raise RuntimeError(errors.read().decode()[-2000:])
             try:
-                if httpx.get(f"{url}/v1/models", timeout=5).status_code == 200:
-                    break
+                httpx.get(f"{url}/v1/models", timeout=5)  # transformers fails at it where nothing was ever downloaded
+                break
             except httpx.TransportError:
                 time.sleep(0.5)
         try:
