@@ -135,9 +135,8 @@ class SequenceState:
         try:
             for processor in self.processors:
                 processor.process(logits)
-            if len(self.processors) > 1 and not torch.isfinite(
-                logits.max()
-            ):  # one by itself leaves something, or says so
+            # One processor by itself leaves something, or says that it cannot.
+            if len(self.processors) > 1 and not torch.isfinite(logits.max()):
                 raise InputError(
                     "no token may follow: what is asked of the text contradicts itself", fix="Ask for less."
                 )
