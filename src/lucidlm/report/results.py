@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,14 +210,23 @@ def summary(results: Sequence[Result], language: Language) -> Iterator[str]:
     columns = ("task", "data", "model", "metric", "result", "best baseline", "the model against it")
     yield f"| {' | '.join(map(t, columns))} |"
     yield "|" + "---|" * len(columns)
-    for group in by_seeds(results):
+    groups = by_seeds(results)
+    alike = Counter(_judged(group[0]) for group in groups)  # both ways of a translation are judged by one file
+    for group in groups:
         result, found, first = group[0], group[0].evaluation, group[0].evaluation.first
+        data = f"`{_short(found.data)}`"
+        if alike[_judged(result)] > 1:
+            data += f", {SEED.sub('', result.place)}"
         size = t("trained from scratch") if result.origin is None else f"`{result.origin}`"
         if result.parameters is not None:
             size = f"{count(result.parameters)}, {size}"
         reached = _interval(found.model, first) if len(group) == 1 else _spread(group, first, language)
-        cells = [language.name(found.task), f"`{_short(found.data)}`", size, language.name(first.name), reached]
+        cells = [language.name(found.task), data, size, language.name(first.name), reached]
         yield f"| {' | '.join([*cells, *_best_baseline(group, language)])} |"
+
+
+def _judged(result: Result) -> tuple[str, str, str | None]:
+    return result.evaluation.task, result.evaluation.data, result.origin
 
 
 def _spread(group: Sequence[Result], measure: Measure, language: Language) -> str:

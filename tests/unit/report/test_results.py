@@ -54,6 +54,14 @@ def test_seeds_of_a_recipe_share_a_row(tmp_path: Path) -> None:
     assert "3 个随机种子的平均：0.820 至 0.860" in (tmp_path / "zh.md").read_text("utf-8")
 
 
+def test_rows_that_look_alike_are_named(tmp_path: Path) -> None:
+    leave(tmp_path / "one-seed-0" / "test", 0.84, 0.001)
+    leave(tmp_path / "other" / "test", 0.86, 0.002, data="b")
+    write_results([tmp_path], tmp_path / "page.md")
+    table = [line for line in (tmp_path / "page.md").read_text("utf-8").splitlines() if line.startswith("| sentiment")]
+    assert [line.split(" | ")[1] for line in table] == ["`films`, one/test", "`films`, other/test"]
+
+
 def test_seeds_that_were_judged_on_other_examples_stay_apart(tmp_path: Path) -> None:
     leave(tmp_path / "films-seed-0", 0.84, 0.001, data="a")
     leave(tmp_path / "films-seed-1", 0.86, 0.002, data="b")
