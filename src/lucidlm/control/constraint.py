@@ -246,8 +246,7 @@ class Constraint(LogitsProcessor):
 def _rule_out(logits: Tensor, mask: np.ndarray) -> None:
     """Take the logits (V,) of tokens that a mask of bits does not allow to minus infinity, in place.
 
-    What is added to eight of them is looked up by the byte that says which are allowed: half the time of unpacking and
-    filling.
+    What is added to eight of them is looked up by the byte that says which are allowed: sooner than unpacking and filling.
     """
     if logits.device.type == "cpu":
         added = torch.from_numpy(ADDED.take(mask, 0))
