@@ -29,14 +29,14 @@ STEPS = 5
 WORKER = """
 import os, sys
 from pathlib import Path
+import torch
 from lucidlm.cli.main import main
+from lucidlm.core.devices import peak_memory
 sys.argv[0] = "lucidlm"
 try:
     main()
 finally:
-    status = Path("/proc/self/status").read_text()
-    peak = next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]
-    Path(os.environ["PEAKS"], os.environ["RANK"]).write_text(peak)
+    Path(os.environ["PEAKS"], os.environ["RANK"]).write_text(str(peak_memory(torch.device("cpu"))))
 """
 
 
@@ -60,7 +60,7 @@ def run(command: Sequence[str], ranks: int, folder: Path) -> int:
     found = subprocess.run(call, env={**os.environ, "PEAKS": str(folder)}, capture_output=True, text=True)
     if found.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{found.stderr}")
-    return 1024 * max(int((folder / str(rank)).read_text()) for rank in range(ranks))
+    return max(int((folder / str(rank)).read_text()) for rank in range(ranks))
 
 
 def main() -> None:

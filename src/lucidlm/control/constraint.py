@@ -37,7 +37,7 @@ MOST_STATES = 20_000
 LONGEST_ENDING = 512
 """Tokens after which no end is looked for."""
 
-ADDED = np.where(
+MASK_BIASES = np.where(
     np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"),
     np.float32(0),
     np.float32(-np.inf),
@@ -246,18 +246,18 @@ class Constraint(LogitsProcessor):
 def _rule_out(logits: Tensor, mask: np.ndarray) -> None:
     """Take the logits (V,) of tokens that a mask of bits does not allow to minus infinity, in place.
 
-    What is added to eight of them is looked up by the byte that says which are allowed: sooner than unpacking and filling.
+    The bias of eight of them is looked up by the byte that says which are allowed: sooner than unpacking and filling.
     """
     if logits.device.type == "cpu":
-        added = torch.from_numpy(ADDED.take(mask, 0))
+        bias = torch.from_numpy(MASK_BIASES.take(mask, 0))
     else:  # only the mask is sent
-        added = _added_on(logits.device).index_select(0, torch.from_numpy(mask.astype(np.int32)).to(logits.device))
-    logits += added.flatten()[: len(logits)]
+        bias = _mask_biases_on(logits.device).index_select(0, torch.from_numpy(mask.astype(np.int32)).to(logits.device))
+    logits += bias.flatten()[: len(logits)]
 
 
 @cache
-def _added_on(device: torch.device) -> Tensor:
-    return torch.from_numpy(ADDED).to(device)
+def _mask_biases_on(device: torch.device) -> Tensor:
+    return torch.from_numpy(MASK_BIASES).to(device)
 
 
 def _tokens(mask: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -161,6 +162,20 @@ def tokens_at_once(device: torch.device, bytes_per_token: int, enough: int) -> i
 def held_memory(device: torch.device) -> int:
     """Return the bytes that this process holds now; on a GPU those of its memory that PyTorch's tensors took at most."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes that this process has held; on a GPU those of its memory that PyTorch's tensors took."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:  # getrusage would tell the parent's peak, if that was higher
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+    except (OSError, StopIteration):
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def free_memory(device: torch.device) -> int:

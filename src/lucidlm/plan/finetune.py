@@ -63,7 +63,7 @@ def plan_finetuning(config: FinetuneConfig, how: PlanConfig) -> Plan:
         final=len(objective.train) + len(objective.validation),
         unit_flops=forward / asked.batch_size,
         compiled=False,
-        pays_from=math.inf,  # it has no setting for that
+        compile_pays_from=math.inf,  # it has no setting for that
         memory=lambda rows: step_memory(
             shape,
             StepShape(rows, step.length, step.accumulates, step.counted),

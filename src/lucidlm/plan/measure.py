@@ -7,7 +7,6 @@ the most memory that it held is what the command will hold.
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from copy import copy
@@ -22,7 +21,7 @@ from torch import nn
 
 from lucidlm.checkpoint.save import save_model
 from lucidlm.core.config import CONFIG
-from lucidlm.core.devices import Compute, choose_compute
+from lucidlm.core.devices import Compute, choose_compute, peak_memory
 from lucidlm.core.matmul import fast_matmul
 from lucidlm.core.memory import keep_freed_memory
 from lucidlm.core.progress import console
@@ -244,7 +243,7 @@ def _calibration(
     compute: Compute,
     load: float,
 ) -> Calibration:
-    peak = _peak(compute)  # before the products, which are no part of the run
+    peak = peak_memory(compute.device)  # before the products, which are no part of the run
     start_up, framework = beginning
     return Calibration(
         start_up=start_up,
@@ -270,17 +269,3 @@ def _seconds_each(work: Callable[[int], Any], most: int) -> float:
     first = _seconds(lambda: work(1))
     pieces = max(1, min(most, int(EVALUATING / max(first, 1e-6))))
     return _seconds(lambda: work(pieces)) / pieces
-
-
-def _peak(compute: Compute) -> int:
-    """Return the most bytes that this process has held."""
-    if compute.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(compute.device)
-    try:  # getrusage would tell the parent's peak, if that was higher
-        status = Path("/proc/self/status").read_text()
-        return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
-    except (OSError, StopIteration):
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

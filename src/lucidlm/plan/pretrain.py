@@ -63,7 +63,7 @@ def plan_pretraining(config: PretrainConfig, how: PlanConfig) -> Plan:
         final=sum(held_out),
         unit_flops=flops_per_token(shape, length, training=False),
         compiled=compiled,
-        pays_from=config.pays_from,
+        compile_pays_from=config.compile_pays_from,
         memory=lambda rows: step_memory(shape, replace(step, rows=rows), config.loop.optimizer, place.compute),
     )
     measured = None

@@ -44,7 +44,7 @@ class TrainingRun:
     corpus_tokens: of the training part.
     evaluated, final: tokens (or examples) that an evaluation on the way reads, and the one at the end.
     unit_flops: of evaluating one of them.
-    compiled, pays_from: whether blocks are compiled, and from how many minutes on that wins back what it takes.
+    compiled, compile_pays_from: whether blocks are compiled, and from how many minutes on that wins back what it takes.
     memory: what a step holds with so many samples at once.
     """
 
@@ -63,7 +63,7 @@ class TrainingRun:
     final: float
     unit_flops: float
     compiled: bool
-    pays_from: float
+    compile_pays_from: float
     memory: Callable[[int], StepMemory]
 
 
@@ -193,7 +193,7 @@ def _recommended(
     ranks = "more than can share the batch" if fewest is None else fewest
     found: dict[str, str | int] = {"precision": "bf16" if narrow else "fp32", "ranks": ranks}
     if run.name == "pretrain":  # fine-tuning has no setting for these
-        found["compile"] = "on" if minutes >= run.pays_from else "off"
+        found["compile"] = "on" if minutes >= run.compile_pays_from else "off"
         found["micro-batch"] = max(1, largest)
     return found
 
@@ -219,9 +219,9 @@ def _advice(
         found.append(f"memory is short: {fix}")
     elif settable and min(run.micro_batch, own) < min(own, largest):
         found.append(f"there is memory for micro-batches of {min(own, largest)}: larger ones are faster")
-    if settable and minutes >= run.pays_from and not run.compiled:
+    if settable and minutes >= run.compile_pays_from and not run.compiled:
         found.append("--compile on: in a run of this length it gains 5 to 35 %")
-    if settable and minutes < run.pays_from and run.compiled:
+    if settable and minutes < run.compile_pays_from and run.compiled:
         found.append("--compile off: compiling takes about a minute, which this run does not win back")
     if place.here and not place.compute.autocasts and (place.compute.device.type == "cuda" or has_bf16_units()):
         found.append("--precision bf16: this device multiplies it in hardware")

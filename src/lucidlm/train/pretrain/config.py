@@ -75,14 +75,14 @@ class PretrainConfig(Config):
     loop: LoopConfig = LoopConfig()
 
     @property
-    def pays_from(self) -> float:
+    def compile_pays_from(self) -> float:
         """Minutes of a run from which compiling wins back what it takes; rounding to fp8 pays in no other way."""
         return 0.0 if self.precision == "fp8" else MINUTES_THAT_PAY
 
     @property
     def compiled(self) -> bool:
         """Whether blocks are compiled: if it is asked for, or left open and the run is known to be long enough."""
-        return self.compile == "on" or (self.compile == "auto" and (self.loop.minutes or 0.0) >= self.pays_from)
+        return self.compile == "on" or (self.compile == "auto" and (self.loop.minutes or 0.0) >= self.compile_pays_from)
 
 
 def new_run(settings: Mapping[str, Any], *, replayed: bool) -> dict[str, Any]:
