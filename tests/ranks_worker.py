@@ -3,11 +3,12 @@
 `python tests/ranks_worker.py COMMAND … then COMMAND …`, by itself or under torchrun, leaves `gradients.pt` in each --out;
 a command that did is not run again. With `KILL=NAME:RANK:STEP` in the environment a rank kills itself in the run whose --out
 has that name, unless torchrun has restarted it; in an evaluation when it is to answer for the STEP-th time. With
-`SPIKE=STEP` the gradient of that step is not finite in runs that may roll back.
+`SPIKE=STEP` the gradient of that step is not finite in runs that may roll back. A rank that ends in its group fails.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from lucidlm.cli.main import main
 from lucidlm.predict.classifier import TextClassifier
@@ -75,6 +76,14 @@ def run(arguments: list[str]) -> None:
         torch.save(torch.stack(kept), out() / "gradients.pt")
 
 
+def must_have_left() -> None:
+    """Fail if Python ends while the threads of a group run: they may abort it, which shows once in a hundred times."""
+    if distributed.is_initialized():
+        print("this rank is still in its group", file=sys.stderr, flush=True)
+        os._exit(9)
+
+
+atexit.register(must_have_left)  # the first to be registered is the last to be called
 loop.clip_gradients = keep
 TextClassifier.predict = answer
 optim.product_dtype = lambda device: torch.float32  # in bf16 a last bit may decide about the third digit

@@ -18,7 +18,7 @@ from torch import distributed
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from lucidlm.core.errors import LucidError
-from lucidlm.distributed.ranks import Ranks
+from lucidlm.distributed.ranks import Ranks, leave_as_it_is
 
 LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "gloo", "nccl", "socket timeout")
 """What PyTorch's messages have in them when another process is gone."""
@@ -35,8 +35,10 @@ def explained(ranks: Ranks) -> Iterator[None]:
     ------
     LucidError: this rank ran out of memory, or has lost another one.
     """
+    done = False
     try:
         yield
+        done = True
     except (torch.OutOfMemoryError, MemoryError) as error:
         if ranks.count == 1:
             raise
@@ -50,6 +52,9 @@ def explained(ranks: Ranks) -> Iterator[None]:
         if isinstance(error, distributed.DistError) or any(part in text.lower() for part in LOST):
             raise _lost(ranks, text) from error
         raise
+    finally:
+        if not done:
+            leave_as_it_is()
 
 
 def _out_of_memory(ranks: Ranks) -> LucidError:

@@ -8,6 +8,7 @@ for ever.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -174,7 +175,7 @@ def restarted() -> bool:
 def join(device: str) -> Ranks:
     """Find out which rank this process is, meet the others, and make all but the first one quiet.
 
-    The group stays until the process ends: what a script does next is done by the same ranks.
+    The group stays until Python ends: what a script does next is done by the same ranks.
 
     Parameters
     ----------
@@ -214,6 +215,22 @@ def _meet(backend: str, rank: int, count: int) -> None:
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
     store = PrefixStore(f"lucidlm/{attempt}/{count}", store)
     distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=LONGEST_WAIT)
+    atexit.register(leave)
+
+
+def leave() -> None:
+    """End this process's part in the group before Python ends.
+
+    gloo's threads may still hold tensors, and a thread that gives one back to a Python that is gone aborts the process.
+    """
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def leave_as_it_is() -> None:
+    """Let a process that has failed end without a word to the group, where that word would wait for all ranks (NCCL)."""
+    if distributed.is_initialized() and "nccl" in distributed.get_backend_config():
+        atexit.unregister(leave)
 
 
 def _number(name: str, default: int | None = None) -> int:
