@@ -50,7 +50,9 @@ def test_a_block_that_was_freed_is_used_again() -> None:
     assert kept < 0.1 * usual
 
 
-@pytest.mark.parametrize(("own", "again"), [({}, "cache_miss"), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "500"}, "cache_hit")])
+@pytest.mark.parametrize(
+    ("own", "again"), [({}, "cache_miss"), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "500"}, "cache_hit")]
+)
 def test_kernels_of_shapes_long_past_are_dropped_unless_the_user_keeps_them(own: dict[str, str], again: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
     told = {"ONEDNN_VERBOSE": "profile_create", "OMP_NUM_THREADS": "1"}
