@@ -2,15 +2,18 @@
 
 python benchmarks/keep_results.py runs
 lucidlm results recipes/results --out docs/results.md
+
+The beginnings of examples that are also in training data are left out: the data are others', and where they stand is kept.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from lucidlm.checkpoint.record import RECORD
-from lucidlm.core.io import read_json, write_text
+from lucidlm.core.io import read_json, write_json, write_text
 from lucidlm.evaluate.record import EVALUATION, read_evaluation
 from lucidlm.train.label_curve.record import CURVE, read_curve
 
@@ -27,13 +30,20 @@ def keep(runs: Path) -> None:
                 read_json(record)
                 write_text(folder / RECORD, record.read_text("utf-8"))
                 break
-        write_text(folder / EVALUATION, path.read_text("utf-8"))
+        write_json(folder / EVALUATION, without_texts(read_json(path)))
         print(folder)
     for path in sorted(runs.rglob(CURVE)):
         read_curve(path)
         folder = KEPT / path.parent.relative_to(runs)
         write_text(folder / CURVE, path.read_text("utf-8"))
         print(folder)
+
+
+def without_texts(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Return an eval.json without the texts of the examples that it names."""
+    for leak in evaluation["leakage"]:
+        leak["named"] = [{**example, "text": ""} for example in leak["named"]]
+    return evaluation
 
 
 if __name__ == "__main__":
