@@ -74,11 +74,11 @@ def lucidlm_side(directory: Path, tokens: Tensor, *, compiled: bool = False, bf1
     """Return what is measured of ours."""
     from lucidlm.checkpoint.load import load_model
     from lucidlm.core.matmul import fast_matmul
-    from lucidlm.core.memory import keep_freed_memory
+    from lucidlm.core.memory import configure_memory
     from lucidlm.inference.prompt_batch import PromptBatch
     from lucidlm.train.compilation import compile_blocks
 
-    keep_freed_memory()  # as the command line does
+    configure_memory()  # as the command line does
     model = load_model(directory).model.train()
     if compiled:
         compile_blocks(model.model)

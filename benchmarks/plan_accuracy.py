@@ -50,9 +50,10 @@ ON_GPU: dict[str, str] = {
 
 PEAK = """
 import atexit, sys, torch
+from pathlib import Path
 from lucidlm.cli.main import main
-held = lambda: torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-atexit.register(lambda: open({file!r}, "w").write(str(held())))
+from lucidlm.core.devices import peak_memory
+atexit.register(lambda: Path({file!r}).write_text(str(peak_memory(torch.device({device!r})))))
 sys.argv[0] = "lucidlm"
 main()
 """
@@ -80,18 +81,15 @@ def plan(command: Sequence[str], *, anew: bool) -> dict[str, Any]:
 
 def run(command: Sequence[str], folder: Path) -> tuple[float, int]:
     """Run a command; return its seconds and the most bytes of memory that it held."""
-    file = folder / "peak"
-    call = [sys.executable, "-c", PEAK.format(file=str(file)), *command]
+    file, device = folder / "peak", command[command.index("--device") + 1]
+    call = [sys.executable, "-c", PEAK.format(file=str(file), device=device), *command]
     start = time.perf_counter()
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(call, stdout=log, stderr=log)
-        _, status, usage = os.wait4(process.pid, 0)
+        done = subprocess.run(call, stdout=log, stderr=log)
     took = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{(folder / 'log').read_text()}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return took, int(file.read_text()) or usage.ru_maxrss * unit
+    return took, int(file.read_text())
 
 
 def judge(name: str, command: Sequence[str], seconds: float, folder: Path) -> Row:

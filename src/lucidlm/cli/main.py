@@ -11,7 +11,7 @@ from lucidlm.cli.judging import compare, evaluate, explain, inspect_, report, re
 from lucidlm.cli.training import data, demo, finetune, label_curve, plan, pretrain, recipe, watch
 from lucidlm.cli.using import chat, export, generate, import_, quantize, search, serve, steer, watermark
 from lucidlm.core.errors import InputError, LucidError
-from lucidlm.core.memory import use_memory_sparingly
+from lucidlm.core.memory import configure_memory
 from lucidlm.version import __version__
 
 ON_RANKS = ("pretrain", "finetune", "evaluate")
@@ -83,7 +83,7 @@ def _lucidlm(
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 the call or its input is wrong, 128 + n stopped by signal n."""
-    use_memory_sparingly()
+    configure_memory()
     try:
         app()
     except LucidError as error:

@@ -13,11 +13,11 @@ LARGEST_KEPT = 32 << 20
 """Bytes; larger blocks than that glibc always takes from the system one by one, and gives back."""
 
 KERNELS_KEPT = 64
-"""How many kernels oneDNN keeps for the shapes they were compiled for: those of two sizes of batches, at least. Each holds
-some 2 MiB. Of its own accord it keeps 1,024, which texts of unequal length fill with kernels that are hardly met again."""
+"""How many kernels oneDNN keeps for the shapes they were compiled for: those of two sizes of batches, at least. Of
+its own accord it keeps 1,024, which texts of unequal length fill with kernels that are hardly used again."""
 
 
-def use_memory_sparingly() -> None:
+def configure_memory() -> None:
     """Let programs of ours reuse what they freed, and keep few kernels; before the first tensor is computed with.
 
     A classifier of three layers tuned on texts of up to 170 words held 1.3 GiB after 80 steps instead of 1.7, at the same

@@ -18,7 +18,7 @@ from torch import distributed
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from lucidlm.core.errors import LucidError
-from lucidlm.distributed.ranks import Ranks, leave_as_it_is
+from lucidlm.distributed.ranks import Ranks, end_without_leaving
 
 LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "gloo", "nccl", "socket timeout")
 """What PyTorch's messages have in them when another process is gone."""
@@ -54,7 +54,7 @@ def explained(ranks: Ranks) -> Iterator[None]:
         raise
     finally:
         if not done:
-            leave_as_it_is()
+            end_without_leaving()
 
 
 def _out_of_memory(ranks: Ranks) -> LucidError:

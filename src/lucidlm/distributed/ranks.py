@@ -215,10 +215,10 @@ def _meet(backend: str, rank: int, count: int) -> None:
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
     store = PrefixStore(f"lucidlm/{attempt}/{count}", store)
     distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=LONGEST_WAIT)
-    atexit.register(leave)
+    atexit.register(leave_group)
 
 
-def leave() -> None:
+def leave_group() -> None:
     """End this process's part in the group before Python ends.
 
     gloo's threads may still hold tensors, and a thread that gives one back to a Python that is gone aborts the process.
@@ -227,10 +227,10 @@ def leave() -> None:
         distributed.destroy_process_group()
 
 
-def leave_as_it_is() -> None:
+def end_without_leaving() -> None:
     """Let a process that has failed end without a word to the group, where that word would wait for all ranks (NCCL)."""
     if distributed.is_initialized() and "nccl" in distributed.get_backend_config():
-        atexit.unregister(leave)
+        atexit.unregister(leave_group)
 
 
 def _number(name: str, default: int | None = None) -> int:

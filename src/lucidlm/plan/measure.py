@@ -23,7 +23,7 @@ from lucidlm.checkpoint.save import save_model
 from lucidlm.core.config import CONFIG
 from lucidlm.core.devices import Compute, choose_compute, peak_memory
 from lucidlm.core.matmul import fast_matmul
-from lucidlm.core.memory import use_memory_sparingly
+from lucidlm.core.memory import configure_memory
 from lucidlm.core.progress import console
 from lucidlm.inference.held_out import BATCH
 from lucidlm.plan.meters import joules
@@ -207,7 +207,7 @@ def _begin() -> tuple[float, int]:
     process = psutil.Process()
     start_up = time.time() - process.create_time()
     console.quiet = True
-    use_memory_sparingly()
+    configure_memory()
     return start_up, process.memory_info().rss
 
 

@@ -32,9 +32,9 @@ print(usual, faults())
 SHAPES = """
 import torch
 from torch.nn.functional import conv2d
-from lucidlm.core.memory import KERNELS_KEPT, use_memory_sparingly
+from lucidlm.core.memory import KERNELS_KEPT, configure_memory
 
-use_memory_sparingly()
+configure_memory()
 if not torch.backends.mkldnn.is_available():
     raise SystemExit(77)
 kernel = torch.ones(8, 3, 3, 3)
